@@ -1,0 +1,40 @@
+"""What every clusterer returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """labels int64[n] in [0, k); centroids float32[k, d]; distances float32[n], squared L2 to the own centroid."""
+
+    labels: npt.NDArray[np.int64]
+    centroids: npt.NDArray[np.float32]
+    distances: npt.NDArray[np.float32]
+
+    @property
+    def k(self) -> int:
+        return len(self.centroids)
+
+    @property
+    def sizes(self) -> npt.NDArray[np.int64]:
+        """Number of examples in each cluster, int64[k]."""
+        return np.bincount(self.labels, minlength=self.k)
+
+    @property
+    def inertia(self) -> float:
+        """Sum of squared distances to the own centroid: what k-means minimises."""
+        return float(self.distances.astype(np.float64).sum())
+
+    def save(self, folder: Path) -> None:
+        for name in ("labels", "centroids", "distances"):
+            np.save(folder / f"{name}.npy", getattr(self, name))
+
+    @staticmethod
+    def load(folder: Path) -> Clustering:
+        return Clustering(*(np.load(folder / f"{name}.npy") for name in ("labels", "centroids", "distances")))

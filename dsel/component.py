@@ -1,0 +1,62 @@
+"""What identifies a component's output: the key of everything that is cached.
+
+Components are dataclasses. Their fields are their configuration; a field made with `knob` changes how fast
+or where a thing is computed but not what comes out, and stays out of the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def knob(default: Any) -> Any:
+    """A dataclass field that does not change the result (batch size, device, concurrency)."""
+    return dataclasses.field(default=default, metadata={"identity": False})
+
+
+def identity(component: Any) -> dict[str, Any]:
+    """Class and result-changing fields of a dataclass component, as plain JSON types.
+
+    A component whose output also depends on files (a local model folder) adds them by defining
+    `extra_identity() -> dict`.
+    """
+    fields = {
+        f.name: plain(getattr(component, f.name))
+        for f in dataclasses.fields(component)
+        if f.metadata.get("identity", True)
+    }
+    extra = component.extra_identity() if hasattr(component, "extra_identity") else {}
+    return {"class": f"{type(component).__module__}.{type(component).__qualname__}", **fields, **extra}
+
+
+def plain(value: Any) -> Any:
+    """`value` with containers and paths turned into plain JSON types."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return identity(value)
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        return value
+    return [plain(v) for v in value]
+
+
+def digest(key: Any) -> str:
+    """24 hexadecimal digits of the SHA-256 of `key` as canonical JSON."""
+    text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
+
+
+def folder_state(folder: Path) -> list[list[Any]]:
+    """Name, size and modification time of every file in `folder`, sorted: what a local model is known by.
+
+    The folder's own place is left out, so moving a model keeps what was computed with it.
+    """
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    return [[p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]

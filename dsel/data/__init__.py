@@ -1,0 +1,1 @@
+"""Where pools come from: files, the hub, or a generator."""

@@ -1,0 +1,61 @@
+"""A pool from the Hugging Face hub, or from a local copy of the same data set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from dsel.data.formats import Row
+from dsel.data.local import Local
+from dsel.data.reader import Unreadable
+from dsel.errors import ConfigError, need
+
+
+@dataclass
+class Hub(Local):
+    """A data set of the hub by its id; with `path`, the files there instead.
+
+    hub: repository id. revision: branch, tag or commit, for runs that can be repeated.
+    subsets: configurations to mix, each with its name as source label (none: the default one).
+    files: only these files of the repository, where it has no usable configuration.
+    """
+
+    hub: str = ""
+    revision: str | None = None
+    subsets: Sequence[str] = ()
+    files: str | Sequence[str] | None = None
+    split: str = "train"
+    needs_subsets: bool = False
+
+    def check(self) -> None:
+        if self.path is not None:
+            super().check()
+            return
+        self.check_options()
+        need(
+            bool(self.subsets) or not self.needs_subsets,
+            f"data={self.name}: {self.hub} has hundreds of subsets; name some with data.subsets=[…], or point "
+            "data.path at a local copy",
+        )
+
+    def _sources(self) -> Iterator[tuple[str | None, str, Iterable[Row | Unreadable]]]:
+        if self.path is not None:
+            yield from super()._sources()
+            return
+        for subset in self.subsets or (None,):
+            yield subset, f"{self.hub}{'/' + subset if subset else ''}", self._load(subset)
+
+    def _load(self, subset: str | None) -> Iterable[Row]:
+        from datasets import load_dataset
+
+        try:
+            return load_dataset(self.hub, subset, split=self.split, revision=self.revision, data_files=self.files)
+        except Exception as error:  # offline, gated, renamed: the library raises a dozen kinds
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ConfigError(
+                f"data={self.name}: cannot load {self.hub} from the hub ({reason}); "
+                "check the network and `hf auth login`, or point data.path at a local copy"
+            ) from error
+
+    def _where(self) -> str:
+        return self.hub if self.path is None else super()._where()

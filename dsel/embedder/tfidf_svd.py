@@ -1,0 +1,47 @@
+"""TF-IDF reduced by a truncated SVD (latent semantic analysis): no model, no network, seconds on a CPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dsel.embedder.base import Embedder, Vectors
+
+
+@dataclass
+class TfidfSvd(Embedder):
+    """scikit-learn's TF-IDF over word n-grams and a randomised SVD to `dimensions`, rows normalised to length 1.
+
+    Texts without a single known word (they would be zero vectors) get the direction of the mean.
+    """
+
+    dimensions: int = 128
+    ngram_max: int = 2
+    min_df: int = 2
+    max_features: int = 50_000
+    sublinear_tf: bool = True
+    seed: int = 0
+
+    def encode(self, texts: list[str]) -> Vectors:
+        from sklearn.decomposition import TruncatedSVD
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        tfidf = TfidfVectorizer(
+            ngram_range=(1, self.ngram_max),
+            min_df=min(self.min_df, len(texts)),
+            max_features=self.max_features,
+            sublinear_tf=self.sublinear_tf,
+            token_pattern=r"(?u)\w+|[^\w\s]",  # keep single letters, digits and signs: they tell tasks apart
+            dtype=np.float32,
+        ).fit_transform(texts)
+        rank = min(self.dimensions, tfidf.shape[1] - 1, tfidf.shape[0] - 1)
+        vectors = TruncatedSVD(n_components=max(rank, 1), random_state=self.seed).fit_transform(tfidf)
+        norms = np.linalg.norm(vectors, axis=1, keepdims=True)
+        mean = vectors.mean(0)
+        vectors = np.where(norms > 1e-6, vectors, mean)
+        return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
+
+    def embed(self, texts: list[str], scratch: Path) -> Vectors:
+        return self.encode(texts)  # the vocabulary is the whole pool's: there are no shards

@@ -1,0 +1,42 @@
+"""GSM8K from a local file: a real benchmark without the hub."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dsel.cache import Cache
+from dsel.errors import need, need_path
+from dsel.evaluator.harness import TASKS, Harness, write_task
+
+
+@dataclass
+class Gsm8kLocal(Harness):
+    """`path`: JSON lines with `question` and `answer` (…#### number). `fewshot_path`: where the shots come from, for
+    instance the training file; without it they are other problems of `path`."""
+
+    path: str | None = None
+    fewshot_path: str | None = None
+    max_new_tokens: int = 256
+
+    def check(self) -> None:
+        super().check()
+        need(self.path is not None, "evaluator=gsm8k_local needs evaluator.path=…, the test file (JSON lines)")
+        need_path(str(self.path), option="evaluator.path")
+        if self.fewshot_path is not None:
+            need_path(self.fewshot_path, option="evaluator.fewshot_path")
+
+    def task_folders(self, cache: Cache) -> list[Path]:
+        files = {"test": str(Path(str(self.path)).expanduser().resolve())}
+        if self.fewshot_path is not None:
+            files["train"] = str(Path(self.fewshot_path).expanduser().resolve())
+        stop = {"until": ["Question:", "<|im_end|>", "</s>"], "do_sample": False, "max_gen_toks": self.max_new_tokens}
+        task = {
+            "include": str(TASKS / "_gsm8k_local.yaml"),
+            "task": "gsm8k_local",
+            "dataset_kwargs": {"data_files": files},
+            "generation_kwargs": stop,
+            **({"training_split": "train", "fewshot_split": "train"} if "train" in files else {}),
+        }
+        folder, _ = cache.artifact("tasks", task, lambda f: write_task(f / "gsm8k_local.yaml", task))
+        return [TASKS, folder]

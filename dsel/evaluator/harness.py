@@ -1,0 +1,191 @@
+"""lm-evaluation-harness, in this process, on the live model."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dsel.cache import Cache, write_json
+from dsel.component import knob
+from dsel.errors import need
+from dsel.evaluator.base import Metric, average
+from dsel.learner import Learner
+from dsel.pool import Pool
+from dsel.progress import progress
+from dsel.record import finite
+
+log = logging.getLogger(__name__)
+
+KEPT = ("results", "groups", "n-shot", "n-samples", "versions")  # of the harness's results, in evaluation.json
+TASKS = Path(__file__).parent / "tasks"
+
+
+@dataclass
+class Harness:
+    """Tasks of lm-evaluation-harness, its own and those in `dsel/evaluator/tasks`.
+
+    tasks: name → {shots, metric}, with `metric` as the harness names it (`acc,none`), and optionally `unsafe: true`
+    for tasks that run code the model wrote: they are left out, with a line in the log, unless
+    `allow_code_execution` is set. limit: examples a task (null: all). chat_template: wrap prompts in it.
+    """
+
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    limit: int | None = None
+    chat_template: bool = False
+    allow_code_execution: bool = False
+    seed: int = 1234
+    batch_size: int = knob(16)
+
+    evaluates = True
+
+    def check(self) -> None:
+        need(bool(self.tasks), "evaluator.tasks is empty: name tasks, or choose evaluator=none")
+        need(self.limit is None or self.limit > 0, f"evaluator.limit={self.limit}: give a count above 0, or null")
+        for name, spec in self.tasks.items():
+            missing = {"shots", "metric"} - set(spec)
+            need(not missing, f"evaluator.tasks.{name}: set {' and '.join(sorted(missing))}")
+
+    def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
+        """A metric for each task and their average; the harness's full results go to `folder/evaluation.json`."""
+        import lm_eval
+        from lm_eval.tasks import TaskManager
+
+        manager = TaskManager(include_path=[str(p) for p in self.task_folders(cache)])
+        lm = _live_model(learner, self.batch_size)
+        metrics: dict[str, Metric] = {}
+        full: dict[str, Any] = {}
+        for name, spec in self._allowed().items():
+            log.info("evaluating %s (%d-shot)", name, spec["shots"])
+            with _code_execution(bool(spec.get("unsafe"))):
+                results = lm_eval.simple_evaluate(
+                    model=lm,
+                    tasks=[name],
+                    num_fewshot=spec["shots"],
+                    limit=self.limit,
+                    apply_chat_template=self.chat_template,
+                    task_manager=manager,
+                    log_samples=False,
+                    bootstrap_iters=1000,
+                    random_seed=self.seed,
+                    numpy_random_seed=self.seed,
+                    torch_random_seed=self.seed,
+                    fewshot_random_seed=self.seed,
+                    confirm_run_unsafe_code=bool(spec.get("unsafe")),
+                )
+            full[name] = {
+                k: results[k] for k in ("results", "groups", "n-shot", "n-samples", "versions") if k in results
+            }
+            write_json(folder / "evaluation.json", finite(full))
+            metrics.update(self.read(name, spec, results))
+        return self.average(metrics)
+
+    def task_folders(self, cache: Cache) -> list[Path]:
+        """Folders with task files beside the harness's own."""
+        return [TASKS]
+
+    def read(self, name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Metric]:
+        """The configured metric of task `name` out of the harness's results."""
+        return {name: metric_of(name, spec, results)}
+
+    def average(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
+        """`metrics` with their mean in front, where there are several."""
+        return {"average": average(metrics), **metrics} if len(metrics) > 1 else metrics
+
+    def _allowed(self) -> dict[str, Mapping[str, Any]]:
+        unsafe = [name for name, spec in self.tasks.items() if spec.get("unsafe")]
+        if unsafe and not self.allow_code_execution:
+            log.warning(
+                "left out %s: it runs code written by the model on this machine; "
+                "evaluator.allow_code_execution=true runs it, best inside a container",
+                ", ".join(unsafe),
+            )
+        return {n: s for n, s in self.tasks.items() if self.allow_code_execution or not s.get("unsafe")}
+
+
+def metric_of(name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) -> Metric:
+    """The figure `spec["metric"]` of task or group `name`. Raises ValueError naming those there are."""
+    row = results["results"][name]
+    wanted = spec["metric"]
+    if wanted not in row:
+        have = ", ".join(k for k, v in row.items() if isinstance(v, (int, float)) and "stderr" not in k)
+        raise ValueError(f"evaluator.tasks.{name}.metric={wanted}: the task reports {have}")
+    metric, _, filtered = wanted.partition(",")
+    stderr = row.get(f"{metric}_stderr,{filtered}")
+    samples = results.get("n-samples", {})
+    n = samples.get(name, {}).get("effective")
+    if n is None and samples:  # a group: all its tasks
+        members = results.get("group_subtasks", {}).get(name, list(samples))
+        n = sum(samples[m]["effective"] for m in members if m in samples)
+    better = results.get("higher_is_better", {}).get(name, {}).get(metric)
+    return Metric(
+        value=float(row[wanted]),
+        stderr=float(stderr) if isinstance(stderr, (int, float)) else float("nan"),
+        metric=wanted,
+        n=n,
+        shots=spec["shots"],
+        higher_is_better=True if better is None else bool(better),
+    )
+
+
+def write_task(path: Path, task: Mapping[str, Any]) -> None:
+    """A task or group file of the harness."""
+    path.write_text(json.dumps(task, indent=2), encoding="utf-8")  # JSON is YAML
+
+
+def _live_model(learner: Learner, batch_size: int) -> Any:
+    """The learner's model behind the harness's interface, with our progress bar in place of its own."""
+    import lm_eval.models.huggingface as hf
+
+    class Live(hf.HFLM):
+        """Counts finished requests through the harness's cache hook."""
+
+        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+            with self._counted(len(requests)):
+                return super().loglikelihood(requests, disable_tqdm=True)
+
+        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+            with self._counted(len(requests)):
+                return super().loglikelihood_rolling(requests, disable_tqdm=True)
+
+        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
+            with self._counted(len(requests)):
+                return super().generate_until(requests, disable_tqdm=True)
+
+        @contextmanager
+        def _counted(self, total: int) -> Iterator[None]:
+            with progress("evaluating", total=total, unit="requests") as advance:
+
+                class Hook:
+                    def add_partial(self, attr: str, request: Any, result: Any) -> None:
+                        advance(1)
+
+                before = self.cache_hook  # type: ignore[has-type]
+                self.cache_hook = Hook()
+                try:
+                    yield
+                finally:
+                    self.cache_hook = before
+
+    return Live(pretrained=learner.model, tokenizer=learner.tokenizer, batch_size=batch_size)
+
+
+@contextmanager
+def _code_execution(allowed: bool) -> Iterator[None]:
+    """Lets the `evaluate` library run generated code inside the block, and only there."""
+    variable = "HF_ALLOW_CODE_EVAL"
+    before = os.environ.get(variable)
+    if allowed:
+        os.environ[variable] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(variable, None)
+        else:
+            os.environ[variable] = before

@@ -1,0 +1,52 @@
+"""Mean loss on instruction data the model was not trained on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from dsel.cache import Cache
+from dsel.component import knob
+from dsel.data.local import Local
+from dsel.errors import need, need_path
+from dsel.evaluator.base import Metric
+from dsel.learner import Learner
+from dsel.pool import Pool
+
+
+@dataclass
+class HeldoutLoss:
+    """Token loss in nats over responses, averaged per example: of the files in `path`, or of `data.holdout`."""
+
+    path: str | None = None
+    limit: int | None = None
+    max_length: int = 2048
+    chunk: int = knob(256)
+
+    evaluates = True
+
+    def check(self) -> None:
+        if self.path is not None:
+            need_path(self.path, option="evaluator.path")
+
+    def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
+        """`heldout_loss` over the held-out examples, with its standard error over examples."""
+        from dsel.progress import progress
+
+        data = heldout if self.path is None else Local(path=self.path, limit=self.limit).load()
+        need(len(data) > 0, "evaluator=heldout_loss needs data.holdout=… (a fraction or count) or evaluator.path=…")
+        if self.limit is not None:
+            data = data.take(range(min(self.limit, len(data))))
+        losses = []
+        with progress("held-out loss", total=len(data), unit="examples") as advance:
+            for start in range(0, len(data), self.chunk):
+                part = data.messages[start : start + self.chunk]
+                losses.append(learner.nll(part, max_length=self.max_length))
+                advance(len(part))
+        values = np.concatenate(losses)
+        values = values[np.isfinite(values)]
+        need(len(values) > 0, f"evaluator=heldout_loss: no response fits in max_length={self.max_length}")
+        stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
+        return {"heldout_loss": Metric(float(values.mean()), stderr, "nats/token", len(values), higher_is_better=False)}

@@ -1,0 +1,90 @@
+"""Held-out procedural tasks as lm-eval tasks: one for each kind, so that every kind counts the same."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dsel.cache import Cache
+from dsel.component import digest
+from dsel.errors import need
+from dsel.evaluator.base import Metric
+from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
+
+GROUP = "procedural"
+FILTERS = ("remove_whitespace", "take_first")
+
+
+@dataclass
+class Procedural(Harness):
+    """`per_kind` held-out prompts of each kind, answered greedily; the metric is exact match.
+
+    The prompts never occur in any pool of `data=procedural`, whatever its seed. The tasks are ordinary files in the
+    cache (`tasks/<digest>`), which the harness's own command line can be pointed at as well.
+    """
+
+    per_kind: int = 16
+    heldout_seed: int = 0
+    max_new_tokens: int = 24
+
+    def check(self) -> None:
+        super().check()
+        need(self.per_kind > 0, f"evaluator.per_kind={self.per_kind}: must be above 0")
+
+    def task_folders(self, cache: Cache) -> list[Path]:
+        from dsel.data.procedural import heldout
+
+        examples = heldout(self.per_kind, self.heldout_seed)
+        key = {"examples": digest(examples), "max_new_tokens": self.max_new_tokens, "place": str(cache.folder)}
+        final = cache.path("tasks", key)  # the task files name their data by where it will be
+        cache.artifact("tasks", key, lambda folder: self._write(folder, final, examples))
+        return [TASKS, final]
+
+    def read(self, name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Metric]:
+        """The mean over kinds, and each kind."""
+        kinds = sorted(t for t in results["results"] if t != name)
+        each = {t.removeprefix(f"{GROUP}_"): metric_of(t, spec, results) for t in kinds}
+        return {name: metric_of(name, spec, results), **each}
+
+    def average(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
+        return metrics  # the group is the average
+
+    def _write(self, folder: Path, final: Path, examples: list[dict[str, str]]) -> None:
+        kinds = sorted({e["kind"] for e in examples})
+        for kind in kinds:
+            rows = [json.dumps(e) + "\n" for e in examples if e["kind"] == kind]
+            (folder / f"{kind}.jsonl").write_text("".join(rows), encoding="utf-8")
+            task = {
+                "task": f"{GROUP}_{kind}",
+                "dataset_path": "json",
+                "dataset_kwargs": {"data_files": {"test": str(final / f"{kind}.jsonl")}},
+                "output_type": "generate_until",
+                "test_split": "test",
+                "doc_to_text": "{{prompt}}",
+                "doc_to_target": "{{answer}}",
+                "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": self.max_new_tokens},
+                "filter_list": [
+                    {"name": "answer", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
+                ],
+                "metric_list": [
+                    {
+                        "metric": "exact_match",
+                        "aggregation": "mean",
+                        "higher_is_better": True,
+                        "ignore_case": True,
+                        "regexes_to_ignore": [r"\.$"],
+                    }
+                ],
+                "metadata": {"version": 1},
+            }
+            write_task(folder / f"{kind}.yaml", task)
+        group = {
+            "group": GROUP,
+            "task": [f"{GROUP}_{kind}" for kind in kinds],
+            "aggregate_metric_list": [{"metric": "exact_match", "weight_by_size": False, "filter_list": ["answer"]}],
+            "metadata": {"version": 1},
+        }
+        write_task(folder / f"{GROUP}.yaml", group)

@@ -1,0 +1,18 @@
+"""What `humaneval_pass10.yaml` calls: joining prompt and completion, and running the tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def complete_programs(responses: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
+    """Each sampled completion behind its prompt: a whole program."""
+    return [[doc["prompt"] + r for r in samples] for samples, doc in zip(responses, docs, strict=True)]
+
+
+def pass_at_10(references: list[str], predictions: list[list[str]]) -> float:
+    """Unbiased estimate of the chance that one of 10 samples passes (Chen et al. 2021, Eq. 1)."""
+    import evaluate
+
+    scores, _ = evaluate.load("code_eval").compute(references=references, predictions=predictions, k=[10])
+    return float(scores["pass@10"])

@@ -1,0 +1,109 @@
+"""One experiment, from pool to record. This is the only file that knows the order of the stages."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dsel.cache import Cache
+from dsel.errors import need
+from dsel.pool import resolve_budget
+from dsel.record import Record
+from dsel.selector.base import Selector
+from dsel.study import Study
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Experiment:
+    """The components of a run, one from each config group, and its top-level settings."""
+
+    data: Any
+    embedder: Any
+    clusterer: Any
+    scorer: Any
+    selector: Selector
+    model: Any
+    trainer: Any
+    evaluator: Any
+    tracker: Any
+    budget: float
+    seed: int
+    cache: Cache
+
+    def check(self) -> None:
+        """Raise `ConfigError` for what can be known to fail, before anything heavy loads."""
+        resolve_budget(self.budget, n=2**63)
+        need(isinstance(self.seed, int) and self.seed >= 0, f"seed={self.seed}: give a whole number, 0 or above")
+        for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker):
+            component.check()
+        if self.selector.needs & {"embeddings", "clustering"}:
+            self.embedder.check()
+        if "clustering" in self.selector.needs:
+            self.clusterer.check()
+        if "quality" in self.selector.needs:
+            self.scorer.check()
+        if self.trainer.trains or self.evaluator.evaluates:
+            self.model.check()
+
+    def run(self, record: Record) -> None:
+        """Choose, finetune, evaluate; `record` has it all. Checks the budget and k against the pool first."""
+        with record.stage("data") as stage:
+            pool = self.data.load()
+            pool, heldout = pool.hold_out(self.data.holdout)
+            stage.items = len(pool)
+        budget = resolve_budget(self.budget, len(pool))
+        if "clustering" in self.selector.needs:
+            self.clusterer.check_size(len(pool))
+        log.info("pool: %d usable examples, %d rows skipped", len(pool), sum(pool.skipped.values()))
+        record.pool(pool, budget)
+        self.tracker.start(record.folder, record.facts)
+
+        study = Study(
+            pool=pool.blind(),
+            budget=budget,
+            rng=np.random.default_rng(self.seed),
+            embedder=self.embedder,
+            clusterer=self.clusterer,
+            scorer=self.scorer,
+            cache=self.cache,
+            stage=record.stage,
+        )
+        learner = self._learner()
+        self.selector.begin(study)
+        while True:
+            with record.stage("select"):
+                selection = self.selector.ask()
+            if selection is None:
+                break
+            record.round(selection, pool)
+            log.info("chosen: %d of %d examples", len(selection.indices), len(pool))
+            if self.trainer.trains:
+                with record.stage("train") as stage:
+                    chosen = pool.blind().take(selection.indices)
+                    outcome = learner.fit(chosen)
+                    stage.items, stage.cached = int(outcome.get("examples", 0)), "cached" in outcome
+                record.training(outcome)
+            self.selector.tell(learner)
+
+        if self.evaluator.evaluates:
+            with record.stage("evaluate"):
+                metrics = self.evaluator.evaluate(learner, pool, heldout, self.cache, record.folder)
+            record.metrics(metrics)
+        if self.trainer.trains:
+            if self.trainer.save:
+                with record.stage("save"):
+                    learner.write(record.folder / "model", merge=self.trainer.merge)
+            learner.forget()
+        record.tracked(self.tracker.finish(record.folder, record.facts))
+
+    def _learner(self) -> Any:
+        if not (self.trainer.trains or self.evaluator.evaluates):
+            return None
+        from dsel.learner import Learner
+
+        return Learner(self.model, self.trainer, self.cache, seed=self.seed, report=self.tracker.log)

@@ -1,0 +1,147 @@
+"""Causal language models from the hub or a local folder, loaded for training and evaluation."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsel.cache import Cache
+from dsel.component import folder_state
+from dsel.errors import need, need_package, need_path
+
+if TYPE_CHECKING:
+    import torch
+
+log = logging.getLogger(__name__)
+
+TEMPLATES = Path(__file__).parent / "templates"
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+@dataclass
+class CausalLM:
+    """A model by its hub id, or from a local folder (`path`).
+
+    dtype: of the weights; `auto` is bfloat16 where the hardware has it, else float32. attention: transformers'
+    `attn_implementation`. chat_template: used when the tokenizer brings none: the name of a file in
+    `dsel/model/templates`, or a path. pad_token: an existing token, so that no vocabulary is ever resized.
+    lora_targets: the modules LoRA adapts.
+    """
+
+    hub: str
+    path: str | None = None
+    revision: str | None = None
+    dtype: str = "auto"
+    attention: str = "sdpa"
+    chat_template: str | None = None
+    pad_token: str | None = None
+    lora_targets: str | Sequence[str] = "all-linear"
+    trust_remote_code: bool = False
+
+    def check(self) -> None:
+        need(self.dtype in DTYPES, f"model.dtype={self.dtype}: give one of {', '.join(DTYPES)}")
+        if self.path is not None:
+            folder = need_path(self.path, option="model.path")
+            need((folder / "config.json").exists(), f"model.path={self.path}: no config.json in this folder")
+        if self.attention.startswith("flash_attention"):
+            need_package("flash_attn", extra="gpu", why=f"model.attention={self.attention}")
+        if self.chat_template is not None:
+            self._template()
+
+    def extra_identity(self) -> dict[str, Any]:
+        if self.path is None:
+            return {}
+        return {"hub": None, "path": None, "files": folder_state(Path(self.path).expanduser())}
+
+    def prepare(self, cache: Cache) -> None:
+        """Make sure the weights can be loaded (a model that is built here builds itself)."""
+
+    def load_tokenizer(self) -> Any:
+        """The tokenizer, with a chat template and a padding token."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self._place(), **self._common())
+        if tokenizer.chat_template is None:
+            need(
+                self.chat_template is not None,
+                f"{self._place()}: its tokenizer has no chat template; set model.chat_template=turns",
+            )
+            tokenizer.chat_template = self._template()
+        if self.pad_token is not None:
+            need(
+                self.pad_token in tokenizer.get_vocab(),
+                f"model.pad_token={self.pad_token}: not in the vocabulary, and vocabularies are never resized",
+            )
+            tokenizer.pad_token = self.pad_token
+        elif tokenizer.pad_token is None:
+            tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
+        return tokenizer
+
+    def load(self, tokenizer: Any, *, dtype: str | None = None, quantization: Any = None) -> Any:
+        """The model on this process's device, in `dtype` (default: the configured one)."""
+        from transformers import AutoModelForCausalLM
+
+        device = device_of_process()
+        sharded = (
+            os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
+        )
+        model = AutoModelForCausalLM.from_pretrained(
+            self._place(),
+            dtype=torch_dtype(dtype or self.dtype),
+            attn_implementation=self.attention,
+            quantization_config=quantization,
+            use_safetensors=True,
+            device_map=None if sharded or device.type == "cpu" else {"": device},
+            **self._common(),
+        )
+        model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+        return model
+
+    def _place(self) -> str:
+        return self.hub if self.path is None else str(Path(self.path).expanduser())
+
+    def _common(self) -> dict[str, Any]:
+        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
+
+    def _template(self) -> str:
+        named = TEMPLATES / f"{self.chat_template}.jinja"
+        known = ", ".join(sorted(p.stem for p in TEMPLATES.glob("*.jinja")))
+        path = named if named.exists() else Path(str(self.chat_template)).expanduser()
+        need(path.is_file(), f"model.chat_template={self.chat_template}: neither one of {known} nor a file")
+        return path.read_text(encoding="utf-8")
+
+
+def device_of_process() -> torch.device:
+    """The accelerator of this process (of its local rank in a distributed job), or the CPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    if torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")
+
+
+def has_bfloat16() -> bool:
+    """Whether the hardware computes in bfloat16 (rather than emulating it)."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if torch.backends.mps.is_available():
+        return True
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
+
+
+def torch_dtype(name: str) -> torch.dtype:
+    """The dtype `name` stands for here: `auto` is bfloat16 where the hardware has it, else float32."""
+    import torch
+
+    if name == "auto":
+        return torch.bfloat16 if has_bfloat16() else torch.float32
+    return getattr(torch, name)

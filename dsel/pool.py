@@ -1,0 +1,180 @@
+"""The pool: the examples to choose from, in one normal form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.component import digest
+from dsel.errors import need
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Message = dict[str, str]
+"""One turn: `role` (system, user or assistant) and `content`."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One usable row of a file, as the readers hand it over."""
+
+    id: str
+    messages: list[Message]
+    source: str
+    original: Mapping[str, Any]
+    scores: Mapping[str, float] = field(default_factory=dict)
+    truth: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """n examples with the columns `id`, `messages`, `source` and one column for each score they came with.
+
+    `originals[i]` is example i as it stood in its file, as JSON. `truth` holds what a generated pool knows about
+    its examples (kind, is_noise, answer): it is for judging a selection, and `blind()` takes it away before a
+    selector, scorer or embedder sees the pool. `fingerprint` is a digest of the content, in order.
+    """
+
+    name: str
+    rows: Dataset
+    originals: Dataset
+    fingerprint: str
+    truth: Dataset | None = None
+    skipped: Mapping[str, int] = field(default_factory=dict)
+
+    @staticmethod
+    def build(name: str, examples: Iterable[Example], *, skipped: Mapping[str, int] | None = None) -> Pool:
+        """A pool of `examples`, in their order. Ids that occur twice are made distinct with a suffix."""
+        from datasets import Dataset
+
+        examples = list(examples)
+        ids = _distinct([e.id for e in examples])
+        columns: dict[str, list[Any]] = {
+            "id": ids,
+            "messages": [e.messages for e in examples],
+            "source": [e.source for e in examples],
+        }
+        for score in sorted({s for e in examples for s in e.scores}):
+            columns[score] = [e.scores.get(score, float("nan")) for e in examples]
+        sha = hashlib.sha256()
+        for row in zip(*columns.values(), strict=True):
+            sha.update(json.dumps(row, ensure_ascii=True).encode())
+        truth = sorted({t for e in examples for t in e.truth})
+        return Pool(
+            name=name,
+            rows=Dataset.from_dict(columns),
+            originals=Dataset.from_dict({"json": [_json(e.original) for e in examples]}),
+            fingerprint=sha.hexdigest()[:24],
+            truth=Dataset.from_dict({t: [e.truth.get(t) for e in examples] for t in truth}) if truth else None,
+            skipped=dict(skipped or {}),
+        )
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def ids(self) -> list[str]:
+        return list(self.rows["id"])
+
+    @property
+    def messages(self) -> list[list[Message]]:
+        """Each example's turns, n lists of messages."""
+        return list(self.rows["messages"])
+
+    @property
+    def sources(self) -> list[str]:
+        return list(self.rows["source"])
+
+    @property
+    def texts(self) -> list[str]:
+        """What an embedder reads: all turns of an example, prompt and response together, joined by newlines."""
+        return ["\n".join(m["content"] for m in messages) for messages in self.messages]
+
+    @property
+    def prompts(self) -> list[list[Message]]:
+        """Each example's turns before its last assistant turn."""
+        return [messages[:-1] for messages in self.messages]
+
+    @property
+    def responses(self) -> list[str]:
+        """Each example's last assistant turn."""
+        return [messages[-1]["content"] for messages in self.messages]
+
+    @property
+    def score_columns(self) -> list[str]:
+        return [c for c in self.rows.column_names if c not in ("id", "messages", "source")]
+
+    def take(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Pool:
+        """The examples at `indices`, in that order."""
+        chosen = [int(i) for i in indices]
+        return replace(
+            self,
+            rows=self.rows.select(chosen),
+            originals=self.originals.select(chosen),
+            fingerprint=digest([self.fingerprint, chosen]),
+            truth=None if self.truth is None else self.truth.select(chosen),
+        )
+
+    def blind(self) -> Pool:
+        """The same pool without the truth: what selectors are given."""
+        return replace(self, truth=None)
+
+    def hold_out(self, share: float) -> tuple[Pool, Pool]:
+        """This pool without a held-out part, and that part: a fraction when `share` < 1, else a count.
+
+        Which examples are held out depends on their content alone, not on their order, the seed or the rest of
+        the pool, so that runs over differently mixed pools are measured on the same examples. Examples with the
+        same content go to the same side.
+        """
+        wanted = share if share >= 1 else round(share * len(self))
+        need(float(wanted).is_integer() and 0 <= wanted < len(self), _holdout_message(share, len(self)))
+        keys = [hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in self.messages]
+        out = set(sorted(set(keys))[: int(wanted)])
+        held = [i for i, key in enumerate(keys) if key in out]
+        kept = [i for i, key in enumerate(keys) if key not in out]
+        return self.take(kept), self.take(held)
+
+
+def resolve_budget(budget: float, n: int) -> int:
+    """Number of examples to choose out of n: `budget` is a fraction when ≤ 1, else a count."""
+    whole = isinstance(budget, (int, float)) and not isinstance(budget, bool) and budget == budget
+    need(whole and budget > 0, f"budget={budget}: give a fraction of the pool (0 < budget ≤ 1) or a count (2, 3, …)")
+    if budget <= 1:
+        return max(1, round(budget * n))
+    need(float(budget).is_integer(), f"budget={budget}: above 1 a budget is a count, so it must be a whole number")
+    need(budget <= n, f"budget={int(budget)} is larger than the pool: it has {n} usable examples")
+    return int(budget)
+
+
+def _json(row: Mapping[str, Any]) -> str:
+    text = json.dumps(row, ensure_ascii=False, default=str)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:  # a column no format reads may still hold broken bytes: keep them, escaped
+        text = json.dumps(row, default=str)
+    return text
+
+
+def _distinct(ids: list[str]) -> list[str]:
+    seen: set[str] = set()
+    counts: dict[str, int] = {}
+    out = []
+    for name in ids:
+        unique = name
+        while unique in seen:
+            counts[name] = counts.get(name, 1) + 1
+            unique = f"{name}#{counts[name]}"
+        seen.add(unique)
+        out.append(unique)
+    return out
+
+
+def _holdout_message(share: float, n: int) -> str:
+    return f"data.holdout={share}: give a fraction below 1 or a whole number of examples below the pool's {n}"

@@ -1,0 +1,243 @@
+"""What a run leaves behind: configuration, selection, metrics, timings and the circumstances, in its folder."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+import subprocess
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from dsel.cache import write_json
+from dsel.component import digest
+from dsel.secrets import redact
+
+if TYPE_CHECKING:
+    from dsel.evaluator.base import Metric
+    from dsel.pool import Pool
+    from dsel.selector.base import Selection
+
+log = logging.getLogger(__name__)
+
+PACKAGES = (
+    "dsel torch transformers trl peft accelerate datasets lm_eval sentence-transformers faiss-cpu faiss-gpu "
+    "scikit-learn numpy hydra-core wandb"
+).split()
+
+
+@dataclass
+class Stage:
+    """One stage of a run. `seconds` is its own time: stages inside it are counted as themselves."""
+
+    name: str
+    seconds: float = 0.0
+    items: int | None = None
+    cached: bool = False
+
+    @property
+    def per_second(self) -> float:
+        return 0.0 if not self.items else self.items / max(self.seconds, 1e-9)
+
+    def to_dict(self) -> dict[str, Any]:
+        rate = {} if self.items is None else {"items": self.items, "per_second": round(self.per_second, 2)}
+        return {"name": self.name, "seconds": round(self.seconds, 3), "cached": self.cached, **rate}
+
+
+class Record:
+    """Collects a run's facts and keeps `record.json` in `folder` up to date, each time whole.
+
+    In a job of several processes only the first one writes (`writes=True`).
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], choices: Mapping[str, Any], *, writes: bool = True):
+        self.folder = folder
+        self.writes = writes
+        self.stages: list[Stage] = []
+        self._open: list[Stage] = []
+        self._selections: list[Selection] = []
+        self._start = time.monotonic()
+        config = redact(config)
+        self.facts: dict[str, Any] = {
+            "status": "running",
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "config_digest": digest(config),
+            "choices": dict(choices),
+            "config": config,
+            "pool": {},
+            "rounds": [],
+            "metrics": {},
+            "stages": [],
+            "environment": environment(),
+        }
+        self.save()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Times a stage. Stages nest; a stage met again (a round's training) gets an entry of its own."""
+        stage = Stage(name)
+        self.stages.append(stage)
+        self._open.append(stage)
+        start = time.monotonic()
+        try:
+            yield stage
+        finally:
+            elapsed = time.monotonic() - start
+            stage.seconds += elapsed
+            self._open.pop()
+            if self._open:
+                self._open[-1].seconds -= elapsed
+            self.save()
+
+    def pool(self, pool: Pool, budget: int) -> None:
+        self.facts["pool"] = {
+            "name": pool.name,
+            "examples": len(pool),
+            "fingerprint": pool.fingerprint,
+            "skipped": dict(pool.skipped),
+        }
+        self.facts["budget"] = budget
+        self.save()
+
+    def round(self, selection: Selection, pool: Pool) -> None:
+        """Adds a round and rewrites `selection.parquet` and `selected.jsonl` with all rounds so far."""
+        self._selections.append(selection)
+        chosen = pool.take(selection.indices).sources
+        clusters = selection.clusters
+        self.facts["rounds"].append(
+            {
+                "round": len(self._selections),
+                "examples": len(selection.indices),
+                "sources": dict(Counter(chosen).most_common()),
+                "clusters": None if clusters is None else len(np.unique(clusters)),
+            }
+        )
+        if self.writes:
+            write_selection(self.folder, self._selections, pool)
+        self.save()
+
+    def training(self, outcome: Mapping[str, float]) -> None:
+        """What the trainer reports of the last round: examples, tokens, steps, loss."""
+        self.facts["rounds"][-1]["training"] = dict(outcome)
+        self.save()
+
+    def metrics(self, metrics: Mapping[str, Metric]) -> None:
+        self.facts["metrics"] = {name: metric.to_dict() for name, metric in metrics.items()}
+        self.save()
+
+    def tracked(self, where: Mapping[str, Any]) -> None:
+        """Where the tracker keeps this run."""
+        self.facts["tracker"] = dict(where)
+        self.save()
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        self.facts["status"] = status
+        if error is not None:
+            self.facts["error"] = redact(error)
+        self.facts["seconds"] = round(time.monotonic() - self._start, 3)
+        self.save()
+
+    def save(self) -> None:
+        if self.writes:
+            self.facts["stages"] = [s.to_dict() for s in self.stages]
+            write_json(self.folder / "record.json", finite(self.facts))
+
+
+def write_selection(folder: Path, rounds: list[Selection], pool: Pool) -> None:
+    """Writes `selection.parquet` (a row a chosen example) and `selected.jsonl` (each in its original form)."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    indices = np.concatenate([s.indices for s in rounds])
+
+    def column(name: str, dtype: Any) -> Any:
+        parts = [getattr(s, name) for s in rounds]
+        nothing = [p is None for p in parts]
+        values = np.concatenate(
+            [np.zeros(len(s.indices)) if p is None else np.asarray(p) for s, p in zip(rounds, parts, strict=True)]
+        )
+        mask = np.concatenate([np.full(len(s.indices), n) for s, n in zip(rounds, nothing, strict=True)])
+        return pa.array(values, mask=mask).cast(dtype)
+
+    taken = pool.take(indices)
+    table = pa.table(
+        {
+            "round": np.concatenate([np.full(len(s.indices), i + 1) for i, s in enumerate(rounds)]),
+            "index": indices,
+            "id": taken.ids,
+            "source": taken.sources,
+            "cluster": column("clusters", pa.int64()),
+            "weight": column("weights", pa.float64()),
+            "score": column("scores", pa.float32()),
+        }
+    )
+    temporary = folder / "selection.parquet.tmp"
+    pq.write_table(table, temporary)
+    temporary.replace(folder / "selection.parquet")
+    temporary = folder / "selected.jsonl.tmp"
+    with temporary.open("w", encoding="utf-8") as file:
+        for line in taken.originals["json"]:
+            file.write(line + "\n")
+    temporary.replace(folder / "selected.jsonl")
+
+
+def environment() -> dict[str, Any]:
+    """Versions, commit and hardware: what somebody who repeats the run needs to compare. Imports nothing heavy."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return {
+        "python": platform.python_version(),
+        "versions": versions,
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "system": platform.platform(),
+        "processors": _processors(),
+        "gpus": _gpus(),
+    }
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinities as None and NumPy scalars as Python's: what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _git(*arguments: str) -> str | None:
+    here = Path(__file__).resolve().parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> list[str]:
+    query = ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.strip().splitlines()

@@ -1,0 +1,182 @@
+"""python -m dsel.run: compose a configuration, run the experiment it describes, show what came out.
+
+This module stays light: `--help` and every complaint about a configuration come before anything heavy loads.
+"""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+import tempfile
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dsel import config_groups
+from dsel.config_groups import ROOT
+from dsel.errors import ConfigError
+from dsel.evaluator.none import NoEvaluator
+from dsel.tracker.none import NoTracker
+
+log = logging.getLogger(__name__)
+
+GROUPS = ("data", "embedder", "clusterer", "scorer", "selector", "model", "trainer", "evaluator", "tracker")
+
+
+config_groups.register()
+_names: dict[Any, str] = {}
+
+
+def unique(job: Any) -> str:
+    """Eight random digits, the same whenever this process asks for the same job: run folders never collide."""
+    return _names.setdefault(job, os.urandom(4).hex())
+
+
+OmegaConf.register_new_resolver("dsel.unique", unique, replace=True)
+
+
+@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+def run(config: DictConfig) -> None:
+    """One run; Hydra calls this once for each job of a multirun."""
+    try:
+        _run(config)
+    except ConfigError as error:
+        if HydraConfig.get().mode == RunMode.MULTIRUN:
+            raise  # the other jobs go on; Hydra reports this one at the end
+        sys.stderr.write(f"dsel: {one_line(error)}\n")
+        sys.exit(2)
+
+
+def _run(config: DictConfig) -> None:
+    from hydra.utils import instantiate
+
+    from dsel.cache import Cache
+    from dsel.experiment import Experiment
+    from dsel.record import Record
+
+    components = {group: instantiate(config[group], _convert_="all") for group in GROUPS}
+    main_process = os.environ.get("RANK", "0") == "0"
+    if not main_process:  # of a distributed job: it trains with the others, the first one does the rest
+        components |= {"evaluator": NoEvaluator(), "tracker": NoTracker()}
+    experiment = Experiment(**components, budget=config.budget, seed=config.seed, cache=Cache(config.cache))
+    experiment.check()
+    job = HydraConfig.get()
+    record = Record(
+        Path(job.runtime.output_dir),
+        OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
+        {str(group): choice for group, choice in job.runtime.choices.items() if "/" not in str(group)},
+        writes=main_process,
+    )
+    gpus = len(record.facts["environment"]["gpus"])
+    if gpus > 1 and "WORLD_SIZE" not in os.environ:
+        log.info("one of %d GPUs is used; torchrun --nproc_per_node=%d -m dsel.run … uses all of them", gpus, gpus)
+    try:
+        experiment.run(record)
+    except BaseException as error:
+        record.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
+        experiment.tracker.fail()
+        raise
+    record.finish("finished")
+    if main_process:
+        from dsel.summary import show
+
+        show(record)
+
+
+def main() -> None:
+    """The entry point: anything wrong with what was asked for ends in one line and exit code 2."""
+    wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed by Hydra
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
+    warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
+    if "WORLD_SIZE" not in os.environ:  # one process drives one GPU; torchrun gives each of its processes its own
+        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    try:
+        with _place_of_process():
+            run()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: the same command goes on from what is in the cache")
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        if wants_traces:
+            raise
+        cause: BaseException = error
+        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
+            cause = cause.__cause__
+        sys.stderr.write(f"dsel: {explain(cause)}\n")
+        sys.exit(2)
+
+
+@contextmanager
+def _place_of_process() -> Iterator[None]:
+    """Gives the processes of a distributed job but the first a run folder that goes away with them."""
+    if os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sys.argv += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
+        yield
+
+
+def explain(error: BaseException) -> str:
+    """One line for an error about the configuration: Hydra's own words, shortened, with the close match named."""
+    text = str(error)
+    if isinstance(error, ConfigError):
+        return one_line(error)
+    unknown = re.search(r"Could not override '(?P<key>[^']+)'", text)
+    if unknown:
+        key = unknown["key"]
+        known = "; python -m dsel.run --cfg job shows all keys"
+        return f"unknown key {key!r}{close(key, _keys())}{known}"
+    missing = re.search(r"Could not find '(?P<group>[^']+)/(?P<name>[^/']+)'", text)
+    if missing:
+        options = _options(missing["group"])
+        listed = f"; there are {', '.join(options)}" if options else ""
+        return f"{missing['group']}={missing['name']}: no such option{close(missing['name'], options)}{listed}"
+    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
+        text = f"{text}: {error.__cause__}"
+    return one_line(text)
+
+
+def one_line(error: object) -> str:
+    """The text of an error without line breaks and without Hydra's advice on tracebacks."""
+    text = str(error) or type(error).__name__
+    lines = [line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
+    return " ".join(lines)
+
+
+def close(name: str, known: list[str]) -> str:
+    """` (did you mean …?)` when something known is close to `name`."""
+    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f" (did you mean {found[0]}?)" if found else ""
+
+
+def _options(group: str) -> list[str]:
+    folders = (ROOT / "conf" / group, ROOT / group)
+    return sorted(p.stem for folder in folders for p in folder.glob("*.yaml"))
+
+
+def _keys() -> list[str]:
+    """The keys of the configuration with its default choices, dotted: enough to name a close match."""
+    keys = []
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        group = path.parent.relative_to(ROOT / "conf").as_posix()
+        for key in OmegaConf.load(path):
+            keys.append(f"{key!s}" if group == "." else f"{group}.{key!s}")
+    return sorted(set(keys))
+
+
+if __name__ == "__main__":
+    main()

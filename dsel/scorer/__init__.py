@@ -1,0 +1,1 @@
+"""From examples to quality scores: higher is better."""

@@ -1,0 +1,1 @@
+"""The methods: from a pool to the examples to train on."""

@@ -1,0 +1,99 @@
+"""Draws from clusters: the one sampler of all k-means methods, static and iterative (Yu et al. 2024)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from dsel.selector.arrays import Doubles, Indices, check_budget, finite_scores
+
+
+def sample(
+    labels: ArrayLike,
+    quality: ArrayLike | None,
+    budget: int,
+    rng: np.random.Generator,
+    *,
+    weights: ArrayLike | None = None,
+    exclude: ArrayLike | None = None,
+    allocation: Literal["proportional", "equal"] = "proportional",
+) -> Indices:
+    """Draw `budget` distinct examples: a share for each cluster, quality-weighted draws inside it.
+
+    labels int[n] in 0..k-1; quality [n], or None for uniform draws; exclude: indices that must not be drawn.
+    Clusters share the budget in proportion to how many examples they have to offer (Yu et al. 2024, §2.2) or
+    equally; `weights` [k], not negative, replaces both (their Algorithm 1). Inside a cluster examples are drawn
+    one after another without replacement with probability softmax(quality) among those left (their Eq. 3).
+    Returns int64[budget], cluster by cluster in the order drawn; the same `rng` state gives the same draws.
+
+    Raises ValueError for a budget beyond what is available, quality that is not finite (rows named), labels or
+    weights out of range.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not labels.size or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ValueError("labels must be a non-empty vector of integers from 0")
+    n = len(labels)
+    scores = np.zeros(n) if quality is None else finite_scores(quality, n)
+    # Sorting softmax logits plus Gumbel noise is drawing without replacement (Gumbel-top-k: Kool et al. 2019,
+    # §3.2), with no exponential that could overflow. Noise for every example keeps a draw's stream fixed.
+    keys = scores + rng.gumbel(size=n)
+    free = np.ones(n, dtype=bool)
+    if exclude is not None:
+        free[np.asarray(exclude, dtype=np.int64)] = False
+    candidates = np.flatnonzero(free)
+    budget = check_budget(budget, len(candidates))
+
+    k = int(labels.max()) + 1
+    if weights is not None:
+        share = _checked_weights(weights, k)
+        k = len(share)
+    sizes = np.bincount(labels[candidates], minlength=k)
+    if weights is None:
+        if allocation not in ("proportional", "equal"):
+            raise ValueError(f'allocation must be "proportional" or "equal", not {allocation!r}')
+        share = sizes.astype(np.float64) if allocation == "proportional" else np.ones(k)
+    quotas = allocate(budget, sizes, share)
+
+    order = candidates[np.lexsort((-keys[candidates], labels[candidates]))]
+    rank_in_cluster = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return order[rank_in_cluster < np.repeat(quotas, sizes)]
+
+
+def allocate(budget: int, sizes: ArrayLike, weights: ArrayLike) -> Indices:
+    """Split `budget` over clusters in proportion to `weights` [k], never above `sizes` [k]: int64[k], exact.
+
+    A cluster too small for its share gives all it has and the rest is shared out again among the others in the
+    same proportion. What is left of fractions goes to the largest remainders, ties to the lowest cluster.
+    Clusters of weight zero are used, by size, only when all others are exhausted.
+    Raises ValueError when the clusters hold less than the budget.
+    """
+    sizes, weights = np.asarray(sizes, dtype=np.int64), np.asarray(weights, dtype=np.float64)
+    if budget > sizes.sum():
+        raise ValueError(f"budget {budget} is more than the {sizes.sum()} examples in the clusters")
+    quotas = np.zeros(len(sizes), dtype=np.int64)
+    for group, weight in ((weights > 0, weights), (weights <= 0, sizes)):
+        open_ = np.flatnonzero(group & (sizes > 0))
+        left = budget - int(quotas.sum())
+        while left > 0 and open_.size:
+            part = weight[open_] / weight[open_].max()
+            share = left * (part / part.sum())
+            full = share >= sizes[open_]
+            if not full.any():
+                quotas[open_] = np.floor(share)
+                rest = left - int(quotas[open_].sum())
+                largest = np.argsort(quotas[open_] - share, kind="stable")[:rest]
+                quotas[open_[largest]] += 1
+                return quotas
+            quotas[open_[full]] = sizes[open_[full]]
+            open_ = open_[~full]
+            left = budget - int(quotas.sum())
+    return quotas
+
+
+def _checked_weights(weights: ArrayLike, k: int) -> Doubles:
+    w = finite_scores(weights, len(np.atleast_1d(np.asarray(weights))), "weights")
+    if len(w) < k or (w < 0).any() or not w.any():
+        raise ValueError(f"weights must be one number for each of {k} clusters, none negative and not all zero")
+    return w

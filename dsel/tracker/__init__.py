@@ -1,0 +1,1 @@
+"""Where a run is mirrored to while it goes."""

@@ -1,0 +1,105 @@
+"""Weights & Biases, online with a key and offline without one."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from netrc import NetrcParseError, netrc
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+from dsel.errors import need, need_package
+
+log = logging.getLogger(__name__)
+
+MODES = ("auto", "online", "offline")
+
+
+@dataclass
+class Wandb:
+    """mode: `auto` is online when there is a key (WANDB_API_KEY or `wandb login`), else offline; WANDB_MODE wins."""
+
+    project: str = "dsel"
+    entity: str | None = None
+    group: str | None = None
+    tags: Sequence[str] = ()
+    mode: str = "auto"
+
+    def check(self) -> None:
+        need_package("wandb", extra="wandb", why="tracker=wandb (tracker=none does without)")
+        need(self.mode in MODES, f"tracker.mode={self.mode}: give one of {', '.join(MODES)}")
+
+    def start(self, folder: Path, facts: Mapping[str, Any]) -> None:
+        """Open the run: its name is the run folder's, its config the resolved one, without secrets."""
+        import wandb
+
+        # what we log belongs to the run; what the library prints belongs to nobody
+        settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True)
+        self._run = wandb.init(
+            project=self.project,
+            entity=self.entity,
+            group=self.group,
+            tags=[str(facts["choices"].get(k)) for k in ("data", "selector", "model")] + list(self.tags),
+            name=folder.name,
+            dir=str(folder),
+            mode=self._mode(),  # type: ignore[arg-type]
+            config={**facts["config"], "choices": facts["choices"], "environment": facts["environment"]},
+            settings=settings,
+        )
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """One point of a training curve."""
+        self._run.log({f"train/{k}": v for k, v in metrics.items()} | {"train/step": step})
+
+    def finish(self, folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+        """Metrics, timings, composition and the selection itself; returns where the run is."""
+        import wandb
+
+        run = self._run
+        summary: dict[str, Any] = {"budget": facts["budget"], "pool/examples": facts["pool"]["examples"]}
+        for task, metric in facts["metrics"].items():
+            summary |= {f"eval/{task}": metric["value"], f"eval/{task}_stderr": metric["stderr"]}
+        for stage in facts["stages"]:
+            summary[f"time/{stage['name']}"] = summary.get(f"time/{stage['name']}", 0) + stage["seconds"]
+            if "per_second" in stage and not stage["cached"]:
+                summary[f"throughput/{stage['name']}"] = stage["per_second"]
+        run.summary.update(summary)
+        rows = [[r["round"], source, count] for r in facts["rounds"] for source, count in r["sources"].items()]
+        composition = wandb.Table(columns=["round", "source", "examples"], data=rows)
+        run.log({"selection/composition": composition})
+        artifact = wandb.Artifact(f"selection-{run.id}", type="selection", metadata=dict(facts["pool"]))
+        for name in ("selection.parquet", "selected.jsonl"):
+            artifact.add_file(str(folder / name))
+        run.log_artifact(artifact)
+        offline, place = run.settings.mode == "offline" or run.offline, Path(run.dir).parent
+        url = None if offline else run.url
+        run.finish()
+        if offline:
+            log.info("W&B kept the run offline (no API key, or asked to); upload it with: wandb sync %s", place)
+        else:
+            log.info("W&B: %s", url)
+        return {"id": run.id, "mode": "offline" if offline else "online", "url": url, "folder": place.name}
+
+    def fail(self) -> None:
+        """Mark the run as failed, if it was started."""
+        if getattr(self, "_run", None) is not None:
+            self._run.finish(exit_code=1)
+
+    def _mode(self) -> str:
+        if os.environ.get("WANDB_MODE"):
+            return os.environ["WANDB_MODE"]
+        if self.mode != "auto":
+            return self.mode
+        return "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
+
+
+def _logged_in() -> bool:
+    """Whether `wandb login` has left a key, which it does in the netrc file."""
+    host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return host is not None and netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, NetrcParseError):
+        return False

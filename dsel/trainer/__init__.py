@@ -1,0 +1,1 @@
+"""How the model is finetuned on the chosen examples."""

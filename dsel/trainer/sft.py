@@ -1,0 +1,242 @@
+"""Supervised finetuning with TRL, of all weights or of LoRA adapters (PEFT), on one device or many."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsel.component import knob
+from dsel.errors import ConfigError, need, need_package
+from dsel.model.causal_lm import CausalLM, device_of_process, torch_dtype
+from dsel.model.chat import IGNORED, encode
+from dsel.pool import Pool
+from dsel.progress import progress
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class SFT:
+    """One pass of finetuning (settings of Yu et al. 2024: method.md §5).
+
+    batch_size: examples in one optimizer step of the whole job, whatever the number of devices; micro_batch_size: how
+    many of them a device takes at once, at most. warmup: a fraction of all steps when below 1, else steps.
+    dtype: of the weights while training (null: the model's); below it, matrix products run in bfloat16 when the
+    model's dtype is bfloat16. lora: rank, alpha and dropout of the adapters, or null to train all weights.
+    quantization: `nf4` holds the frozen base weights in 4 bits (QLoRA). save: keep the trained model in the run
+    folder as safetensors; merge: with the adapters folded into the weights.
+    """
+
+    epochs: float = 3
+    learning_rate: float = 1e-5
+    batch_size: int = 64
+    max_length: int = 2048
+    warmup: float = 1000
+    schedule: str = "linear"
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    optimizer: str = "adamw_torch_fused"
+    dtype: str | None = None
+    packing: bool = False
+    lora: Mapping[str, Any] | None = None
+    quantization: str | None = None
+    micro_batch_size: int = knob(4)
+    gradient_checkpointing: bool = knob(True)
+    log_every: int = knob(10)
+    save: bool = knob(False)
+    merge: bool = knob(False)
+
+    trains = True
+
+    def check(self) -> None:
+        for name in ("epochs", "learning_rate", "batch_size", "micro_batch_size", "max_length"):
+            need(getattr(self, name) > 0, f"trainer.{name}={getattr(self, name)}: must be above 0")
+        accumulation(self.batch_size, self.micro_batch_size, world_size())
+        need(self.quantization in (None, "nf4"), f"trainer.quantization={self.quantization}: give nf4 or null")
+        need(self.quantization is None or self.lora is not None, "trainer.quantization needs trainer.lora: use qlora")
+        if self.quantization:
+            need_package("bitsandbytes", extra="gpu", why="trainer=qlora")
+
+    def load(self, model: CausalLM, tokenizer: Any, adapters: Path | None = None) -> Any:
+        """The model ready for `train`: base weights, and new adapters or those saved in the folder `adapters`."""
+        import torch
+
+        quantization = None
+        if self.quantization == "nf4":
+            from transformers import BitsAndBytesConfig
+
+            need(torch.cuda.is_available(), "trainer=qlora needs a CUDA GPU: use trainer=lora here")
+            quantization = BitsAndBytesConfig(
+                load_in_4bit=True,
+                bnb_4bit_quant_type="nf4",
+                bnb_4bit_use_double_quant=True,
+                bnb_4bit_compute_dtype=torch_dtype(model.dtype),
+            )
+        loaded = model.load(tokenizer, dtype=self.dtype, quantization=quantization)
+        if self.lora is None:
+            return loaded
+        from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+
+        if quantization is not None:
+            loaded = prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=self.gradient_checkpointing)
+        if adapters is not None:
+            return PeftModel.from_pretrained(loaded, adapters, is_trainable=True)
+        targets = model.lora_targets if isinstance(model.lora_targets, str) else list(model.lora_targets)
+        config = LoraConfig(
+            r=self.lora["rank"],
+            lora_alpha=self.lora["alpha"],
+            lora_dropout=self.lora["dropout"],
+            target_modules=targets,
+            task_type="CAUSAL_LM",
+        )
+        return get_peft_model(loaded, config)
+
+    def train(
+        self,
+        model: Any,
+        tokenizer: Any,
+        pool: Pool,
+        *,
+        seed: int,
+        bfloat16: bool,
+        folder: Path,
+        report: Callable[[dict[str, float], int], None],
+    ) -> dict[str, float]:
+        """Finetune `model` in place on the examples of `pool`; returns counts and the last training loss.
+
+        `report(metrics, step)` is called as training goes on; `folder` is for the library's own files.
+        """
+        from trl import SFTTrainer
+
+        data, tokens = tokenized(pool, tokenizer, self.max_length)
+        micro, steps = accumulation(self.batch_size, self.micro_batch_size, world_size())
+        total = self._steps(len(data))
+        if self.warmup >= max(total, 1):
+            peak = self.learning_rate * total / self.warmup
+            log.warning(
+                "warm-up (%d steps) is longer than training (%d): the learning rate ends at %.2g instead of %.2g",
+                *(self.warmup, total, peak, self.learning_rate),
+            )
+        log.info(
+            "training on %d examples: %d a step = %d devices × %d × %d accumulated",
+            *(len(data), self.batch_size, world_size(), micro, steps),
+        )
+        settings = self._settings(folder, seed, bfloat16, micro, steps)
+        with progress("training", total=None if self.packing else total, unit="steps") as advance:
+            try:
+                trainer = SFTTrainer(
+                    model,
+                    args=settings,
+                    train_dataset=data,
+                    processing_class=tokenizer,
+                    callbacks=[_reporter(advance, report)],
+                )
+            except ValueError as error:
+                if "DataParallel" in str(error):
+                    hint = "launch with torchrun --nproc_per_node=N -m dsel.run …, or make one visible"
+                    raise ConfigError(f"several GPUs are visible to one process: {hint}") from error
+                raise
+            result = trainer.train()
+        return {
+            "examples": len(data),
+            "tokens": tokens,
+            "steps": result.global_step,
+            "loss": result.training_loss,
+        }
+
+    def _steps(self, examples: int) -> int:
+        return int(-(-examples // self.batch_size) * self.epochs)
+
+    def _settings(self, folder: Path, seed: int, bfloat16: bool, micro: int, accumulated: int) -> Any:
+        from trl import SFTConfig
+
+        return SFTConfig(
+            output_dir=str(folder),
+            num_train_epochs=self.epochs,
+            learning_rate=self.learning_rate,
+            per_device_train_batch_size=micro,
+            gradient_accumulation_steps=accumulated,
+            max_length=self.max_length,
+            warmup_steps=self.warmup,
+            lr_scheduler_type=self.schedule,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+            optim=self.optimizer,
+            packing=self.packing,
+            gradient_checkpointing=self.gradient_checkpointing,
+            bf16=bfloat16,
+            use_cpu=device_of_process().type == "cpu",
+            seed=seed,
+            logging_steps=self.log_every,
+            save_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+            dataloader_pin_memory=device_of_process().type == "cuda",
+        )
+
+
+def world_size() -> int:
+    """Number of processes of this job, one a device, as the launcher (torchrun, accelerate) says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def accumulation(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]:
+    """(examples a device takes at once, how often it accumulates), so that a step is `batch_size` examples exactly.
+
+    The first is the largest divisor of batch_size / devices that is at most `micro_batch_size`. Raises `ConfigError`
+    when the devices cannot share the batch evenly.
+    """
+    need(
+        batch_size % devices == 0,
+        f"trainer.batch_size={batch_size} cannot be shared by {devices} devices: give a multiple of {devices}",
+    )
+    share = batch_size // devices
+    micro = max(m for m in range(1, min(share, micro_batch_size) + 1) if share % m == 0)
+    return micro, share // micro
+
+
+def tokenized(pool: Pool, tokenizer: Any, max_length: int) -> tuple[Dataset, int]:
+    """Columns `input_ids` and `labels` (the loss is on every assistant turn), and the number of tokens.
+
+    Examples whose every response lies beyond `max_length` cannot be learnt from: they are left out, and the log
+    names them. Raises `ConfigError` when none is left.
+    """
+    from datasets import Dataset
+
+    ids, labels, lost = [], [], []
+    for name, messages in zip(pool.ids, pool.messages, strict=True):
+        tokens, targets = encode(tokenizer, messages, max_length)
+        if all(t == IGNORED for t in targets[1:]):
+            lost.append(name)
+            continue
+        ids.append(tokens)
+        labels.append(targets)
+    need(bool(ids), f"no chosen example has a response within trainer.max_length={max_length} tokens")
+    if lost:
+        shown = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
+        log.warning("%d examples have no response within %d tokens, not trained on: %s", len(lost), max_length, shown)
+    return Dataset.from_dict({"input_ids": ids, "labels": labels}), sum(map(len, ids))
+
+
+def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float], int], None]) -> Any:
+    from transformers import TrainerCallback
+
+    class Reporter(TrainerCallback):
+        """Moves the progress bar and hands the training curve on."""
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            advance(1)
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kw: Any) -> None:
+            if state.is_world_process_zero:
+                numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float))}
+                report(numbers, state.global_step)
+
+    return Reporter()
