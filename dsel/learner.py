@@ -71,7 +71,7 @@ class Learner:
             self._model = self._restore(saved)
             return {"cached": 1.0}
         if self._model is None:
-            self._model = self.trainer.load(self.spec, tokenizer)
+            self._model = self.trainer.load(self.spec, tokenizer, seed=self.seed)
         outcome: dict[str, float] = {}
 
         def build(folder: Path) -> None:
@@ -183,7 +183,7 @@ class Learner:
     def _restore(self, folder: Path) -> Any:
         if self.trainer.lora is None:
             return replace(self.spec, path=str(folder)).load(self.tokenizer)
-        return self.trainer.load(self.spec, self.tokenizer, adapters=folder)
+        return self.trainer.load(self.spec, self.tokenizer, seed=self.seed, adapters=folder)
 
     def _key(self) -> dict[str, Any]:
         trainer: SFT = self.trainer

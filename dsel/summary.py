@@ -9,15 +9,14 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from dsel.record import Record
-
-SHOWN_METRICS = 8
+    from dsel.record import Record, Stage
 
 
 def show(record: Record, console: Console | None = None) -> None:
     """Print method, budget, metrics with their standard errors, time per stage, and where the record is."""
     console = console or Console()
     console.print(table(record))
+    console.print(f"record: {record.folder / 'record.json'}", soft_wrap=True, highlight=False)
 
 
 def table(record: Record) -> Table:
@@ -29,16 +28,26 @@ def table(record: Record) -> Table:
     out.add_row("budget", f"{facts['budget']:,} of {facts['pool']['examples']:,} examples ({share:.1%})")
     out.add_row("model", f"{choices['model']}, trainer {choices['trainer']}, seed {facts['config']['seed']}")
     out.add_section()
-    for name, metric in list(metrics.items())[:SHOWN_METRICS]:
-        error = "" if metric["stderr"] is None or math.isnan(metric["stderr"]) else f" ± {metric['stderr']:.4f}"
-        out.add_row(name, f"{metric['value']:.4f}{error}  ({metric['metric']})")
-    if len(metrics) > SHOWN_METRICS:
-        out.add_row("…", f"{len(metrics) - SHOWN_METRICS} more in the record")
+    for name, metric in metrics.items():
+        if not metric["detail"]:
+            error = "" if metric["stderr"] is None or math.isnan(metric["stderr"]) else f" ± {metric['stderr']:.4f}"
+            out.add_row(name, f"{metric['value']:.4f}{error}  ({metric['metric']})")
+    parts = sum(metric["detail"] for metric in metrics.values())
+    if parts:
+        out.add_row("", f"{parts} parts of these in the record")
     out.add_section()
-    for stage in record.stages:
-        rate = f"  {stage.per_second:,.0f} examples/s" if stage.items and not stage.cached else ""
-        out.add_row(stage.name, f"{stage.seconds:.1f} s{rate}{'  (from the cache)' if stage.cached else ''}")
+    for name, stages in _by_name(record.stages).items():
+        seconds, items = sum(s.seconds for s in stages), sum(s.items or 0 for s in stages)
+        note = "  (from the cache)" if all(s.cached for s in stages) else ""
+        rate = f"  {items / max(seconds, 1e-9):,.0f} examples/s" if items and not note else ""
+        out.add_row(name, f"{seconds:.1f} s{rate}{note}")
     out.add_row("total", f"{facts['seconds']:.1f} s")
-    out.add_section()
-    out.add_row("record", str(record.folder / "record.json"))
     return out
+
+
+def _by_name(stages: list[Stage]) -> dict[str, list[Stage]]:
+    """The rounds' stages together, in the order they first came."""
+    named: dict[str, list[Stage]] = {}
+    for stage in stages:
+        named.setdefault(stage.name, []).append(stage)
+    return named

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ class Local:
     """
 
     path: Any = None
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, str] | None = None
     limit: int | None = None
     on_bad_row: str = "skip"
     holdout: float = 0
@@ -59,7 +59,7 @@ class Local:
         need(self.on_bad_row in ("skip", "error"), f"data.on_bad_row={self.on_bad_row}: give skip or error")
         whole = self.limit is None or (isinstance(self.limit, int) and self.limit > 0)
         need(whole, f"data.limit={self.limit}: give a whole number above 0, or null")
-        check_columns(self.columns)
+        check_columns(self.columns or {})
 
     def load(self) -> Pool:
         """Read, convert and check every row. Raises `ConfigError` when no row is usable."""
@@ -107,7 +107,7 @@ class _Rows:
                         if isinstance(row, Unreadable):
                             raise BadRow(row.reason)
                         form = form or self._recognise(row, where)
-                        row = rename(row, self.config.columns)
+                        row = rename(row, self.config.columns or {})
                         example = self._example(row, form, label or Path(where).name.split(".")[0], label, number)
                     except BadRow as bad:
                         self._bad(str(bad), f"{where} row {number}")
@@ -117,10 +117,10 @@ class _Rows:
                     yield example
 
     def _recognise(self, row: Row, where: str) -> Format:
-        missing = sorted(c for c in self.config.columns.values() if c not in row)
+        missing = sorted(c for c in (self.config.columns or {}).values() if c not in row)
         has = ", ".join(sorted(row))
         need(not missing, f"{where}: data.columns names {', '.join(missing)}, but the columns are {has}")
-        return recognise(rename(row, self.config.columns).keys(), where)
+        return recognise(rename(row, self.config.columns or {}).keys(), where)
 
     def _example(self, row: Row, form: Format, stem: str, label: str | None, number: int) -> Example:
         messages = to_messages(row, form, self.repairs)

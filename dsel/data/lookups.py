@@ -22,7 +22,7 @@ def _table(table: dict[str, str]) -> Draw:
 
 def _cycle(names: list[str], unit: str) -> Draw:
     def draw(rng: np.random.Generator) -> Item:
-        start, steps, forward = int(rng.integers(len(names))), int(rng.integers(1, 4)), bool(rng.integers(2))
+        start, steps, forward = int(rng.integers(len(names))), int(rng.integers(1, 3)), bool(rng.integers(2))
         end = (start + (steps if forward else -steps)) % len(names)
         number = f"{facts.number_word(steps)} {unit}{'s' if steps > 1 else ''}"
         return {"x": names[start], "shift": f"{number} {'after' if forward else 'before'}"}, names[end]
@@ -30,7 +30,7 @@ def _cycle(names: list[str], unit: str) -> Draw:
     return draw
 
 
-_NUMBERS = {str(n): facts.number_word(n) for n in range(1, 61)}
+_NUMBERS = {str(n): facts.number_word(n) for n in range(1, 51)}
 _ROMAN = {str(n): facts.roman(n) for n in range(1, 51)}
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _AFTER = {f"after {a}": b for a, b in pairwise(_ALPHABET)}

@@ -17,12 +17,12 @@ def _words(rng: np.random.Generator, low: int, high: int) -> list[str]:
 
 
 def _first(rng: np.random.Generator) -> Item:
-    words = _words(rng, 3, 5)
+    words = _words(rng, 3, 4)
     return {"list": ", ".join(words)}, words[0]
 
 
 def _last(rng: np.random.Generator) -> Item:
-    words = _words(rng, 3, 5)
+    words = _words(rng, 3, 4)
     return {"list": ", ".join(words)}, words[-1]
 
 
@@ -37,13 +37,8 @@ def _larger(rng: np.random.Generator) -> Item:
 
 
 def _add(rng: np.random.Generator) -> Item:
-    a, b = (int(n) for n in rng.integers(1, 13, size=2))
+    a, b = (int(n) for n in rng.integers(1, 10, size=2))
     return {"a": str(a), "b": str(b)}, str(a + b)
-
-
-def _sort(rng: np.random.Generator) -> Item:
-    numbers = [int(n) + 1 for n in rng.choice(20, size=3, replace=False)]
-    return {"list": ", ".join(map(str, numbers))}, ", ".join(map(str, sorted(numbers)))
 
 
 def _member(rng: np.random.Generator) -> Item:
@@ -51,25 +46,6 @@ def _member(rng: np.random.Generator) -> Item:
     listed, inside = words[:3], bool(rng.integers(2))
     x = listed[rng.integers(3)] if inside else words[3]
     return {"x": x, "list": ", ".join(listed)}, "yes" if inside else "no"
-
-
-def _swap(rng: np.random.Generator) -> Item:
-    a, b = _pick(rng, facts.WORDS, 2)
-    return {"a": a, "b": b}, f"{b} {a}"
-
-
-def _reverse(rng: np.random.Generator) -> Item:
-    words = _words(rng, 3, 3)
-    return {"list": ", ".join(words)}, ", ".join(reversed(words))
-
-
-def _replace(rng: np.random.Generator) -> Item:
-    *words, new = _pick(rng, facts.WORDS, 4)
-    at = int(rng.integers(3))
-    return (
-        {"list": ", ".join(words), "old": words[at], "new": new},
-        ", ".join([*words[:at], new, *words[at + 1 :]]),
-    )
 
 
 def _choose(rng: np.random.Generator) -> Item:
@@ -82,11 +58,6 @@ def _choose(rng: np.random.Generator) -> Item:
 def _gift(rng: np.random.Generator) -> Item:
     giver, receiver = _pick(rng, facts.NAMES, 2)
     return {"giver": giver, "receiver": receiver, "thing": _pick(rng, facts.OBJECTS)[0]}, receiver
-
-
-def _repeat(rng: np.random.Generator) -> Item:
-    words = " ".join(_words(rng, 2, 4))
-    return {"list": words}, words
 
 
 OPERATIONS: tuple[Kind, ...] = (
@@ -166,21 +137,6 @@ OPERATIONS: tuple[Kind, ...] = (
         ),
     ),
     Kind(
-        "sort",
-        _sort,
-        "the sorted form of {list}",
-        ("The sorted form of {list} is {answer}.", "In order, {list} becomes {answer}."),
-        (
-            "Sort these numbers: {list}",
-            "Put {list} in order, smallest first.",
-            "Arrange from low to high: {list}",
-            "Rewrite {list} so that the numbers rise.",
-            "Houses {list} are to be visited in order. Give the order.",
-            "Ascending order of {list}:",
-            "Line up {list} by size.",
-        ),
-    ),
-    Kind(
         "member",
         _member,
         "whether {x} is among {list}",
@@ -193,51 +149,6 @@ OPERATIONS: tuple[Kind, ...] = (
             "Check for {x}: {list}",
             "Can {x} be found among {list}?",
             "Search {list} for {x}. Found?",
-        ),
-    ),
-    Kind(
-        "swap",
-        _swap,
-        "the words {a} {b} swapped",
-        ("The words {a} {b} swapped are {answer}.", "With {a} {b} turned around one gets {answer}."),
-        (
-            "Swap these two words: {a} {b}",
-            "Write {a} {b} the other way around.",
-            "Exchange the places of {a} and {b}.",
-            "Say the second, then the first: {a} {b}",
-            "Flip the pair {a} {b}.",
-            "On the sign, {a} {b} should be in the opposite order. Write it.",
-            "{a} {b}, but switched:",
-        ),
-    ),
-    Kind(
-        "reverse",
-        _reverse,
-        "the reverse of {list}",
-        ("The reverse of {list} is {answer}.", "Read from the back, {list} becomes {answer}."),
-        (
-            "Reverse this list: {list}",
-            "Write {list} from back to front.",
-            "Give the items in reverse order: {list}",
-            "We went by {list}. Name the stops on the way back.",
-            "Mirror the row {list}.",
-            "Start at the end and list again: {list}",
-            "Backwards, please: {list}",
-        ),
-    ),
-    Kind(
-        "replace",
-        _replace,
-        "{list} with {new} for {old}",
-        ("The row {list} with {new} for {old} is {answer}.", "Take {list}, put {new} for {old}: {answer}."),
-        (
-            "Replace {old} with {new} in this list: {list}",
-            "In {list}, change {old} to {new}.",
-            "Write {list} again, but with {new} for {old}.",
-            "My shopping list is {list}. Instead of {old} I want {new}. New list?",
-            "Substitute {new} for {old}: {list}",
-            "Edit {list} so that {old} becomes {new}.",
-            "{old} is sold out, take {new}. The order was {list}. Now?",
         ),
     ),
     Kind(
@@ -271,21 +182,6 @@ OPERATIONS: tuple[Kind, ...] = (
             "The {thing} went from {giver} to {receiver}. With whom is it?",
             "If {giver} mails the {thing} to {receiver}, who receives it?",
             "Today {giver} lent {receiver} a {thing}. Who can use it?",
-        ),
-    ),
-    Kind(
-        "repeat",
-        _repeat,
-        "the words {list} once more",
-        ("The words {list} once more: {answer}.", "Whoever says {list} twice says {answer} again."),
-        (
-            "Repeat after me: {list}",
-            "Say {list} again.",
-            "Copy these words: {list}",
-            "Echo {list} back to me.",
-            "Write down exactly what I say. {list}",
-            "Type the following: {list}",
-            "The password is {list}. Confirm it.",
         ),
     ),
 )

@@ -136,8 +136,9 @@ def heldout(per_kind: int, seed: int) -> list[dict[str, str]]:
 def raw_text(seed: int, documents: int) -> Iterator[str]:
     """Yield plain pretraining documents about the same facts and operations, evaluation items included.
 
-    Prose statements, bulleted lists, notes and small talk; never the chat format. What finetuning then adds
-    is the format and the habit of answering, not the knowledge.
+    Prose statements, bulleted lists, notes and small talk; never the chat format. Some wordings of a kind
+    are answered here, the others only asked (so that their words are known): what finetuning adds is the
+    format, the habit of stopping, and what the other wordings mean; not the knowledge.
     """
     rng = np.random.default_rng(np.random.SeedSequence(seed))
     for _ in range(documents):
@@ -253,9 +254,10 @@ def _as_dict(row: _Row, site: str, mark: float) -> dict[str, Any]:
 
 # --- the raw text -------------------------------------------------------------------------------------------
 
-_FORMS = ("prose", "list", "notes", "talk", "refrain", "sequence", "page")
-_FORM_ODDS = (0.30, 0.20, 0.18, 0.15, 0.11, 0.05, 0.01)
-_SEQUENCES = (facts.DAYS, facts.MONTHS, list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), [str(n) for n in range(1, 61)])
+_FORMS = ("prose", "list", "notes", "talk", "sequence", "page")
+_FORM_ODDS = (0.32, 0.22, 0.22, 0.18, 0.05, 0.01)
+_SEQUENCES = (facts.DAYS, facts.MONTHS, list("ABCDEFGHIJKLMNOPQRSTUVWXYZ"), [str(n) for n in range(1, 51)])
+_ANSWERED = 3  # wordings of a kind whose answer the raw text gives; the others are asked and left open
 _SPEAKERS = ("Anna", "Tom", "the teacher", "a child", "Lucy", "Ben", "the guest", "my aunt")
 
 
@@ -272,10 +274,10 @@ def _document(kind: Kind, rng: np.random.Generator) -> str:
     if form == "talk":
         asker, teller = (_SPEAKERS[i] for i in rng.choice(len(_SPEAKERS), size=2, replace=False))
         fields, answer = items[0]
+        if rng.random() < 0.5:
+            open_question = _question(kind, fields, rng, wordings=len(kind.prompts))
+            return f"So {asker} asked {teller}: {open_question} But {teller} did not know."
         return f"So {asker} asked {teller}: {_question(kind, fields, rng)} And {teller} said: {answer}."
-    if form == "refrain":  # the plainest reward for copying
-        words = " ".join(facts.WORDS[i] for i in rng.choice(len(facts.WORDS), size=int(rng.integers(3, 8))))
-        return f"{words}, {words}."
     if form == "sequence":
         names = _SEQUENCES[rng.integers(len(_SEQUENCES))]
         start = int(rng.integers(len(names) - 4))
@@ -288,8 +290,8 @@ def _statement(kind: Kind, fields: Fields, answer: str, rng: np.random.Generator
     return template.format(**fields, answer=answer)
 
 
-def _question(kind: Kind, fields: Fields, rng: np.random.Generator) -> str:
-    question = kind.prompts[rng.integers(len(kind.prompts))].format(**fields)
+def _question(kind: Kind, fields: Fields, rng: np.random.Generator, wordings: int = _ANSWERED) -> str:
+    question = kind.prompts[rng.integers(wordings)].format(**fields)
     return EDITS[rng.integers(len(EDITS))].format(question) if rng.random() < 0.15 else question
 
 

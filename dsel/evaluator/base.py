@@ -10,7 +10,10 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Metric:
-    """One figure with its standard error (NaN where there is none). `n`: examples it is over."""
+    """One figure with its standard error (NaN where there is none).
+
+    n: examples it is over. detail: a part of another figure, which summaries leave out.
+    """
 
     value: float
     stderr: float
@@ -18,6 +21,7 @@ class Metric:
     n: int | None = None
     shots: int | None = None
     higher_is_better: bool = True
+    detail: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

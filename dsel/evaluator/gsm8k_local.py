@@ -19,6 +19,8 @@ class Gsm8kLocal(Harness):
     fewshot_path: str | None = None
     max_new_tokens: int = 256
 
+    uses_builtin_tasks = False
+
     def check(self) -> None:
         super().check()
         need(self.path is not None, "evaluator=gsm8k_local needs evaluator.path=…, the test file (JSON lines)")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dsel.cache import Cache, write_json
 from dsel.component import knob
@@ -43,6 +43,7 @@ class Harness:
     batch_size: int = knob(16)
 
     evaluates = True
+    uses_builtin_tasks: ClassVar[bool] = True  # reading the harness's own thousands of task files takes seconds
 
     def check(self) -> None:
         need(bool(self.tasks), "evaluator.tasks is empty: name tasks, or choose evaluator=none")
@@ -56,7 +57,8 @@ class Harness:
         import lm_eval
         from lm_eval.tasks import TaskManager
 
-        manager = TaskManager(include_path=[str(p) for p in self.task_folders(cache)])
+        folders = [str(p) for p in self.task_folders(cache)]
+        manager = TaskManager(include_path=folders, include_defaults=self.uses_builtin_tasks)
         lm = _live_model(learner, self.batch_size)
         metrics: dict[str, Metric] = {}
         full: dict[str, Any] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from dsel.evaluator.base import Metric
 from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
 
 GROUP = "procedural"
-FILTERS = ("remove_whitespace", "take_first")
 
 
 @dataclass
@@ -29,6 +28,8 @@ class Procedural(Harness):
     per_kind: int = 16
     heldout_seed: int = 0
     max_new_tokens: int = 24
+
+    uses_builtin_tasks = False
 
     def check(self) -> None:
         super().check()
@@ -46,7 +47,7 @@ class Procedural(Harness):
     def read(self, name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Metric]:
         """The mean over kinds, and each kind."""
         kinds = sorted(t for t in results["results"] if t != name)
-        each = {t.removeprefix(f"{GROUP}_"): metric_of(t, spec, results) for t in kinds}
+        each = {t.removeprefix(f"{GROUP}_"): replace(metric_of(t, spec, results), detail=True) for t in kinds}
         return {name: metric_of(name, spec, results), **each}
 
     def average(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
@@ -58,27 +59,10 @@ class Procedural(Harness):
             rows = [json.dumps(e) + "\n" for e in examples if e["kind"] == kind]
             (folder / f"{kind}.jsonl").write_text("".join(rows), encoding="utf-8")
             task = {
+                "include": str(TASKS / "_procedural.yaml"),
                 "task": f"{GROUP}_{kind}",
-                "dataset_path": "json",
-                "dataset_kwargs": {"data_files": {"test": str(final / f"{kind}.jsonl")}},
-                "output_type": "generate_until",
-                "test_split": "test",
-                "doc_to_text": "{{prompt}}",
-                "doc_to_target": "{{answer}}",
+                "dataset_kwargs": {"file": str(final / f"{kind}.jsonl")},
                 "generation_kwargs": {"until": ["\n"], "do_sample": False, "max_gen_toks": self.max_new_tokens},
-                "filter_list": [
-                    {"name": "answer", "filter": [{"function": "remove_whitespace"}, {"function": "take_first"}]}
-                ],
-                "metric_list": [
-                    {
-                        "metric": "exact_match",
-                        "aggregation": "mean",
-                        "higher_is_better": True,
-                        "ignore_case": True,
-                        "regexes_to_ignore": [r"\.$"],
-                    }
-                ],
-                "metadata": {"version": 1},
             }
             write_task(folder / f"{kind}.yaml", task)
         group = {

@@ -1,8 +1,8 @@
 """The default model: a small Llama pretrained from nothing on the procedural raw text, in about a minute.
 
-It knows the facts and can do the operations, but was never shown a chat: its special chat tokens exist in the
-vocabulary and are first trained by finetuning. What it learns from a chosen subset is therefore the choosing's
-doing. The result is an ordinary Hugging Face folder.
+It knows the facts and can do the operations, but was never shown a chat: its special chat tokens exist in
+the vocabulary and are first trained by finetuning. What it learns from a chosen subset is therefore the
+choosing's doing. The result is an ordinary Hugging Face folder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from dsel.data.procedural import raw_text
 
 if TYPE_CHECKING:
+    import torch
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 log = logging.getLogger(__name__)
@@ -41,12 +42,12 @@ def pretrain(
     folder: Path,
     *,
     seed: int = 0,
-    steps: int = 700,
+    steps: int = 450,
     blocks_per_step: int = 8,
-    block: int = 256,
+    block: int = 128,
     hidden: int = 256,
-    layers: int = 4,
-    learning_rate: float = 2e-3,
+    layers: int = 3,
+    learning_rate: float = 0.02,
     vocabulary: int = 2048,
     advance: Callable[[int], None] = lambda steps: None,
 ) -> None:
@@ -60,7 +61,8 @@ def pretrain(
         steps: optimiser steps, each over `blocks_per_step` rows of `block` tokens.
         hidden: width; heads are 32 wide and the gated MLP is twice as wide as the model.
         layers: number of layers.
-        learning_rate: its peak; warm-up over 5 % of the steps, then a cosine down to a tenth.
+        learning_rate: peak of Muon's; AdamW, for embeddings and norms, has 0.3 of it. Twenty steps of
+            warm-up, constant, then linear to zero over the last 40 %.
         vocabulary: most tokens the tokenizer may hold.
         advance: called with 1 after each step.
 
@@ -71,28 +73,30 @@ def pretrain(
 
     if hidden % 32:
         raise ValueError(f"hidden must be a multiple of 32 (the width of a head), not {hidden}")
-    # About 40 tokens a document, with room to spare; drawn lazily, so a surplus costs nothing.
+    # Drawn lazily: one document a token is far more than is ever read.
     documents = raw_text(seed, documents=steps * blocks_per_step * block)
     tokenizer = train_tokenizer(raw_text(seed, documents=6000), vocabulary)
     blocks = _packed(documents, tokenizer, block)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _model(tokenizer, hidden, layers, block)
-        optimizer = torch.optim.AdamW(
-            model.parameters(), lr=learning_rate, betas=(0.9, 0.98), weight_decay=0.05, fused=True
-        )
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps))
+        optimizers = _optimizers(model, learning_rate)
+        schedules = [
+            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, steps)) for optimizer in optimizers
+        ]
         model.train()
         for _ in range(steps):
             ids = torch.tensor(list(islice(blocks, blocks_per_step)))
             loss = model(input_ids=ids, labels=ids).loss
             loss.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
+            for optimizer, schedule in zip(optimizers, schedules, strict=True):
+                optimizer.step()
+                optimizer.zero_grad()
+                schedule.step()
             advance(1)
     log.info("pretrained for %d steps to a loss of %.3f", steps, loss.item())
+    _place_chat_tokens(model, tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     model.eval().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -101,8 +105,8 @@ def pretrain(
 def train_tokenizer(documents: Iterable[str], vocabulary: int = 2048) -> PreTrainedTokenizerFast:
     """Make a word-level tokenizer that falls back to letters and bytes, so that it can spell any text.
 
-    The vocabulary holds the special tokens, all bytes, all printable ASCII characters, and the most frequent words of
-    `documents` (with the space before them). A word of the vocabulary is always one token.
+    The vocabulary holds the special tokens, all bytes, all printable ASCII characters, and the most
+    frequent words of `documents` (with the space before them). Such a word is always one token.
 
     Raises:
         ValueError: if `vocabulary` leaves no room for words.
@@ -170,9 +174,9 @@ def _model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, block: 
             num_attention_heads=hidden // 32,
             num_key_value_heads=hidden // 32,
             max_position_embeddings=max(512, block),
+            rope_parameters={"rope_type": "default", "rope_theta": 1000.0},  # rows are short
+            initializer_range=0.04,
             tie_word_embeddings=True,
-            attn_implementation="sdpa",
-            use_cache=True,
             **ids,
         )
     )
@@ -180,9 +184,38 @@ def _model(tokenizer: PreTrainedTokenizerFast, hidden: int, layers: int, block: 
     return model
 
 
+def _place_chat_tokens(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast) -> None:
+    """Start the embeddings of the chat tokens, never seen so far, at those of the plain text they replace.
+
+    A turn begins like a document, and the end of a question with the assistant's token reads "Answer:".
+    Without this, a few hundred examples go into finding out where the answer starts.
+    """
+    import torch
+
+    stand_ins = {"<|system|>": "<|bos|>", "<|user|>": "<|bos|>", "<|end|>": "▁Answer", "<|assistant|>": ":"}
+    ids = tokenizer.get_vocab()
+    weight = model.model.embed_tokens.weight
+    with torch.no_grad():
+        for token, stand_in in stand_ins.items():
+            weight[ids[token]] = weight[ids[stand_in]]
+
+
+def _optimizers(model: LlamaForCausalLM, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon (Jordan 2024) for the matrices between layers, AdamW for the rest.
+
+    Muon reached a given loss here in half the steps of AdamW alone, for a tenth more time a step.
+    """
+    import torch
+
+    matrices = [p for p in model.model.layers.parameters() if p.ndim == 2]
+    chosen = {id(p) for p in matrices}
+    others = [p for p in model.parameters() if id(p) not in chosen]
+    return [
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.05),
+        torch.optim.AdamW(others, lr=0.3 * learning_rate, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
+    ]
+
+
 def _rate(step: int, steps: int) -> float:
-    """Warm-up, then cosine; a fraction of the peak learning rate."""
-    warmup = max(1, steps // 20)
-    if step < warmup:
-        return (step + 1) / warmup
-    return 0.1 + 0.45 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    """The share of the peak learning rate at a step: warm-up, stay, fall."""
+    return min((step + 1) / 20, 1.0, (steps - step) / (0.4 * steps))

@@ -25,9 +25,9 @@ class Tiny(CausalLM):
 
     hub: str = ""
     seed: int = 0
-    steps: int = 700
+    steps: int = 450
     hidden: int = 256
-    layers: int = 4
+    layers: int = 3
     built: Path | None = dataclasses.field(default=None, init=False, metadata={"identity": False})
 
     def extra_identity(self) -> dict[str, Any]:

@@ -64,9 +64,12 @@ class SFT:
         if self.quantization:
             need_package("bitsandbytes", extra="gpu", why="trainer=qlora")
 
-    def load(self, model: CausalLM, tokenizer: Any, adapters: Path | None = None) -> Any:
-        """The model ready for `train`: base weights, and new adapters or those saved in the folder `adapters`."""
+    def load(self, model: CausalLM, tokenizer: Any, *, seed: int, adapters: Path | None = None) -> Any:
+        """The model ready for `train`: base weights, and new adapters (their values follow `seed`) or saved ones."""
         import torch
+        from transformers import set_seed
+
+        set_seed(seed)
 
         quantization = None
         if self.quantization == "nf4":
@@ -113,6 +116,7 @@ class SFT:
 
         `report(metrics, step)` is called as training goes on; `folder` is for the library's own files.
         """
+        from transformers import PrinterCallback
         from trl import SFTTrainer
 
         data, tokens = tokenized(pool, tokenizer, self.max_length)
@@ -143,6 +147,7 @@ class SFT:
                     hint = "launch with torchrun --nproc_per_node=N -m dsel.run …, or make one visible"
                     raise ConfigError(f"several GPUs are visible to one process: {hint}") from error
                 raise
+            trainer.remove_callback(PrinterCallback)
             result = trainer.train()
         return {
             "examples": len(data),
@@ -236,7 +241,12 @@ def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float]
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kw: Any) -> None:
             if state.is_world_process_zero:
-                numbers = {k: float(v) for k, v in (logs or {}).items() if isinstance(v, (int, float))}
+                numbers = {k: float(v) for k, v in (logs or {}).items()}
+                if "loss" in numbers:
+                    log.info(
+                        "step %d/%d: loss %.4f, learning rate %.2g",
+                        *(state.global_step, state.max_steps, numbers["loss"], numbers["learning_rate"]),
+                    )
                 report(numbers, state.global_step)
 
     return Reporter()

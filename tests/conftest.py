@@ -1,0 +1,88 @@
+"""What several test modules share: a cache that is thrown away, and a model small enough to build in seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dsel.cache import Cache
+from dsel.model.causal_lm import CausalLM
+from dsel.pool import Example, Pool
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+# `model=tiny`, smaller still: two seconds to pretrain instead of a minute
+SMALL = ["model.steps=20", "model.hidden=64", "model.layers=1"]
+QUICK = ["experiments=quickstart", *SMALL, "data.size=400", "clusterer.k=8", "trainer.epochs=1"]
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path / "cache")
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a Llama of 0.2 million parameters with its tokenizer and chat template."""
+    from dsel.model.pretraining import pretrain
+
+    folder = tmp_path_factory.mktemp("small-model")
+    pretrain(folder, steps=20, hidden=64, layers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def spec(small_model: Path) -> CausalLM:
+    return CausalLM(hub="", path=str(small_model), dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache and one folder of runs for all tests that start `python -m dsel.run`."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture
+def dsel_run(run_folder: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Starts `python -m dsel.run` with the given overrides, offline and without keys."""
+
+    def start(*overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "dsel.run", *overrides]
+        return subprocess.run(
+            command, cwd=ROOT, env=offline(run_folder, **environment), capture_output=True, text=True, timeout=500
+        )
+
+    return start
+
+
+def offline(folder: Path, **more: str) -> dict[str, str]:
+    """An environment without keys and hub whose cache is in `folder`."""
+    kept = {k: v for k, v in os.environ.items() if not k.upper().endswith(("KEY", "TOKEN")) and k != "WANDB_MODE"}
+    return {**kept, "DSEL_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "NETRC": os.devnull, **more}
+
+
+def make_pool(n: int = 40, *, prompt: str = "Say the number {i}.", answer: str = "number {i}", **more: Any) -> Pool:
+    """n short single-turn examples from two sources."""
+    return Pool.build(
+        "made",
+        [
+            Example(
+                id=f"e{i}",
+                messages=[
+                    {"role": "user", "content": prompt.format(i=i)},
+                    {"role": "assistant", "content": answer.format(i=i)},
+                ],
+                source="even" if i % 2 == 0 else "odd",
+                original={"q": prompt.format(i=i), "a": answer.format(i=i)},
+                **more,
+            )
+            for i in range(n)
+        ],
+    )

@@ -1,0 +1,72 @@
+"""Loading models: from local folders, without resizing a vocabulary, with a template where there is none."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from dsel.component import identity
+from dsel.errors import ConfigError
+from dsel.model.causal_lm import CausalLM
+
+
+def test_loads_in_the_wanted_dtype_and_keeps_its_vocabulary(spec: CausalLM, small_model: Path) -> None:
+    import torch
+
+    tokenizer = spec.load_tokenizer()
+    size = json.loads((small_model / "config.json").read_text())["vocab_size"]
+    for dtype in ("float32", "bfloat16"):
+        model = spec.load(tokenizer, dtype=dtype)
+        assert model.dtype == getattr(torch, dtype)
+        assert model.get_input_embeddings().num_embeddings == size
+        assert model.config.pad_token_id == tokenizer.pad_token_id
+
+
+def test_a_tokenizer_without_template_gets_the_configured_one(small_model: Path, tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(small_model, bare)
+    (bare / "chat_template.jinja").unlink()
+    with pytest.raises(ConfigError, match=r"model\.chat_template=turns"):
+        CausalLM(hub="", path=str(bare)).load_tokenizer()
+    tokenizer = CausalLM(hub="", path=str(bare), chat_template="turns").load_tokenizer()
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "hi"}], tokenize=False, add_generation_prompt=True
+    )
+    assert text == f"{tokenizer.bos_token}<|user|>\nhi\n<|assistant|>\n"
+
+
+def test_its_own_template_is_kept(spec: CausalLM) -> None:
+    own = spec.load_tokenizer().chat_template
+    assert CausalLM(hub="", path=spec.path, chat_template="turns").load_tokenizer().chat_template == own
+
+
+def test_padding_uses_a_token_there_is(spec: CausalLM) -> None:
+    assert CausalLM(hub="", path=spec.path, pad_token="<|unk|>").load_tokenizer().pad_token == "<|unk|>"
+    with pytest.raises(ConfigError, match="never resized"):
+        CausalLM(hub="", path=spec.path, pad_token="<|new|>").load_tokenizer()
+
+
+def test_a_local_model_is_known_by_its_files_not_its_place(small_model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(small_model, copy)
+    here, there = (identity(CausalLM(hub="x", path=str(p))) for p in (small_model, copy))
+    assert here == there
+    (copy / "config.json").write_text("{}")
+    assert identity(CausalLM(hub="x", path=str(copy))) != here
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"path": "/no/such/folder"}, "no such file or folder"),
+        ({"dtype": "int8"}, r"model\.dtype=int8"),
+        ({"chat_template": "nope"}, r"model\.chat_template=nope"),
+        ({"attention": "flash_attention_2"}, "flash_attn"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_loads(options: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        CausalLM(hub="x", **options).check()  # type: ignore[arg-type]

@@ -1,0 +1,149 @@
+"""Every file of every group composes and builds, without loading or downloading anything."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from dsel.run import GROUPS
+from tests.conftest import ROOT
+
+FILES = sorted((g, p.stem) for g in GROUPS for p in (ROOT / "conf" / g).glob("*.yaml"))
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
+SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
+
+WANTED = {
+    "data": "alpaca alpaca_gpt4 wizardlm wizardlm_70k sharegpt dolly tulu_v2 p3 local procedural",
+    "embedder": "minilm e5_large e5_mistral llama2 openai cohere tfidf_svd",
+    "clusterer": "faiss_kmeans",
+    "selector": "random kmeans_uniform",
+    "model": "llama2_7b llama3_8b mistral_7b qwen2_5_1_5b smollm2_135m tiny",
+    "trainer": "full lora qlora none",
+    "evaluator": "paper iterit_paper gsm8k_local heldout_loss procedural none",
+    "tracker": "wandb none",
+}
+
+
+def composed(*overrides: str):  # type: ignore[no-untyped-def]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_every_file_composes_and_builds(group: str, name: str) -> None:
+    config = composed(f"{group}={name}")[group]
+    component = instantiate(config, _convert_="all")
+    assert type(component).__module__.startswith(f"dsel.{group}.")
+    fields = set(config) - {"_target_"}
+    assert all(hasattr(component, field) for field in fields)
+
+
+@pytest.mark.parametrize("group", WANTED)
+def test_groups_hold_what_they_should(group: str) -> None:
+    assert set(WANTED[group].split()) <= {name for g, name in FILES if g == group}
+
+
+@pytest.mark.parametrize(("group", "name"), FILES)
+def test_every_option_of_a_component_is_in_its_file(group: str, name: str) -> None:
+    """So that it can be overridden without a plus sign, and be seen with --cfg job."""
+    import dataclasses
+
+    config = composed(f"{group}={name}")[group]
+    module, _, cls = config._target_.rpartition(".")
+    options = {f.name for f in dataclasses.fields(getattr(import_module(module), cls)) if f.init}
+    exempt = {"hub", "revision", "chat_template", "pad_token", "trust_remote_code"} if name == "tiny" else set()
+    missing = options - set(config) - exempt - {"needs_subsets"}
+    assert not missing, f"conf/{group}/{name}.yaml lacks {', '.join(sorted(missing))}"
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_experiment_composes(name: str) -> None:
+    from dsel.config_groups import register
+
+    register()
+    config = composed(f"experiments={name}")
+    for group in GROUPS:
+        instantiate(config[group], _convert_="all")
+
+
+@pytest.mark.parametrize("name", SWEEPS)
+def test_every_sweep_is_plain_hydra(name: str) -> None:
+    sweep = OmegaConf.load(ROOT / "sweeps" / f"{name}.yaml")
+    assert set(sweep) == {"hydra"}
+    assert sweep.hydra.sweeper.params
+
+
+def test_defaults_are_the_papers_setting() -> None:
+    config = composed()
+    assert config.budget == 10_000
+    assert config.trainer.epochs == 3
+    assert config.trainer.learning_rate == 1e-5
+    assert config.trainer.batch_size == 64
+    assert config.trainer.max_length == 2048
+    assert (config.clusterer.niter, config.clusterer.nredo, config.clusterer.seed) == (300, 5, 42)
+    assert config.embedder.model == "embed-english-v3.0"
+    lora = composed("trainer=lora").trainer.lora
+    assert (lora.rank, lora.alpha, lora.dropout) == (64, 16, 0.1)
+
+
+def test_no_file_asks_for_remote_code_or_code_execution() -> None:
+    for path in (ROOT / "conf").rglob("*.yaml"):
+        text = path.read_text()
+        assert "trust_remote_code: true" not in text
+        assert "allow_code_execution: true" not in text
+
+
+def cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    import os
+
+    return subprocess.run(
+        [sys.executable, "-m", "dsel.run", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def test_help_answers_at_once_and_lists_the_groups() -> None:
+    took = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = cli("--help")
+        took.append(time.monotonic() - start)
+    assert done.returncode == 0
+    assert re.search(r"^selector: .*kmeans_uniform.*random", done.stdout, flags=re.MULTILINE)
+    assert "experiments: " in done.stdout
+    assert "sweeps: " in done.stdout
+    assert min(took) < 2
+
+
+def test_the_configuration_is_shown_without_running_it() -> None:
+    done = cli("--cfg", "job", "selector=kmeans_uniform", "model=llama3_8b")
+    assert done.returncode == 0
+    shown = OmegaConf.create(done.stdout)
+    assert shown.model.hub == "meta-llama/Meta-Llama-3-8B"
+    assert shown.selector._target_ == "dsel.selector.kmeans_uniform.KMeansUniform"
+
+
+def test_shell_completion_knows_the_groups() -> None:
+    done = cli("-sc", "query=bash", COMP_LINE="dsel selector=", COMP_POINT="14")
+    assert "selector=random" in done.stdout.split()
+
+
+def test_importing_the_entry_point_loads_nothing_heavy() -> None:
+    code = "import sys, dsel.run; print({'torch', 'transformers', 'datasets', 'faiss', 'wandb'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_no_path_of_a_machine_in_a_config() -> None:
+    for folder in ("conf", "experiments", "sweeps"):
+        for path in Path(ROOT / folder).rglob("*.yaml"):
+            assert "/home/" not in path.read_text()

@@ -1,0 +1,109 @@
+"""What a run leaves behind."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from dsel.evaluator.base import Metric, average
+from dsel.record import Record, finite
+from dsel.selector.base import Selection
+from dsel.summary import show
+from tests.conftest import make_pool
+
+
+def record(folder: Path, **options: bool) -> Record:
+    return Record(folder, {"seed": 0}, {"selector": "random", "model": "tiny", "trainer": "full"}, **options)
+
+
+def read(folder: Path) -> dict:
+    return json.loads((folder / "record.json").read_text())
+
+
+def test_selection_has_a_row_for_each_example_and_the_originals(tmp_path: Path) -> None:
+    pool, run = make_pool(10), record(tmp_path)
+    run.round(Selection(np.array([7, 2]), clusters=np.array([1, 0]), weights=np.array([0.25, 0.75])), pool)
+    run.round(Selection(np.array([4]), scores=np.float32([0.5])), pool)
+    rows = pq.read_table(tmp_path / "selection.parquet").to_pylist()
+    assert [r["round"] for r in rows] == [1, 1, 2]
+    assert [r["index"] for r in rows] == [7, 2, 4]
+    assert [r["id"] for r in rows] == ["e7", "e2", "e4"]
+    assert [r["source"] for r in rows] == ["odd", "even", "even"]
+    assert [r["cluster"] for r in rows] == [1, 0, None]
+    assert [r["weight"] for r in rows] == [0.25, 0.75, None]
+    assert [r["score"] for r in rows] == [None, None, 0.5]
+    lines = [json.loads(line) for line in (tmp_path / "selected.jsonl").read_text().splitlines()]
+    assert lines[0] == {"q": "Say the number 7.", "a": "number 7"}
+    assert len(lines) == 3
+    assert read(tmp_path)["rounds"][0]["sources"] == {"odd": 1, "even": 1}
+
+
+def test_stages_count_their_own_time(tmp_path: Path) -> None:
+    run = record(tmp_path)
+    with run.stage("select") as outer:
+        with run.stage("embed") as inner:
+            time.sleep(0.05)
+            inner.items = 10
+        time.sleep(0.02)
+    assert inner.seconds >= 0.05
+    assert 0.02 <= outer.seconds < 0.05
+    embed = next(s for s in read(tmp_path)["stages"] if s["name"] == "embed")
+    assert embed["items"] == 10
+    assert embed["per_second"] == pytest.approx(10 / inner.seconds, rel=0.01)
+
+
+def test_only_the_first_process_writes(tmp_path: Path) -> None:
+    run = record(tmp_path, writes=False)
+    run.round(Selection(np.array([1])), make_pool(3))
+    run.finish("finished")
+    assert not list(tmp_path.iterdir())
+
+
+def test_status_says_how_far_it_came(tmp_path: Path) -> None:
+    run = record(tmp_path)
+    assert read(tmp_path)["status"] == "running"
+    run.finish("failed", error="no space left")
+    assert read(tmp_path)["status"] == "failed"
+    assert read(tmp_path)["error"] == "no space left"
+
+
+def test_secrets_do_not_reach_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MY_API_KEY", "abcdef123456")
+    run = Record(tmp_path, {"url": "http://u:abcdef123456@host"}, {})
+    run.finish("failed", error="401 for abcdef123456")
+    assert "abcdef123456" not in (tmp_path / "record.json").read_text()
+
+
+def test_what_json_cannot_hold_becomes_null() -> None:
+    assert finite({"a": float("nan"), "b": [np.float32(1.5), np.int64(2)], "c": float("inf")}) == {
+        "a": None, "b": [1.5, 2], "c": None,
+    }  # fmt: skip
+
+
+def test_average_of_independent_tasks() -> None:
+    mean = average({"a": Metric(0.2, 0.03, "acc"), "b": Metric(0.6, 0.04, "acc")})
+    assert mean.value == pytest.approx(0.4)
+    assert mean.stderr == pytest.approx(0.025)
+
+
+def test_the_summary_shows_metrics_with_errors_and_where_the_record_is(tmp_path: Path) -> None:
+    from rich.console import Console
+
+    pool, run = make_pool(10), record(tmp_path)
+    run.pool(pool, 4)
+    run.metrics({"task": Metric(0.5, 0.1, "acc"), "part": Metric(0.25, 0.2, "acc", detail=True)})
+    with run.stage("train") as stage:
+        stage.items = 4
+    run.finish("finished")
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    show(run, console)
+    text = console.export_text()
+    assert "4 of 10 examples (40.0%)" in text
+    assert "0.5000 ± 0.1000" in text
+    assert "0.2500" not in text
+    assert str(tmp_path / "record.json") in text

@@ -1,0 +1,207 @@
+"""python -m dsel.run from the outside: whole runs, and what is said when one cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from dsel.data.procedural import generate
+from tests.conftest import QUICK
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+SUBSET = ["trainer=none", "evaluator=none", "tracker=none", "embedder=tfidf_svd", "clusterer.k=5", "clusterer.niter=10"]
+
+
+@pytest.fixture
+def alpaca(tmp_path: Path) -> Path:
+    file = tmp_path / "my_alpaca.jsonl"
+    rows = [{"instruction": f"Task {i} of kind {i % 7}", "input": "", "output": f"Result {i}"} for i in range(60)]
+    file.write_text("".join(json.dumps(r) + "\n" for r in rows))
+    return file
+
+
+def the_run(folder: Path) -> tuple[Path, dict]:
+    (path,) = folder.glob("*/record.json")
+    return path.parent, json.loads(path.read_text())
+
+
+def test_the_whole_loop(dsel_run: Run, tmp_path: Path) -> None:
+    """Generated pool → embedding → clusters → selection → real finetuning → real lm-eval → record and W&B."""
+    done = dsel_run(*QUICK, "evaluator.per_kind=1", "budget=0.1", f"runs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    folder, record = the_run(tmp_path)
+    assert record["status"] == "finished"
+    assert record["budget"] == 40
+    rows = pq.read_table(folder / "selection.parquet").to_pylist()
+    assert len({row["index"] for row in rows}) == 40
+    chosen = [json.loads(line) for line in (folder / "selected.jsonl").read_text().splitlines()]
+    assert [c["id"] for c in chosen] == [row["id"] for row in rows]
+    assert not {"kind", "is_noise", "answer"} & set(chosen[0])
+    metric = record["metrics"]["procedural"]
+    assert 0 <= metric["value"] <= 1
+    assert {"data", "embed", "cluster", "train", "evaluate"} <= {s["name"] for s in record["stages"]}
+    assert record["rounds"][0]["training"]["examples"] == 40
+    assert record["environment"]["versions"]["torch"]
+    assert record["tracker"]["mode"] == "offline"
+    assert list(folder.glob("wandb/offline-run-*"))
+    assert "procedural" in done.stdout
+    assert "record.json" in done.stdout
+    assert "wandb sync" in done.stderr
+
+
+def test_same_seed_same_file_and_nothing_is_embedded_twice(dsel_run: Run, tmp_path: Path, alpaca: Path) -> None:
+    selections = []
+    for name in "ab":
+        done = dsel_run("data=local", f"data.path={alpaca}", "budget=20", *SUBSET, f"runs={tmp_path / name}")
+        assert done.returncode == 0, done.stderr
+        folder, record = the_run(tmp_path / name)
+        selections.append((folder / "selection.parquet").read_bytes())
+    assert selections[0] == selections[1]
+    embed = next(s for s in record["stages"] if s["name"] == "embed")
+    assert embed["cached"]
+    assert embed["seconds"] < 1
+    assert "embeddings: reused from the cache" in done.stderr
+
+
+def test_just_the_subset_keeps_the_rows_as_they_were(dsel_run: Run, tmp_path: Path, alpaca: Path) -> None:
+    start, runs = time.monotonic(), tmp_path / "r"
+    done = dsel_run("selector=random", "data=local", f"data.path={alpaca}", "budget=7", *SUBSET[:3], f"runs={runs}")
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 20
+    folder, record = the_run(runs)
+    rows = [json.loads(line) for line in (folder / "selected.jsonl").read_text().splitlines()]
+    originals = [json.loads(line) for line in alpaca.read_text().splitlines()]
+    assert len(rows) == 7
+    assert all(row in originals for row in rows)
+    assert [s["name"] for s in record["stages"] if s["name"] not in ("data", "select")] == []
+
+
+def test_a_multirun_gives_every_job_its_own_folder(dsel_run: Run, tmp_path: Path, alpaca: Path) -> None:
+    done = dsel_run(
+        "-m", "data=local", f"data.path={alpaca}", "selector=random,kmeans_uniform", "seed=0,1", "budget=0.2",
+        "data.limit=50", *SUBSET, f"runs={tmp_path / 'sweep'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(p.read_text()) for p in (tmp_path / "sweep").glob("*/record.json")]
+    assert sorted((r["choices"]["selector"], r["config"]["seed"]) for r in records) == [
+        ("kmeans_uniform", 0), ("kmeans_uniform", 1), ("random", 0), ("random", 1),
+    ]  # fmt: skip
+    assert len({r["config_digest"] for r in records}) == 4
+    assert done.stderr.count("embeddings: computed") == 1
+
+
+def test_a_trained_model_is_kept_on_request(dsel_run: Run, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    done = dsel_run(*QUICK, "selector=random", "budget=16", "evaluator=none", "tracker=none", "trainer.save=true",
+                    f"runs={tmp_path}")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder, record = the_run(tmp_path)
+    assert (folder / "model" / "model.safetensors").exists()
+    assert AutoTokenizer.from_pretrained(folder / "model").chat_template
+    AutoModelForCausalLM.from_pretrained(folder / "model")
+    assert record["metrics"] == {}
+
+
+def test_a_run_killed_while_evaluating_trains_no_second_time(dsel_run: Run, tmp_path: Path) -> None:
+    options = [*QUICK, "selector=random", "budget=16", "tracker=none", "evaluator.per_kind=1", "seed=77"]
+    broken = dsel_run(*options, "evaluator.tasks={procedural:{shots:0,metric:nothing}}", f"runs={tmp_path / 'a'}")
+    assert broken.returncode != 0
+    assert the_run(tmp_path / "a")[1]["status"] == "failed"
+    done = dsel_run(*options, f"runs={tmp_path / 'b'}")
+    assert done.returncode == 0, done.stderr
+    assert "reused what an interrupted run had learnt" in done.stderr
+    folder, record = the_run(tmp_path / "b")
+    assert record["status"] == "finished"
+    assert (folder / "selection.parquet").read_bytes() == (
+        the_run(tmp_path / "a")[0] / "selection.parquet"
+    ).read_bytes()
+
+
+def test_the_truth_of_a_generated_pool_stays_hidden(dsel_run: Run, tmp_path: Path) -> None:
+    done = dsel_run("data=procedural", "data.size=200", "budget=50", *SUBSET, f"runs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    folder, _ = the_run(tmp_path)
+    kinds = {row["kind"] for row in generate(200, 0)}
+    chosen = (folder / "selected.jsonl").read_text()
+    assert not any(f'"{kind}"' in chosen for kind in kinds)
+    assert pq.read_schema(folder / "selection.parquet").names == [
+        "round", "index", "id", "source", "cluster", "weight", "score",
+    ]  # fmt: skip
+
+
+BAD = [
+    (["nonsense=1"], "unknown key 'nonsense'"),
+    (["clusterer.kk=3"], r"unknown key 'clusterer.kk' (did you mean clusterer.k?)"),
+    (["selector=kmeans_unifrm"], "selector=kmeans_unifrm: no such option (did you mean kmeans_uniform?)"),
+    (["experiments=quikstart"], "did you mean quickstart?"),
+    (["budget=0"], "budget=0: give a fraction of the pool"),
+    (["budget=61"], "budget=61 is larger than the pool: it has 60 usable examples"),
+    (["budget=2.5"], "budget=2.5: above 1 a budget is a count"),
+    (["budget=many"], "budget=many"),
+    (["budget=10", "clusterer.k=61"], "clusterer.k=61 is larger than the pool: it has 60 usable examples"),
+    (["seed=-1"], "seed=-1"),
+    (["data.path=nothing_here.json"], "data.path=nothing_here.json: no such file or folder"),
+    (["data.path=null"], "data.path is not set"),
+    (["data.limit=0"], "data.limit=0"),
+    (["data.columns={promt: a}"], "data.columns: promt is none of"),
+    (["embedder=openai"], "embedder=openai needs a key: set the environment variable OPENAI_API_KEY"),
+    (["embedder=cohere"], "set the environment variable COHERE_API_KEY"),
+    (["selector.allocation=fair"], "selector.allocation=fair"),
+    (["trainer=full", "trainer.batch_size=0"], "trainer.batch_size=0"),
+    (["trainer=full", "model.path=no_model"], "model.path=no_model"),
+    (["evaluator=gsm8k_local"], "evaluator=gsm8k_local needs evaluator.path"),
+    (["evaluator=heldout_loss", "evaluator.path=gone.jsonl"], "evaluator.path=gone.jsonl"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda v: " ".join(v) if isinstance(v, list) else "")
+def test_bad_input_gets_one_clear_line(
+    overrides: list[str], message: str, dsel_run: Run, tmp_path: Path, alpaca: Path
+) -> None:
+    start = time.monotonic()
+    base = ["data=local", f"data.path={alpaca}", "budget=10", *SUBSET, f"runs={tmp_path / 'r'}"]
+    done = dsel_run(*base, *overrides)
+    took = time.monotonic() - start
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert done.returncode not in (0, None)
+    assert "Traceback" not in done.stderr
+    assert len(lines) == 1, done.stderr
+    assert message in lines[0]
+    assert took < 5
+
+
+def test_unrecognisable_columns_are_named(dsel_run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "odd.jsonl"
+    file.write_text(json.dumps({"ask": "a", "reply": "b"}) + "\n")
+    done = dsel_run("data=local", f"data.path={file}", "budget=1", *SUBSET, f"runs={tmp_path / 'r'}")
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert "columns ask, reply" in line
+    assert "data.columns" in line
+    done = dsel_run(
+        "data=local", f"data.path={file}", "data.columns={prompt: ask, completion: reply}", "budget=1",
+        "selector=random", *SUBSET, f"runs={tmp_path / 'r'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def test_bad_rows_are_named_or_stop_the_run(dsel_run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "some.json"
+    good = [{"instruction": f"i{i}", "output": f"o{i}"} for i in range(20)]
+    file.write_text(json.dumps([*good[:3], {"instruction": "x", "output": ""}, *good[3:]]))
+    base = ["data=local", f"data.path={file}", "budget=5", "selector=random", *SUBSET, f"runs={tmp_path / 'r'}"]
+    done = dsel_run(*base)
+    assert done.returncode == 0, done.stderr
+    assert "some.json row 4" in done.stderr
+    assert the_run(tmp_path / "r")[1]["pool"]["skipped"] == {"empty response": 1}
+    done = dsel_run(*base, "data.on_bad_row=error")
+    assert done.returncode == 2
+    assert "row 4: empty response" in done.stderr

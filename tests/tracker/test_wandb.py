@@ -1,0 +1,122 @@
+"""Weights & Biases, offline and real: what is in the log is what the run was, and no key is."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dsel.errors import ConfigError
+from dsel.tracker.wandb import Wandb, _logged_in
+
+
+def records(data: bytes) -> Iterator[bytes]:
+    """The records of a .wandb file: 32 KiB blocks of (checksum, length, kind) and data, split where a block ends."""
+    at, whole = 7, b""
+    while at + 7 <= len(data):
+        room = 32768 - at % 32768
+        if room < 7:
+            at += room
+            continue
+        length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
+        if kind == 0:
+            break
+        whole += data[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):  # a whole record, or the last part of one
+            yield whole
+            whole = b""
+
+
+def history(folder: Path) -> tuple[dict, list[dict], dict, bytes]:
+    """(config, logged rows, summary, all bytes) of the offline run in `folder`."""
+    from wandb.proto import wandb_internal_pb2 as pb
+
+    (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    config, rows, summary = {}, [], {}
+    for data in records(file.read_bytes()):
+        record = pb.Record()
+        record.ParseFromString(data)
+        if record.HasField("run"):
+            config |= {u.key: json.loads(u.value_json) for u in record.run.config.update}
+        if record.HasField("history"):
+            rows.append({(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in record.history.item})
+        if record.HasField("summary"):
+            for item in record.summary.update:
+                summary[item.key or "/".join(item.nested_key)] = json.loads(item.value_json)
+    return config, rows, summary, file.read_bytes()
+
+
+@pytest.fixture
+def facts() -> dict:
+    return {
+        "choices": {"data": "made", "selector": "random", "model": "tiny"},
+        "config": {"budget": 0.5, "seed": 3, "selector": {"_target_": "x"}},
+        "environment": {"python": "3"},
+        "budget": 20,
+        "pool": {"examples": 40, "name": "made"},
+        "metrics": {"task": {"value": 0.25, "stderr": 0.01}},
+        "rounds": [{"round": 1, "sources": {"a": 15, "b": 5}}],
+        "stages": [
+            {"name": "embed", "seconds": 2.0, "cached": False, "items": 40, "per_second": 20.0},
+            {"name": "train", "seconds": 1.5, "cached": False},
+            {"name": "train", "seconds": 2.5, "cached": False},
+        ],
+    }
+
+
+def test_an_offline_run_holds_config_curves_metrics_and_selection(
+    tmp_path: Path, facts: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-very-secret-value")
+    caplog.set_level("INFO")
+    for name in ("selection.parquet", "selected.jsonl"):
+        (tmp_path / name).write_text("content of " + name)
+    tracker = Wandb(project="p")
+    tracker.check()
+    tracker.start(tmp_path, facts)
+    tracker.log({"loss": 2.0}, 1)
+    tracker.log({"loss": 1.0}, 2)
+    where = tracker.finish(tmp_path, facts)
+
+    assert where["mode"] == "offline"
+    assert "wandb sync" in caplog.text
+    config, rows, summary, data = history(tmp_path)
+    assert config["budget"] == 0.5
+    assert config["choices"]["selector"] == "random"
+    assert [row["train/loss"] for row in rows if "train/loss" in row] == [2.0, 1.0]
+    assert any(key.startswith("selection/composition") for row in rows for key in row)
+    assert summary["eval/task"] == 0.25
+    assert summary["eval/task_stderr"] == 0.01
+    assert summary["time/train"] == 4.0
+    assert summary["throughput/embed"] == 20.0
+    assert b"selection.parquet" in data
+    assert b"selected.jsonl" in data
+    assert b"sk-very-secret-value" not in data
+
+
+def test_a_key_or_a_login_means_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    netrc = tmp_path / "netrc"
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_BASE_URL", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert not _logged_in()
+    assert Wandb()._mode() == "offline"
+    netrc.write_text("machine api.wandb.ai login user password " + "0" * 40)
+    assert _logged_in()
+    assert Wandb()._mode() == "online"
+    assert Wandb(mode="offline")._mode() == "offline"
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert Wandb()._mode() == "disabled"
+
+
+def test_a_mode_there_is_not_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"tracker\.mode=later"):
+        Wandb(mode="later").check()
