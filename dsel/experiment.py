@@ -73,7 +73,7 @@ class Experiment:
             cache=self.cache,
             stage=record.stage,
         )
-        learner = self._learner()
+        learner = self._learner(record)
         self.selector.begin(study)
         while True:
             with record.stage("select"):
@@ -101,9 +101,12 @@ class Experiment:
             learner.forget()
         record.tracked(self.tracker.finish(record.folder, record.facts))
 
-    def _learner(self) -> Any:
+    def _learner(self, record: Record) -> Any:
+        """The model in training, or None for a run that needs none."""
         if not (self.trainer.trains or self.evaluator.evaluates):
             return None
         from dsel.learner import Learner
 
+        with record.stage("model") as stage:
+            stage.cached = self.model.prepare(self.cache)
         return Learner(self.model, self.trainer, self.cache, seed=self.seed, report=self.tracker.log)

@@ -50,7 +50,6 @@ class Learner:
 
     @cached_property
     def tokenizer(self) -> Any:
-        self.spec.prepare(self.cache)
         return self.spec.load_tokenizer()
 
     @property

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
 from dsel.component import identity
+from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.record import Stage
 
@@ -73,6 +74,12 @@ class Study:
         with self.stage("score") as stage:
             stage.items = len(self.pool)
             return self.scorer.score(self.pool)
+
+    def quality_or_fail(self) -> npt.NDArray[np.float32]:
+        """`quality`, for a method that cannot do without: `ConfigError` with `scorer=none`."""
+        if self.quality is None:
+            raise ConfigError("this selector needs quality scores: choose a scorer, for instance scorer=column")
+        return self.quality
 
     @property
     def _embedding_key(self) -> dict[str, Any]:

@@ -57,8 +57,9 @@ class CausalLM:
             return {}
         return {"hub": None, "path": None, "files": folder_state(Path(self.path).expanduser())}
 
-    def prepare(self, cache: Cache) -> None:
-        """Make sure the weights can be loaded (a model that is built here builds itself)."""
+    def prepare(self, cache: Cache) -> bool:
+        """Make sure the weights can be loaded, and say whether they were there (a model built here builds itself)."""
+        return True
 
     def load_tokenizer(self) -> Any:
         """The tokenizer, with a chat template and a padding token."""

@@ -33,9 +33,9 @@ class Tiny(CausalLM):
     def extra_identity(self) -> dict[str, Any]:
         return super().extra_identity() | ({"source": _source()} if self.path is None else {})
 
-    def prepare(self, cache: Cache) -> None:
+    def prepare(self, cache: Cache) -> bool:
         if self.path is not None:
-            return
+            return True
 
         def build(folder: Path) -> None:
             from dsel.model.pretraining import pretrain
@@ -53,7 +53,8 @@ class Tiny(CausalLM):
             "layers": self.layers,
             "source": _source(),
         }
-        self.built, _ = cache.artifact("models", key, build)
+        self.built, found = cache.artifact("models", key, build)
+        return found
 
     def _place(self) -> str:
         return str(self.built) if self.path is None else super()._place()

@@ -7,25 +7,15 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
+Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
 
-def _refuse(bad: NDArray[np.bool_], problem: str) -> None:
+def _refuse(bad: Bools, problem: str) -> None:
     rows = np.flatnonzero(bad)
     if rows.size:
         named = ", ".join(map(str, rows[:5])) + (", …" if rows.size > 5 else "")
         raise ValueError(f"{rows.size} of {bad.size} {problem}: rows {named}")
-
-
-def _matrix(embeddings: ArrayLike) -> tuple[Floats, Doubles]:
-    x = np.ascontiguousarray(embeddings, dtype=np.float32)
-    if x.ndim != 2 or 0 in x.shape:
-        raise ValueError(f"embeddings must be a non-empty [n, d] matrix, not of shape {x.shape}")
-    # A NaN or an infinity anywhere in a row survives in its norm, so one pass finds them all.
-    with np.errstate(invalid="ignore", over="ignore"):
-        squares = np.einsum("nd,nd->n", x, x, dtype=np.float64)
-    _refuse(~np.isfinite(squares), "embeddings hold NaN or infinity")
-    return x, squares
 
 
 def finite_rows(embeddings: ArrayLike) -> Floats:
@@ -33,17 +23,35 @@ def finite_rows(embeddings: ArrayLike) -> Floats:
 
     Raises ValueError for anything but a non-empty matrix, and names the rows that hold NaN or infinity.
     """
-    return _matrix(embeddings)[0]
+    x = np.ascontiguousarray(embeddings, dtype=np.float32)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"embeddings must be a non-empty [n, d] matrix, not of shape {x.shape}")
+    # A NaN or an infinity anywhere in a row survives in its sum, so one quick pass clears most pools.
+    with np.errstate(invalid="ignore", over="ignore"):
+        suspect = np.flatnonzero(~np.isfinite(np.einsum("nd->n", x)))
+    bad = np.zeros(len(x), dtype=bool)
+    bad[suspect] = ~np.isfinite(x[suspect]).all(axis=1)
+    _refuse(bad, "embeddings hold NaN or infinity")
+    return x
+
+
+def lengths(x: Floats) -> Floats:
+    """Euclidean lengths float32[n] of finite rows [n, d]. Raises ValueError naming rows of length zero."""
+    squares = np.einsum("nd,nd->n", x, x)
+    unsafe = np.flatnonzero((squares < 1e-30) | ~np.isfinite(squares))
+    result = np.sqrt(squares)
+    result[unsafe] = np.linalg.norm(x[unsafe].astype(np.float64), axis=1)
+    _refuse(result == 0, "embeddings are zero vectors, which have no cosine")
+    return result
 
 
 def unit_rows(embeddings: ArrayLike) -> Floats:
-    """The embeddings as float32[n, d] with rows of length one, so that dot products are cosines.
+    """A copy of the embeddings with rows of length one, float32[n, d], so that dot products are cosines.
 
-    Raises ValueError as `finite_rows` does, and also names zero rows: they have no direction.
+    Raises ValueError as `finite_rows` and `lengths` do.
     """
-    x, squares = _matrix(embeddings)
-    _refuse(squares == 0, "embeddings are zero vectors, which have no cosine")
-    return x / np.sqrt(squares).astype(np.float32)[:, None]
+    x = finite_rows(embeddings)
+    return x / lengths(x)[:, None]
 
 
 def finite_scores(scores: ArrayLike, n: int, name: str = "quality") -> Doubles:
@@ -60,3 +68,11 @@ def check_budget(budget: int, available: int) -> int:
     if not 0 < budget <= available:
         raise ValueError(f"budget must be between 1 and the {available} examples available, not {budget}")
     return int(budget)
+
+
+def check_indices(values: ArrayLike, n: int, name: str) -> Indices:
+    """Indices as int64. Raises ValueError for any outside 0..n-1: a negative one is a mistake, not an end."""
+    indices = np.asarray(values, dtype=np.int64).ravel()
+    if ((indices < 0) | (indices >= n)).any():
+        raise ValueError(f"{name} must be indices from 0 to {n - 1}")
+    return indices

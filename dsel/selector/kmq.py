@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsel.selector.arrays import Doubles, Indices, check_budget, finite_scores
+from dsel.errors import need
+from dsel.selector.arrays import Doubles, Indices, check_budget, check_indices, finite_scores
+from dsel.selector.base import Selection, Static
+from dsel.study import Study
 
 
 def sample(
@@ -24,12 +28,13 @@ def sample(
 
     labels int[n] in 0..k-1; quality [n], or None for uniform draws; exclude: indices that must not be drawn.
     Clusters share the budget in proportion to how many examples they have to offer (Yu et al. 2024, §2.2) or
-    equally; `weights` [k], not negative, replaces both (their Algorithm 1). Inside a cluster examples are drawn
-    one after another without replacement with probability softmax(quality) among those left (their Eq. 3).
-    Returns int64[budget], cluster by cluster in the order drawn; the same `rng` state gives the same draws.
+    equally; `weights` [k], not negative, replaces both (their Algorithm 1). Inside a cluster examples are
+    drawn one after another without replacement with probability softmax(quality) among those left (their Eq.
+    3). Returns int64[budget], cluster by cluster in the order drawn; the same `rng` state gives the same
+    draws.
 
-    Raises ValueError for a budget beyond what is available, quality that is not finite (rows named), labels or
-    weights out of range.
+    Raises ValueError for a budget beyond what is available, quality that is not finite (rows named), labels
+    or weights out of range.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not labels.size or labels.dtype.kind not in "iu" or labels.min() < 0:
@@ -41,7 +46,7 @@ def sample(
     keys = scores + rng.gumbel(size=n)
     free = np.ones(n, dtype=bool)
     if exclude is not None:
-        free[np.asarray(exclude, dtype=np.int64)] = False
+        free[check_indices(exclude, n, "exclude")] = False
     candidates = np.flatnonzero(free)
     budget = check_budget(budget, len(candidates))
 
@@ -64,10 +69,10 @@ def sample(
 def allocate(budget: int, sizes: ArrayLike, weights: ArrayLike) -> Indices:
     """Split `budget` over clusters in proportion to `weights` [k], never above `sizes` [k]: int64[k], exact.
 
-    A cluster too small for its share gives all it has and the rest is shared out again among the others in the
-    same proportion. What is left of fractions goes to the largest remainders, ties to the lowest cluster.
-    Clusters of weight zero are used, by size, only when all others are exhausted.
-    Raises ValueError when the clusters hold less than the budget.
+    A cluster too small for its share gives all it has and the rest is shared out again among the others in
+    the same proportion. What is left of fractions goes to the largest remainders, ties to the lowest cluster.
+    Clusters of weight zero are used, by size, only when all others are exhausted. Raises ValueError when the
+    clusters hold less than the budget.
     """
     sizes, weights = np.asarray(sizes, dtype=np.int64), np.asarray(weights, dtype=np.float64)
     if budget > sizes.sum():
@@ -95,5 +100,26 @@ def allocate(budget: int, sizes: ArrayLike, weights: ArrayLike) -> Indices:
 def _checked_weights(weights: ArrayLike, k: int) -> Doubles:
     w = finite_scores(weights, len(np.atleast_1d(np.asarray(weights))), "weights")
     if len(w) < k or (w < 0).any() or not w.any():
-        raise ValueError(f"weights must be one number for each of {k} clusters, none negative and not all zero")
+        raise ValueError(f"weights must be numbers for each of {k} clusters, none negative, not all zero")
     return w
+
+
+@dataclass
+class KMQ(Static):
+    """`selector=kmq`: k-means-quality, the static method of Yu et al. 2024 (§2.2, Eq. 3): `sample` with quality.
+
+    allocation: clusters share the budget in proportion to their size (the paper) or `equal` (its released code, which
+    also falls short of the budget; here it is met exactly).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"clustering", "quality"})
+    allocation: Literal["proportional", "equal"] = "proportional"
+
+    def check(self) -> None:
+        known = self.allocation in ("proportional", "equal")
+        need(known, f"selector.allocation={self.allocation}: give proportional or equal")
+
+    def select(self, study: Study) -> Selection:
+        labels, quality = study.clustering.labels, study.quality_or_fail()
+        chosen = sample(labels, quality, study.budget, study.rng, allocation=self.allocation)
+        return Selection(chosen, clusters=labels[chosen], scores=quality[chosen])

@@ -13,11 +13,19 @@ from omegaconf import OmegaConf
 from dsel.cache import Cache
 from dsel.clusterer.faiss_kmeans import FaissKMeans
 from dsel.embedder.tfidf_svd import TfidfSvd
+from dsel.pool import Pool
 from dsel.record import Stage
-from dsel.scorer.none import NoScorer
 from dsel.selector.base import Selection, Selector
 from dsel.study import Study
 from tests.conftest import ROOT, make_pool
+
+
+class ByLength:
+    """Quality for the test: no two alike."""
+
+    def score(self, pool: Pool) -> np.ndarray:
+        return np.array([len(r) + i / 100 for i, r in enumerate(pool.responses)], dtype=np.float32)
+
 
 METHODS = sorted(p.stem for p in (ROOT / "conf" / "selector").glob("*.yaml"))
 
@@ -37,7 +45,7 @@ def study(tmp_path: Path) -> Callable[[int, int], Study]:
             rng=np.random.default_rng(seed),
             embedder=TfidfSvd(dimensions=16, min_df=1),
             clusterer=FaissKMeans(k=7, niter=10, nredo=1),
-            scorer=NoScorer(),
+            scorer=ByLength(),
             cache=Cache(tmp_path),
             stage=stage,
         )
@@ -74,7 +82,7 @@ def test_same_seed_same_selection(method: str, study: Callable) -> None:
     np.testing.assert_array_equal(one.indices, two.indices)
 
 
-@pytest.mark.parametrize("method", ["random", "kmeans_uniform"])
+@pytest.mark.parametrize("method", ["random", "uniform", "kmeans_uniform", "kmq", "kcenter"])
 def test_another_seed_draws_another_selection(method: str, study: Callable) -> None:
     assert set(chosen(method, study(20, 1)).indices.tolist()) != set(chosen(method, study(20, 2)).indices.tolist())
 
