@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -154,12 +155,24 @@ def resolve_budget(budget: float, n: int) -> int:
 
 
 def _json(row: Mapping[str, Any]) -> str:
-    text = json.dumps(row, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
+    except ValueError:  # NaN and infinity are not JSON
+        row = _finite(row)
+        text = json.dumps(row, ensure_ascii=False, default=str)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:  # a column no format reads may still hold broken bytes: keep them, escaped
         text = json.dumps(row, default=str)
     return text
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _distinct(ids: list[str]) -> list[str]:

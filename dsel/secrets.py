@@ -34,5 +34,5 @@ class RedactingFormatter(logging.Formatter):
 
 
 def _secrets() -> list[str]:
-    found = {v for k, v in os.environ.items() if k.upper().endswith(ENDINGS) and len(v) >= 8}
+    found = {v.strip() for k, v in os.environ.items() if k.upper().endswith(ENDINGS) and len(v.strip()) >= 8}
     return sorted(found, key=len, reverse=True)  # the longest first: one may contain another

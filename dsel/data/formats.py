@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -180,7 +180,8 @@ def scores_of(row: Row, form: Format) -> dict[str, float]:
     return {
         name: float(value)
         for name, value in row.items()
-        if name not in used and isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        if name not in used and isinstance(value, (int, float)) and not isinstance(value, bool)
+        if abs(value) <= sys.float_info.max  # isfinite() raises on integers beyond it; NaN compares false
     }
 
 

@@ -107,7 +107,6 @@ class _Rows:
                         if isinstance(row, Unreadable):
                             raise BadRow(row.reason)
                         form = form or self._recognise(row, where)
-                        row = rename(row, self.config.columns or {})
                         example = self._example(row, form, label or Path(where).name.split(".")[0], label, number)
                     except BadRow as bad:
                         self._bad(str(bad), f"{where} row {number}")
@@ -123,12 +122,13 @@ class _Rows:
         return recognise(rename(row, self.config.columns or {}).keys(), where)
 
     def _example(self, row: Row, form: Format, stem: str, label: str | None, number: int) -> Example:
+        original, row = row, rename(row, self.config.columns or {})
         messages = to_messages(row, form, self.repairs)
         own = next((row[c] for c in ("source", "dataset") if isinstance(row.get(c), str) and row[c]), None)
         source, name = label or own or stem, row.get("id")
         identifier = str(name) if isinstance(name, (str, int)) and str(name) else f"{stem}/{number}"
         check_text(source + identifier)
-        return Example(identifier, messages, source, row, scores_of(row, form))
+        return Example(identifier, messages, source, original, scores_of(row, form))
 
     def _bad(self, reason: str, where: str) -> None:
         if self.config.on_bad_row == "error":

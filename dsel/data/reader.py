@@ -40,7 +40,7 @@ def files_of(path: Path) -> list[Path]:
         return [path]
     if _is_saved_dataset(path):
         return [path]
-    found = sorted(p for p in path.rglob("*") if p.is_file() and _suffix(p) in SUFFIXES)
+    found = sorted(_files_below(path))
     need(bool(found), f"{path}: no data file in this folder ({', '.join(SUFFIXES)}; also .gz, .zst)")
     return found
 
@@ -63,6 +63,17 @@ def read_rows(path: Path) -> Iterator[Row | Unreadable]:
         yield from _json_lines(_text(path))
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Data files in `folder` and below it, and folders that stand for themselves; nothing hidden."""
+    for entry in folder.iterdir():
+        if entry.name.startswith(".") or entry.name in ("dataset_info.json", "dataset_infos.json"):
+            continue
+        if entry.is_dir() and not _is_saved_dataset(entry):
+            yield from _files_below(entry)
+        elif entry.is_dir() or _suffix(entry) in SUFFIXES:
+            yield entry
+
+
 def _suffix(path: Path) -> str:
     suffixes = [s.lower() for s in path.suffixes]
     if suffixes and suffixes[-1] in COMPRESSED:
@@ -76,12 +87,23 @@ def _text(path: Path) -> str:
         if path.suffix.lower() == ".gz":
             data = gzip.decompress(data)
         elif path.suffix.lower() == ".zst":
-            import zstandard
-
-            data = zstandard.ZstdDecompressor().stream_reader(io.BytesIO(data)).read()
+            data = _unzstd(data)
     except Exception as error:  # each library raises its own kinds: what matters is that the file is damaged
         raise ConfigError(f"{path}: cannot be decompressed ({error})") from error
     return data.decode("utf-8-sig", errors="surrogateescape")
+
+
+def _unzstd(data: bytes) -> bytes:
+    import zstandard
+
+    parts = []
+    while data:  # a file may hold several frames
+        frame = zstandard.ZstdDecompressor().decompressobj()
+        parts.append(frame.decompress(data))
+        if not frame.eof:
+            raise EOFError("the file ends in the middle")
+        data = frame.unused_data
+    return b"".join(parts)
 
 
 def _json(text: str, path: Path) -> Iterator[Row | Unreadable]:
@@ -107,7 +129,7 @@ def _json_lines(text: str) -> Iterator[Row | Unreadable]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             yield Unreadable("not JSON")
             continue
         yield row if isinstance(row, dict) else Unreadable("not an object")
@@ -115,11 +137,16 @@ def _json_lines(text: str) -> Iterator[Row | Unreadable]:
 
 def _csv(text: str, delimiter: str) -> Iterator[Row | Unreadable]:
     csv.field_size_limit(2**31 - 1)
-    for row in csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter):
-        if None in row or None in row.values():
-            yield Unreadable("wrong number of columns")
-        else:
-            yield dict(row)
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
+    while True:
+        try:
+            row = next(rows)
+        except StopIteration:
+            return
+        except csv.Error:  # a NUL byte, before Python 3.11
+            yield Unreadable("not CSV")
+            continue
+        yield Unreadable("wrong number of columns") if None in row or None in row.values() else dict(row)
 
 
 def _parquet(path: Path) -> Iterator[Row | Unreadable]:
@@ -129,7 +156,7 @@ def _parquet(path: Path) -> Iterator[Row | Unreadable]:
     try:
         for batch in pq.ParquetFile(path).iter_batches():
             yield from _batch_rows(batch)
-    except ArrowException as error:
+    except (ArrowException, OSError) as error:  # pyarrow reports damage as either
         raise ConfigError(f"{path}: not a readable Parquet file ({_first_line(error)})") from error
 
 
@@ -140,12 +167,12 @@ def _arrow(path: Path) -> Iterator[Row | Unreadable]:
     try:
         try:
             batches: Any = pa.ipc.open_stream(pa.memory_map(str(path)))
-        except ArrowException:
+        except (ArrowException, OSError):
             reader = pa.ipc.open_file(pa.memory_map(str(path)))
             batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
         for batch in batches:
             yield from _batch_rows(batch)
-    except ArrowException as error:
+    except (ArrowException, OSError) as error:
         raise ConfigError(f"{path}: not a readable Arrow file ({_first_line(error)})") from error
 
 
@@ -164,7 +191,10 @@ def _batch_rows(batch: Any) -> Iterator[Row | Unreadable]:
 def _saved_dataset(path: Path) -> Iterator[Row | Unreadable]:
     from datasets import DatasetDict, load_from_disk
 
-    saved = load_from_disk(str(path))
+    try:
+        saved = load_from_disk(str(path))
+    except Exception as error:
+        raise ConfigError(f"{path}: not a readable saved data set ({_first_line(error)})") from error
     if isinstance(saved, DatasetDict):
         need(
             "train" in saved or len(saved) == 1,

@@ -12,7 +12,7 @@ import numpy as np
 
 from dsel.component import knob
 from dsel.embedder.base import Embedder, Vectors
-from dsel.errors import need, need_env, need_package
+from dsel.errors import ConfigError, need, need_env, need_package
 
 MAX_BATCH = 96  # texts a request may carry
 
@@ -51,12 +51,17 @@ class Cohere(Embedder):
             return np.concatenate(list(pool.map(self._request, batches)))
 
     def _request(self, texts: list[str]) -> Vectors:
-        answer = self._client.embed(
-            model=self.model,
-            texts=texts,
-            input_type=self.input_type,
-            embedding_types=["float"],
-            truncate="END",
-            request_options={"max_retries": self.max_retries},
-        )
+        from cohere.errors import UnauthorizedError
+
+        try:
+            answer = self._client.embed(
+                model=self.model,
+                texts=texts,
+                input_type=self.input_type,
+                embedding_types=["float"],
+                truncate="END",
+                request_options={"max_retries": self.max_retries},
+            )
+        except UnauthorizedError as error:
+            raise ConfigError("embedder=cohere: the server refused the key in COHERE_API_KEY") from error
         return np.array(answer.embeddings.float_, dtype=np.float32)

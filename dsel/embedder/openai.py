@@ -11,9 +11,10 @@ import numpy as np
 
 from dsel.component import knob
 from dsel.embedder.base import Embedder, Vectors
-from dsel.errors import need_env, need_package
+from dsel.errors import ConfigError, need_env, need_package
 
 MAX_CHARACTERS = 24_000  # the API refuses texts above 8,191 tokens; English has about four characters a token
+MAX_REQUEST = 900_000  # characters in all: the API refuses requests above 300,000 tokens
 
 
 @dataclass
@@ -41,14 +42,19 @@ class OpenAI(Embedder):
         return Client(base_url=self.base_url, max_retries=self.max_retries)
 
     def encode(self, texts: list[str]) -> Vectors:
-        batches = [texts[i : i + self.batch_size] for i in range(0, len(texts), self.batch_size)]
+        texts = [t[:MAX_CHARACTERS] for t in texts]
+        size = max(1, min(self.batch_size, MAX_REQUEST // max(1, *map(len, texts))))
+        batches = [texts[i : i + size] for i in range(0, len(texts), size)]
         with ThreadPoolExecutor(self.concurrency) as pool:
             return np.concatenate(list(pool.map(self._request, batches)))
 
     def _request(self, texts: list[str]) -> Vectors:
         options: dict[str, Any] = {} if self.dimensions is None else {"dimensions": self.dimensions}
-        answer = self._client.embeddings.create(
-            model=self.model, input=[t[:MAX_CHARACTERS] for t in texts], encoding_format="float", **options
-        )
+        from openai import AuthenticationError
+
+        try:
+            answer = self._client.embeddings.create(model=self.model, input=texts, encoding_format="float", **options)
+        except AuthenticationError as error:
+            raise ConfigError("embedder=openai: the server refused the key in OPENAI_API_KEY") from error
         vectors = sorted(answer.data, key=lambda d: d.index)
         return np.array([v.embedding for v in vectors], dtype=np.float32)

@@ -28,16 +28,20 @@ class TfidfSvd(Embedder):
         from sklearn.decomposition import TruncatedSVD
         from sklearn.feature_extraction.text import TfidfVectorizer
 
-        tfidf = TfidfVectorizer(
+        vectorizer = TfidfVectorizer(
             ngram_range=(1, self.ngram_max),
             min_df=min(self.min_df, len(texts)),
             max_features=self.max_features,
             sublinear_tf=self.sublinear_tf,
             token_pattern=r"(?u)\w+|[^\w\s]",  # keep single letters, digits and signs: they tell tasks apart
             dtype=np.float32,
-        ).fit_transform(texts)
-        rank = min(self.dimensions, tfidf.shape[1] - 1, tfidf.shape[0] - 1)
-        vectors = TruncatedSVD(n_components=max(rank, 1), random_state=self.seed).fit_transform(tfidf)
+        )
+        try:
+            tfidf = vectorizer.fit_transform(texts)
+        except ValueError:  # no word occurs in min_df texts
+            tfidf = vectorizer.set_params(min_df=1).fit_transform(texts)
+        rank = min(self.dimensions, *tfidf.shape)
+        vectors = TruncatedSVD(n_components=rank, random_state=self.seed).fit_transform(tfidf)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         mean = vectors.mean(0)
         vectors = np.where(norms > 1e-6, vectors, mean)
