@@ -82,6 +82,7 @@ class Experiment:
                 break
             record.round(selection, pool)
             log.info("chosen: %d of %d examples", len(selection.indices), len(pool))
+            record.computed(vars(study), pool, low_quality=self.clusterer.low_quality)
             if self.trainer.trains:
                 with record.stage("train") as stage:
                     chosen = pool.blind().take(selection.indices)

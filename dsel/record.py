@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from dsel.cache import write_json
 from dsel.component import digest
@@ -126,6 +127,24 @@ class Record:
             write_selection(self.folder, self._selections, pool)
         self.save()
 
+    def computed(self, known: Mapping[str, Any], pool: Pool, *, low_quality: float) -> None:
+        """Adds what the selector had computed of the whole pool, once: nothing is computed for the record's sake.
+
+        known: a study's `clustering` and `quality`, where it has them. Writes `clusters.parquet` (with what k was
+        chosen by) and `scores.parquet`, the id and quality of every example, chosen or not.
+        """
+        clustering, quality = known.get("clustering"), known.get("quality")
+        if quality is not None and "scores" not in self.facts:
+            self.facts["scores"] = {"mean": quality.mean(), "lowest": quality.min(), "highest": quality.max()}
+            if self.writes:
+                write_scores(self.folder, pool, quality)
+        if clustering is not None and "clustering" not in self.facts:
+            from dsel.clusterer.diagnostics import report
+
+            folder = self.folder if self.writes else None
+            self.facts["clustering"] = report(clustering, pool, quality, low_quality=low_quality, folder=folder)
+        self.save()
+
     def training(self, outcome: Mapping[str, float]) -> None:
         """What the trainer reports of the last round: examples, tokens, steps, loss."""
         self.facts["rounds"][-1]["training"] = dict(outcome)
@@ -189,6 +208,14 @@ def write_selection(folder: Path, rounds: list[Selection], pool: Pool) -> None:
         for line in taken.originals["json"]:
             file.write(line + "\n")
     temporary.replace(folder / "selected.jsonl")
+
+
+def write_scores(folder: Path, pool: Pool, quality: npt.NDArray[np.float32]) -> None:
+    """Writes `scores.parquet`: id and quality of every example of the pool."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"id": pool.ids, "score": quality}), folder / "scores.parquet")
 
 
 def environment() -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from dsel.component import identity
 from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.record import Stage
+from dsel.scorer.none import NoScorer
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +50,8 @@ class Study:
             vectors = self.embedder.embed(self.pool.texts, folder)
             bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
             if len(bad):
+                for shard in folder.glob("shard*"):  # the next run shall not find them
+                    shard.unlink()
                 names = ", ".join(self.pool.ids[i] for i in bad[:5])
                 raise ValueError(f"the embedder returned NaN or infinity for {len(bad)} examples (ids {names})")
             np.save(folder / "embeddings.npy", vectors)
@@ -56,6 +60,15 @@ class Study:
 
         folder = self._artifact("embed", "embeddings", self._embedding_key, build)
         return np.load(folder / "embeddings.npy", mmap_mode="r")
+
+    def restrict(self, kept: npt.NDArray[np.int64]) -> Study:
+        """The same problem over the examples at `kept` alone; what they have here (clusters, quality) stays theirs."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Study)}
+        return _Part(**{**fields, "pool": self.pool.take(kept)}, whole=self, kept=kept)
+
+    def clusters(self, k: int) -> Clustering:
+        """The clusters there would be with `clusterer.k` at `k`."""
+        return replace(self, clusterer=replace(self.clusterer, k=k)).clustering
 
     @cached_property
     def clustering(self) -> Clustering:
@@ -71,9 +84,23 @@ class Study:
     @cached_property
     def quality(self) -> npt.NDArray[np.float32] | None:
         """float32[n], higher is better; None with `scorer=none`."""
-        with self.stage("score") as stage:
-            stage.items = len(self.pool)
-            return self.scorer.score(self.pool)
+        if isinstance(self.scorer, NoScorer):
+            return None
+
+        def build(folder: Path) -> None:
+            scores = np.asarray(self.scorer.score(self.pool, folder), dtype=np.float32)
+            bad = np.flatnonzero(~np.isfinite(scores))
+            if len(bad):
+                for shard in folder.glob("shard*"):
+                    shard.unlink()
+                names = ", ".join(self.pool.ids[i] for i in bad[:5])
+                raise ValueError(f"the scorer returned NaN or infinity for {len(bad)} examples (ids {names})")
+            np.save(folder / "scores.npy", scores)
+            for shard in folder.glob("shard*"):
+                shard.unlink()
+
+        key = {"pool": self.pool.fingerprint, "scorer": identity(self.scorer)}
+        return np.load(self._artifact("score", "scores", key, build) / "scores.npy")
 
     def quality_or_fail(self) -> npt.NDArray[np.float32]:
         """`quality`, for a method that cannot do without: `ConfigError` with `scorer=none`."""
@@ -94,3 +121,30 @@ class Study:
         else:
             log.info("%s: computed in %.1f s (%.0f examples/s)", kind, stage.seconds, stage.per_second)
         return folder
+
+
+@dataclass
+class _Part(Study):
+    """Some examples of a study: what was computed for the whole is cut, not computed again."""
+
+    whole: Study
+    kept: npt.NDArray[np.int64]
+
+    @cached_property
+    def embeddings(self) -> npt.NDArray[np.float32]:
+        return np.asarray(self.whole.embeddings)[self.kept]
+
+    @cached_property
+    def clustering(self) -> Clustering:
+        if self.clusterer is not self.whole.clusterer:
+            return super().clustering
+        found = self.whole.clustering
+        return Clustering(found.labels[self.kept], found.centroids, found.distances[self.kept])
+
+    @cached_property
+    def quality(self) -> npt.NDArray[np.float32] | None:
+        return None if self.whole.quality is None else self.whole.quality[self.kept]
+
+    @property
+    def _embedding_key(self) -> dict[str, Any]:
+        return {"whole": self.whole._embedding_key, "kept": self.pool.fingerprint}

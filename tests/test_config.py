@@ -25,7 +25,8 @@ WANTED = {
     "data": "alpaca alpaca_gpt4 wizardlm wizardlm_70k sharegpt dolly tulu_v2 p3 local procedural",
     "embedder": "minilm e5_large e5_mistral llama2 openai cohere tfidf_svd",
     "clusterer": "faiss_kmeans",
-    "selector": "random kmeans_uniform",
+    "selector": "random uniform longest quality deita qdit kcenter kmeans_closest kmeans_uniform kmq kmeans_centroids "
+    "kmeans_median kmeans_dynamic ifd graphfilter facility_location semdedup",
     "model": "llama2_7b llama3_8b mistral_7b qwen2_5_1_5b smollm2_135m tiny",
     "trainer": "full lora qlora none",
     "evaluator": "paper iterit_paper gsm8k_local heldout_loss procedural none",

@@ -16,7 +16,8 @@ from tests.conftest import QUICK
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-SUBSET = ["trainer=none", "evaluator=none", "tracker=none", "embedder=tfidf_svd", "clusterer.k=5", "clusterer.niter=10"]
+CHEAP = ["selector=kmeans_uniform", "embedder=tfidf_svd", "clusterer.k=5", "clusterer.niter=10"]
+SUBSET = ["trainer=none", "evaluator=none", "tracker=none", *CHEAP]
 
 
 @pytest.fixture
@@ -72,7 +73,7 @@ def test_same_seed_same_file_and_nothing_is_embedded_twice(dsel_run: Run, tmp_pa
 
 def test_just_the_subset_keeps_the_rows_as_they_were(dsel_run: Run, tmp_path: Path, alpaca: Path) -> None:
     start, runs = time.monotonic(), tmp_path / "r"
-    done = dsel_run("selector=random", "data=local", f"data.path={alpaca}", "budget=7", *SUBSET[:3], f"runs={runs}")
+    done = dsel_run("data=local", f"data.path={alpaca}", "budget=7", *SUBSET[:3], "selector=random", f"runs={runs}")
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 20
     folder, record = the_run(runs)
@@ -85,8 +86,8 @@ def test_just_the_subset_keeps_the_rows_as_they_were(dsel_run: Run, tmp_path: Pa
 
 def test_a_multirun_gives_every_job_its_own_folder(dsel_run: Run, tmp_path: Path, alpaca: Path) -> None:
     done = dsel_run(
-        "-m", "data=local", f"data.path={alpaca}", "selector=random,kmeans_uniform", "seed=0,1", "budget=0.2",
-        "data.limit=50", *SUBSET, f"runs={tmp_path / 'sweep'}",
+        "-m", "data=local", f"data.path={alpaca}", "seed=0,1", "budget=0.2", "data.limit=50", *SUBSET[:3], *CHEAP[1:],
+        "selector=random,kmeans_uniform", f"runs={tmp_path / 'sweep'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     records = [json.loads(p.read_text()) for p in (tmp_path / "sweep").glob("*/record.json")]
@@ -188,7 +189,7 @@ def test_unrecognisable_columns_are_named(dsel_run: Run, tmp_path: Path) -> None
     assert "data.columns" in line
     done = dsel_run(
         "data=local", f"data.path={file}", "data.columns={prompt: ask, completion: reply}", "budget=1",
-        "selector=random", *SUBSET, f"runs={tmp_path / 'r'}",
+        *SUBSET, "selector=random", f"runs={tmp_path / 'r'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
 
@@ -197,7 +198,7 @@ def test_bad_rows_are_named_or_stop_the_run(dsel_run: Run, tmp_path: Path) -> No
     file = tmp_path / "some.json"
     good = [{"instruction": f"i{i}", "output": f"o{i}"} for i in range(20)]
     file.write_text(json.dumps([*good[:3], {"instruction": "x", "output": ""}, *good[3:]]))
-    base = ["data=local", f"data.path={file}", "budget=5", "selector=random", *SUBSET, f"runs={tmp_path / 'r'}"]
+    base = ["data=local", f"data.path={file}", "budget=5", *SUBSET, "selector=random", f"runs={tmp_path / 'r'}"]
     done = dsel_run(*base)
     assert done.returncode == 0, done.stderr
     assert "some.json row 4" in done.stderr
@@ -205,3 +206,19 @@ def test_bad_rows_are_named_or_stop_the_run(dsel_run: Run, tmp_path: Path) -> No
     done = dsel_run(*base, "data.on_bad_row=error")
     assert done.returncode == 2
     assert "row 4: empty response" in done.stderr
+
+
+def test_scores_of_the_whole_pool_are_kept_beside_the_selection(dsel_run: Run, tmp_path: Path, alpaca: Path) -> None:
+    done = dsel_run(
+        "data=local", f"data.path={alpaca}", "budget=12", *SUBSET, "selector=kmq", "scorer=length",
+        f"runs={tmp_path / 'r'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    folder, record = the_run(tmp_path / "r")
+    scores = {row["id"]: row["score"] for row in pq.read_table(folder / "scores.parquet").to_pylist()}
+    assert len(scores) == 60
+    for row in pq.read_table(folder / "selection.parquet").to_pylist():
+        assert row["score"] == scores[row["id"]]
+        assert row["cluster"] is not None
+    assert sum(row["size"] for row in pq.read_table(folder / "clusters.parquet").to_pylist()) == 60
+    assert record["scores"]["highest"] == max(scores.values())

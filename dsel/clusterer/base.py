@@ -8,14 +8,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dsel.clusterer.choice import Choice
+
 
 @dataclass(frozen=True)
 class Clustering:
-    """labels int64[n] in [0, k); centroids float32[k, d]; distances float32[n], squared L2 to the own centroid."""
+    """labels int64[n] in [0, k); centroids float32[k, d]; distances float32[n], squared L2 to the own centroid.
+
+    choice: the numbers of clusters that were compared, where k was not given but chosen.
+    """
 
     labels: npt.NDArray[np.int64]
     centroids: npt.NDArray[np.float32]
     distances: npt.NDArray[np.float32]
+    choice: Choice | None = None
 
     @property
     def k(self) -> int:
@@ -34,7 +40,10 @@ class Clustering:
     def save(self, folder: Path) -> None:
         for name in ("labels", "centroids", "distances"):
             np.save(folder / f"{name}.npy", getattr(self, name))
+        if self.choice is not None:
+            self.choice.save(folder)
 
     @staticmethod
     def load(folder: Path) -> Clustering:
-        return Clustering(*(np.load(folder / f"{name}.npy") for name in ("labels", "centroids", "distances")))
+        labels, centroids, distances = (np.load(folder / f"{n}.npy") for n in ("labels", "centroids", "distances"))
+        return Clustering(labels, centroids, distances, Choice.load(folder))

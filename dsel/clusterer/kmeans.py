@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,6 +27,7 @@ def fit(
     seed: int = 42,
     spherical: bool = False,
     tol: float = 1e-5,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> tuple[Indices, Floats, Floats]:
     """The best of `nredo` runs of Lloyd's algorithm from k-means++ seeds, on all rows of x [n, d].
 
@@ -35,9 +37,9 @@ def fit(
     are empty only where there are fewer distinct points than k.
 
     Returns labels int64[n], centroids float32[k, d] and distances float32[n]: each row's squared Euclidean
-    distance to its own centroid, whose sum is the inertia. The same seed gives the same result. Memory: two
-    copies of x at most. Raises ValueError for NaN rows (zero rows, when spherical), named, and for k outside
-    1..n.
+    distance to its own centroid, whose sum is the inertia. The same seed gives the same result. `advance` is
+    told of iterations done, or saved by an early end: niter x nredo in all. Memory: two copies of x at most.
+    Raises ValueError for NaN rows (zero rows, when spherical), named, and for k outside 1..n.
     """
     x = unit_rows(x) if spherical else finite_rows(x)
     if not 1 <= k <= len(x):
@@ -45,16 +47,39 @@ def fit(
     best = None
     for redo in range(max(1, nredo)):
         seeds, nearest = _seeds(x, k, np.random.default_rng([seed, redo]))
-        labels, centroids, distances = _lloyd(x, x[seeds], nearest, niter, tol, spherical)
+        labels, centroids, distances = _lloyd(x, x[seeds], nearest, niter, tol, spherical, advance)
         inertia = float(distances.sum(dtype=np.float64))
         log.info("k-means %d of %d: inertia %.6g", redo + 1, nredo, inertia)
         if best is None or inertia < best[0]:
             best = inertia, labels, centroids, distances
     assert best is not None
-    return best[1:]
+    _, labels, centroids, distances = best
+    fill_empty(x, labels, centroids, distances)
+    return labels, centroids, distances
 
 
-def _lloyd(x: Floats, centroids: Floats, nearest_two: Nearest, niter: int, tol: float, spherical: bool) -> Nearest:
+def fill_empty(x: Floats, labels: Indices, centroids: Floats, distances: Floats) -> None:
+    """Move each centroid without members to the point farthest from its own, as long as a distance is not 0.
+
+    x [n, d]; labels [n], centroids [k, d] and squared distances [n] change in place: a point joins a moved
+    centroid that is nearer than its own.
+    """
+    while distances.any() and (empty := np.flatnonzero(np.bincount(labels, minlength=len(centroids)) == 0)).size:
+        centroids[empty[0]] = x[distances.argmax()]
+        moved = own_distances(x, centroids, np.full(len(x), empty[0]))
+        nearer = moved < distances
+        labels[nearer], distances[nearer] = empty[0], moved[nearer]
+
+
+def _lloyd(
+    x: Floats,
+    centroids: Floats,
+    nearest_two: Nearest,
+    niter: int,
+    tol: float,
+    spherical: bool,
+    advance: Callable[[int], None] = lambda count: None,
+) -> Nearest:
     """Lloyd's iterations, exact, from the given centroids [k, d] and each row's nearest two of them.
 
     Where a centroid keeps its members it stays, and so do all distances to it: after the first few iterations
@@ -68,7 +93,10 @@ def _lloyd(x: Floats, centroids: Floats, nearest_two: Nearest, niter: int, tol: 
     labels, own, others = nearest_two
     inertia = squares + float(own.sum(dtype=np.float64))
     stale = np.ones(k, dtype=bool)  # clusters whose members changed
-    for _ in range(niter):
+    done = 0
+    while done < niter:
+        done += 1
+        advance(1)
         moved = _update(x, labels, centroids, stale, spherical)
         if not moved.any():
             break
@@ -91,7 +119,8 @@ def _lloyd(x: Floats, centroids: Floats, nearest_two: Nearest, niter: int, tol: 
         last, inertia = inertia, squares + float(own.sum(dtype=np.float64))
         if last - inertia < tol * inertia:
             break
-    return labels, centroids, _distances(x, centroids, labels)
+    advance(niter - done)
+    return labels, centroids, own_distances(x, centroids, labels)
 
 
 def _two_nearest(x: Floats, centroids: Floats) -> Nearest:
@@ -128,14 +157,14 @@ def _update(x: Floats, labels: Indices, centroids: Floats, stale: Bools, spheric
             centroids[cluster] = mean / length
     empty = np.flatnonzero(sizes == 0)
     if empty.size:
-        far = _distances(x, centroids, labels)
+        far = own_distances(x, centroids, labels)
         farthest = np.argsort(-far, kind="stable")[: empty.size]
         farthest = farthest[far[farthest] > 0]
         centroids[empty[: len(farthest)]] = x[farthest]
     return (centroids != old).any(axis=1)
 
 
-def _distances(x: Floats, centroids: Floats, labels: Indices) -> Floats:
+def own_distances(x: Floats, centroids: Floats, labels: Indices) -> Floats:
     """Squared Euclidean distances float32[n] of rows to their centroids, free of cancellation."""
     out = np.empty(len(x), dtype=np.float32)
     for lo in range(0, len(x), ROWS):

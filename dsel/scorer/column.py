@@ -1,31 +1,73 @@
-"""Scores that are already in the file."""
+"""Scores that are already in a file."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from dsel.errors import need
+from dsel.data.reader import files_of, read_rows
+from dsel.errors import ConfigError, need, need_path
 from dsel.pool import Pool
+from dsel.scorer.base import Scorer, Scores
 
 
 @dataclass
-class Column:
-    """The numeric column `name` of the pool's files."""
+class Column(Scorer):
+    """The numeric column `name` of the pool's files, or of a side file.
+
+    file: a table (JSON, JSON lines, CSV, Parquet; plain or compressed) whose column `id` says which example a row
+    is about. Rows about examples that are not in the pool are passed over.
+    """
 
     name: str | None = None
+    file: str | None = None
 
     def check(self) -> None:
         need(self.name is not None, "scorer=column needs scorer.name=…, a numeric column of the pool's files")
+        if self.file is not None:
+            need_path(self.file, option="scorer.file")
 
-    def score(self, pool: Pool) -> npt.NDArray[np.float32]:
-        """float32[n]. Raises `ConfigError` when the column is missing, or not a number in some row."""
-        has = ", ".join(pool.score_columns) or "no numeric columns"
-        need(self.name in pool.score_columns, f"scorer.name={self.name}: the pool has {has}")
-        scores = np.asarray(pool.rows[self.name], dtype=np.float32)
+    def extra_identity(self) -> dict[str, Any]:
+        if self.file is None:
+            return {}
+        sha = hashlib.sha256()
+        for path in files_of(Path(self.file).expanduser()):
+            sha.update(path.read_bytes())
+        return {"file": sha.hexdigest()[:24]}
+
+    def score(self, pool: Pool, scratch: Path) -> Scores:
+        """float32[n]. Raises `ConfigError` when the column is missing, or not a number for some example."""
+        scores = self._from_pool(pool) if self.file is None else self._from_file(pool)
         missing = np.flatnonzero(~np.isfinite(scores))
         rows = ", ".join(pool.ids[i] for i in missing[:5])
         need(not len(missing), f"scorer.name={self.name}: {len(missing)} examples have no score (ids {rows})")
         return scores
+
+    def _from_pool(self, pool: Pool) -> Scores:
+        has = ", ".join(pool.score_columns) or "no numeric columns"
+        need(self.name in pool.score_columns, f"scorer.name={self.name}: the pool has {has}")
+        return np.asarray(pool.rows[self.name], dtype=np.float32)
+
+    def _from_file(self, pool: Pool) -> Scores:
+        found: dict[str, float] = {}
+        for path in files_of(Path(str(self.file)).expanduser()):
+            for row in read_rows(path):
+                if not isinstance(row, dict) or row.get("id") is None:
+                    continue
+                need(self.name in row, f"{path}: no column {self.name}; the columns are {', '.join(sorted(row))}")
+                key, value = str(row["id"]), _number(row[str(self.name)])
+                if value == value and found.setdefault(key, value) != value:
+                    raise ConfigError(f"{path}: two different scores for id {key}")
+        need(bool(found), f"scorer.file={self.file}: no row with an id and a number")
+        return np.array([found.get(name, np.nan) for name in pool.ids], dtype=np.float32)
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")

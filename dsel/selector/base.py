@@ -20,15 +20,17 @@ class Selection:
     """One round's choice: indices int64[m] into the pool, in the order chosen, and what each was chosen by.
 
     clusters: the cluster of each, int[m]. weights: that cluster's weight, float[m]. scores: the quality, float[m].
+    repeats: whether an example may be there twice, which is an error otherwise.
     """
 
     indices: npt.NDArray[np.int64]
     clusters: npt.NDArray[np.int64] | None = None
     weights: npt.NDArray[np.float64] | None = None
     scores: npt.NDArray[np.float32] | None = None
+    repeats: bool = False
 
     def __post_init__(self) -> None:
-        if len(np.unique(self.indices)) != len(self.indices):
+        if not self.repeats and len(np.unique(self.indices)) != len(self.indices):
             raise ValueError("a selection names an example twice")
 
 

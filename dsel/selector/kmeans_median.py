@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
 from dsel.selector.base import Selection, Static
 from dsel.selector.kmeans_closest import first_of_each_cluster
@@ -20,6 +21,17 @@ class KMeansMedian(Static):
 
     def select(self, study: Study) -> Selection:
         found = study.clustering
-        distances = np.sqrt(found.distances.astype(np.float64))
-        medians = np.array([np.median(distances[found.labels == c]) if s else 0.0 for c, s in enumerate(found.sizes)])
-        return first_of_each_cluster(found.labels, np.abs(distances - medians[found.labels]), study.budget)
+        squared = found.distances.astype(np.float64)  # squared distances, as the published code compares them
+        medians = cluster_medians(found.labels, squared)
+        return first_of_each_cluster(found.labels, np.abs(squared - medians[found.labels]), study.budget)
+
+
+def cluster_medians(labels: npt.NDArray[np.int64], values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The median of `values` [n] in each cluster, float64[k]; NaN for an empty one."""
+    order = np.lexsort((values, labels))
+    sizes = np.bincount(labels)
+    ends = np.cumsum(sizes)
+    low, high = ends - sizes + (sizes - 1) // 2, ends - sizes + sizes // 2
+    last = len(values) - 1
+    middle = (values[order[np.clip(low, 0, last)]] + values[order[np.clip(high, 0, last)]]) / 2
+    return np.where(sizes > 0, middle, np.nan)

@@ -7,14 +7,24 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsel.selector.base import Selection, Static
-from dsel.selector.kmq import sample
+from dsel.selector.kmq import allocate, sample
 from dsel.study import Study
 
 
 @dataclass
 class Uniform(Static):
-    """Without replacement; what a source that is too small cannot give is shared out among the others."""
+    """Without replacement what a source that is too small cannot give is shared out among the others.
+
+    replace: draw each source's share with replacement instead, so that small sources are repeated (Uniform_Upsample).
+    """
+
+    replace: bool = False
 
     def select(self, study: Study) -> Selection:
         _, labels = np.unique(study.pool.sources, return_inverse=True)
-        return Selection(sample(labels, None, study.budget, study.rng, allocation="equal"), clusters=None)
+        if not self.replace:
+            return Selection(sample(labels, None, study.budget, study.rng, allocation="equal"))
+        k = int(labels.max()) + 1
+        shares = allocate(study.budget, np.full(k, study.budget), np.ones(k))
+        drawn = [study.rng.choice(np.flatnonzero(labels == s), size=share) for s, share in enumerate(shares)]
+        return Selection(np.concatenate(drawn), repeats=True)

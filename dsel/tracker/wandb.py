@@ -71,8 +71,9 @@ class Wandb:
         composition = wandb.Table(columns=["round", "source", "examples"], data=rows)
         run.log({"selection/composition": composition})
         artifact = wandb.Artifact(f"selection-{run.id}", type="selection", metadata=dict(facts["pool"]))
-        for name in ("selection.parquet", "selected.jsonl"):
-            artifact.add_file(str(folder / name))
+        for name in ("selection.parquet", "selected.jsonl", "clusters.parquet", "k_selection.json", "k_selection.png"):
+            if (folder / name).exists():
+                artifact.add_file(str(folder / name))
         run.log_artifact(artifact)
         offline, place = run.settings.mode == "offline" or run.offline, Path(run.dir).parent
         url = None if offline else run.url

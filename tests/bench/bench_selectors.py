@@ -254,7 +254,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("benches", nargs="*", metavar="bench", help=f"which of {', '.join(BENCHES)} (all)")
     parser.add_argument("--embeddings", type=Path, help="an .npy file, float32[n, d] (made up)")
-    parser.add_argument("--n", type=int, default=None, help="rows to use (all; 20000 when made up)")
+    parser.add_argument("--n", type=int, default=None, help="rows to use (all; 55185 when made up)")
     parser.add_argument("--d", type=int, default=384, help="columns of made-up embeddings")
     parser.add_argument("--budget", type=int, default=5500, help="of k-center and Deita")
     parser.add_argument("--greedy-budget", type=int, default=2750, help="of facility location and QDIT")
@@ -268,7 +268,7 @@ def main() -> None:
     o = parser.parse_args()
     if unknown := set(o.benches) - set(BENCHES):
         parser.error(f"no bench called {', '.join(sorted(unknown))}: choose from {', '.join(BENCHES)}")
-    x = np.load(o.embeddings)[: o.n] if o.embeddings else made_up(o.n or 20_000, o.d)
+    x = np.load(o.embeddings)[: o.n] if o.embeddings else made_up(o.n or 55_185, o.d)
     print(f"{x.shape[0]} x {x.shape[1]} embeddings, {x.nbytes / 2**20:.0f} MB, {psutil.cpu_count()} cores")
     head = f"{'work':38}{'s':>8}{'MB':>7}   {'reference':30}{'s':>9}{'MB':>7}{'ratio':>8}   agreement"
     print(head + "\n" + "-" * len(head))

@@ -122,3 +122,34 @@ def test_seeds_know_the_two_nearest():
     np.testing.assert_array_equal(labels, expected[0])
     np.testing.assert_allclose(first, expected[1], atol=1e-5)
     np.testing.assert_allclose(second, expected[2], atol=1e-5)
+
+
+def test_filling_empty_clusters_takes_the_farthest_points_and_what_is_near_them():
+    x = np.array([[0], [1], [50], [51], [90]], dtype=np.float32)
+    labels, centroids = np.zeros(5, dtype=np.int64), np.array([[0], [-900], [-900]], dtype=np.float32)
+    distances = kmeans.own_distances(x, centroids, labels)
+    kmeans.fill_empty(x, labels, centroids, distances)
+    assert centroids.ravel().tolist() == [0, 90, 50]
+    assert labels.tolist() == [0, 0, 2, 2, 1] and distances.tolist() == [0, 1, 0, 1, 0]
+
+
+@given(x=pools(), k=st.integers(1, 60), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=100)
+def test_filling_leaves_none_empty_while_points_differ(x, k, seed):
+    """Whatever the clusters were before; and each point is in no farther a cluster than it was."""
+    rng = np.random.default_rng(seed)
+    centroids = rng.standard_normal((k, x.shape[1])).astype(np.float32)
+    labels = squared(x, centroids).argmin(axis=1)
+    distances = before = kmeans.own_distances(x, centroids, labels)
+    distances = distances.copy()
+    kmeans.fill_empty(x, labels, centroids, distances)
+    assert len(np.unique(labels)) == k or not distances.any()
+    np.testing.assert_array_equal(distances, kmeans.own_distances(x, centroids, labels))
+    assert (distances <= before).all()
+
+
+@pytest.mark.parametrize(("niter", "tol"), [(1, 0.0), (3, 0.0), (500, 1e-3)])
+def test_progress_adds_up_however_early_it_ends(niter, tol):
+    told = []
+    kmeans.fit(scattered(300, 4), 7, niter=niter, nredo=2, tol=tol, advance=told.append)
+    assert sum(told) == 2 * niter

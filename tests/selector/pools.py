@@ -10,7 +10,7 @@ def pools(draw, max_n: int = 60, max_d: int = 8):
     n, d = draw(st.integers(1, max_n)), draw(st.integers(1, max_d))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     kind = draw(st.sampled_from(["scattered", "groups", "copies", "equal", "grid"]))
-    x = rng.standard_normal((n, d))
+    x: np.ndarray = rng.standard_normal((n, d))
     if kind == "groups":
         x = x[rng.integers(0, 1 + n // 8, n)] + 0.05 * x
     elif kind == "copies":

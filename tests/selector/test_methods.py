@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
 
 from dsel.cache import Cache
 from dsel.clusterer.faiss_kmeans import FaissKMeans
@@ -16,14 +17,16 @@ from dsel.embedder.tfidf_svd import TfidfSvd
 from dsel.pool import Pool
 from dsel.record import Stage
 from dsel.selector.base import Selection, Selector
+from dsel.selector.random import Random
 from dsel.study import Study
 from tests.conftest import ROOT, make_pool
 
 
+@dataclass
 class ByLength:
     """Quality for the test: no two alike."""
 
-    def score(self, pool: Pool) -> np.ndarray:
+    def score(self, pool: Pool, scratch: Path) -> np.ndarray:
         return np.array([len(r) + i / 100 for i, r in enumerate(pool.responses)], dtype=np.float32)
 
 
@@ -53,12 +56,13 @@ def study(tmp_path: Path) -> Callable[[int, int], Study]:
     return make
 
 
-def build(method: str) -> Selector:
-    return instantiate(OmegaConf.load(ROOT / "conf" / "selector" / f"{method}.yaml"), _convert_="all")
+def build(method: str, *overrides: str) -> Selector:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return instantiate(compose("config", overrides=[f"selector={method}", *overrides]).selector, _convert_="all")
 
 
-def chosen(method: str, study: Study) -> Selection:
-    selector = build(method)
+def chosen(method: str, study: Study, *overrides: str) -> Selection:
+    selector = build(method, *overrides)
     selector.check()
     selector.begin(study)
     selection = selector.ask()
@@ -90,7 +94,7 @@ def test_another_seed_draws_another_selection(method: str, study: Callable) -> N
 def test_random_is_uniform(study: Callable) -> None:
     counts = np.zeros(90)
     for seed in range(200):
-        counts[chosen("random", study(30, seed)).indices] += 1
+        counts[Random().select(study(30, seed)).indices] += 1
     expected = 200 * 30 / 90
     assert abs(counts - expected).max() < 5 * np.sqrt(expected * (1 - 1 / 3))  # five standard deviations
 
@@ -107,3 +111,95 @@ def test_kmeans_uniform_gives_each_cluster_its_share(study: Callable) -> None:
 def test_a_selection_with_a_duplicate_is_an_error() -> None:
     with pytest.raises(ValueError, match="twice"):
         Selection(np.array([3, 1, 3]))
+
+
+def test_uniform_gives_every_source_the_same(study: Callable) -> None:
+    problem = study(30, 0)
+    sources = np.array(problem.pool.sources)[chosen("uniform", problem).indices]
+    assert (sources == "even").sum() == (sources == "odd").sum() == 15
+
+
+def test_uniform_with_replacement_repeats_small_sources(study: Callable, tmp_path: Path) -> None:
+    problem = study(80, 0)
+    problem.pool = problem.pool.take([0, 2, *range(1, 90, 2)])  # two even, the odd ones
+    selection = chosen("uniform", problem, "selector.replace=true")
+    assert len(selection.indices) == 80
+    assert np.isin(selection.indices, [0, 1]).sum() == 40
+
+
+def test_quality_and_longest_are_rankings(study: Callable) -> None:
+    problem = study(10, 0)
+    assert problem.quality is not None
+    np.testing.assert_array_equal(chosen("quality", problem).indices, np.argsort(-problem.quality, kind="stable")[:10])
+    lengths = np.array([len(r) for r in problem.pool.responses])
+    np.testing.assert_array_equal(chosen("longest", problem).indices, np.argsort(-lengths, kind="stable")[:10])
+
+
+def test_ifd_takes_what_the_prompt_does_not_help_last() -> None:
+    from dsel.selector.ifd import rank
+
+    assert rank([0.2, 1.5, 0.9, 1.0, 0.9], 5).tolist() == [2, 4, 0, 3, 1]
+
+
+def test_kmeans_closest_takes_the_nearest_of_each_cluster(study: Callable) -> None:
+    problem = study(20, 0)
+    selection, found = chosen("kmeans_closest", problem), problem.clustering
+    for c in range(found.k):
+        taken = selection.indices[found.labels[selection.indices] == c]
+        left = np.setdiff1d(np.flatnonzero(found.labels == c), taken)
+        if len(taken) and len(left):
+            assert found.distances[taken].max() <= found.distances[left].min()
+
+
+def test_kmeans_median_takes_those_nearest_the_median(study: Callable) -> None:
+    problem = study(20, 0)
+    selection, found = chosen("kmeans_median", problem), problem.clustering
+    for c in range(found.k):
+        members = np.flatnonzero(found.labels == c)
+        off = np.abs(found.distances - np.median(found.distances[members]))
+        taken = selection.indices[found.labels[selection.indices] == c]
+        left = np.setdiff1d(members, taken)
+        if len(taken) and len(left):
+            assert off[taken].max() <= off[left].min() + 1e-6
+
+
+def test_kmeans_centroids_takes_the_nearest_point_of_as_many_clusters(study: Callable) -> None:
+    problem = study(12, 0)
+    selection, found = chosen("kmeans_centroids", problem), problem.clusters(12)
+    expected = [np.flatnonzero(found.labels == c)[found.distances[found.labels == c].argmin()] for c in range(12)]
+    assert sorted(selection.indices) == sorted(expected)
+
+
+def test_kmeans_dynamic_favours_clusters_that_scored_well() -> None:
+    from dsel.selector.kmeans_dynamic import draw
+
+    labels = np.repeat([0, 1], 500)
+    quality = np.where(labels == 0, 4.0, 1.0)
+    picked, weights = draw(labels, quality, 200, np.random.default_rng(0), per_cluster=10)
+    assert len(set(picked.tolist())) == 200
+    assert weights[:20].tolist() == [0.5] * 20  # the first batch knows nothing
+    np.testing.assert_allclose(sorted(set(weights[20:40].round(6))), [0.2, 0.8])  # then 10 × 4 against 10 × 1
+    assert (labels[picked] == 0).mean() > 0.8
+
+
+def test_semdedup_chooses_among_what_is_left(study: Callable) -> None:
+    problem = study(40, 0)
+    problem.pool = problem.pool.take([*range(45), *range(45)])  # everything twice
+    for inner in ("random", "kmq", "kcenter", "kmeans_centroids"):
+        selection = chosen("semdedup", problem, f"selector@selector.then={inner}", "selector.threshold=0.9999")
+        texts = [problem.pool.texts[i] for i in selection.indices]
+        assert len(texts) == 40
+        assert len(set(texts)) == 40, inner
+
+
+def test_semdedup_still_meets_a_budget_it_would_undercut(study: Callable) -> None:
+    problem = study(80, 0)
+    problem.pool = problem.pool.take([*range(45), *range(45)])
+    assert len(chosen("semdedup", problem, "selector.threshold=0.9999").indices) == 80
+
+
+def test_deita_fills_what_its_filter_leaves(study: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    problem = study(40, 0)
+    problem.pool = problem.pool.take([i % 30 for i in range(90)])
+    assert len(chosen("deita", problem, "selector.threshold=0.99").indices) == 40
+    assert "fill the budget" in caplog.text

@@ -1,0 +1,84 @@
+"""What all scorers share: the protocol, the turns of a conversation, and saving finished work."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.errors import need
+from dsel.pool import Message, Pool
+from dsel.progress import progress
+
+Scores = npt.NDArray[np.float32]
+
+SHARD = 128  # items between two saves: what a killed scoring loses at most
+
+REDUCTIONS: dict[str, Callable[..., Any]] = {"sum": np.sum, "mean": np.mean, "first": lambda values: values[0]}
+
+
+class Scorer(ABC):
+    """`score` maps n examples to float32[n], higher is better (issue 3, "Scorers")."""
+
+    def check(self) -> None:
+        """Raise `ConfigError` when the scorer cannot run here. Loads nothing heavy."""
+
+    @abstractmethod
+    def score(self, pool: Pool, scratch: Path) -> Scores | None:
+        """float32[n], in the pool's order. What `scratch` holds from a killed scoring is not computed again."""
+
+
+def turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
+    """(instruction, response) of each assistant turn; system messages are no part of either."""
+    pairs: list[tuple[str, str]] = []
+    asked: list[str] = []
+    for message in messages:
+        if message["role"] == "assistant":
+            pairs.append(("\n".join(asked), message["content"]))
+            asked = []
+        elif message["role"] == "user":
+            asked.append(message["content"])
+    return pairs
+
+
+def over_turns(values: npt.NDArray[np.float64], counts: Sequence[int], how: str) -> Scores:
+    """One score an example, float32[n], from those of all turns in a row, float64[sum(counts)]."""
+    parts = np.split(values, np.cumsum(counts)[:-1])
+    return np.array([REDUCTIONS[how](part) for part in parts], dtype=np.float32)
+
+
+def need_reduction(how: str) -> None:
+    """Raise `ConfigError` unless `over_turns` knows `how`."""
+    need(how in REDUCTIONS, f"scorer.turns={how}: give one of {', '.join(REDUCTIONS)}")
+
+
+def in_shards(
+    sizes: Sequence[int],
+    compute: Callable[[list[int]], npt.NDArray[np.float64]],
+    scratch: Path,
+    *,
+    title: str,
+    unit: str = "examples",
+) -> npt.NDArray[np.float64]:
+    """float64[n]: `compute(indices) -> float64[len(indices)]` for all of 0…n-1, a shard at a time.
+
+    The largest by `sizes` come first: little padding, and memory runs out at the start or never. Each finished shard
+    is saved in `scratch` under `title`, where a killed scoring finds it again.
+    """
+    order = np.argsort(-np.asarray(sizes), kind="stable")
+    out = np.empty(len(order))
+    with progress(title, total=len(order), unit=unit) as advance:
+        for number, start in enumerate(range(0, len(order), SHARD)):
+            rows = order[start : start + SHARD]
+            path = scratch / f"shard-{title}-{number:05d}.npy"
+            if not path.exists():
+                temporary = path.with_name("shard.tmp.npy")
+                np.save(temporary, compute(rows.tolist()))
+                temporary.replace(path)
+            out[rows] = np.load(path)
+            advance(len(rows))
+    return out

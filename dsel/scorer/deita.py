@@ -1,0 +1,140 @@
+"""Deita's quality, complexity and evol scores (Liu et al. 2024, "What Makes Good Data for Alignment?").
+
+A finetuned Llama is asked to rate a turn; the score is the expectation of 1…6 under the probabilities it gives to the
+tokens "1" to "6" at the first generated position.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.errors import ConfigError, need
+from dsel.pool import Pool
+from dsel.scorer.base import Scorer, Scores, in_shards, need_reduction, over_turns, turns
+from dsel.scorer.pretrained import Pretrained, batches, logits_at, padded
+
+# The prompts the published scorers were trained with, to the last blank.
+TEMPLATES = {
+    "quality": "You are a helpful assistant. Please identify the quality score of the Response corresponding to the "
+    "Question. \n#Question#:\n{instruction}\n#Response#:\n{output} \n##Quality: ",
+    "complexity": "You are a helpful assistant. Please identify the complexity score of the following user query. \n"
+    "##Query: {instruction}  \n##Complexity: ",
+}
+
+DIGITS = ("1", "2", "3", "4", "5", "6")
+
+
+@dataclass
+class Deita(Pretrained):
+    """Ratings of 1 to 6 by hkust-nlp's scorers, or by any causal language model.
+
+    rating: `quality` (of the response) or `complexity` (of the instruction). turns: how the ratings of an example's
+    turns become its score: sum, mean or first. Where a turn is longer than `max_length`, what is cut is the text
+    right before the request for the score.
+    """
+
+    rating: str = "quality"
+    turns: str = "sum"
+
+    def check(self) -> None:
+        super().check()
+        need(self.rating in TEMPLATES, f"scorer.rating={self.rating}: give one of {', '.join(TEMPLATES)}")
+        need_reduction(self.turns)
+
+    def score(self, pool: Pool, scratch: Path) -> Scores:
+        """float32[n], sums of ratings of 1 to 6. Raises `ConfigError` when a digit is no token of the model."""
+        conversations = [turns(messages) for messages in pool.messages]
+        ratings = self.rate([turn for chat in conversations for turn in chat], scratch)
+        return over_turns(ratings, [len(chat) for chat in conversations], self.turns)
+
+    def rate(self, pairs: Sequence[tuple[str, str]], scratch: Path) -> npt.NDArray[np.float64]:
+        """The rating of each (instruction, response), float64[len(pairs)] within 1 and 6."""
+        import torch
+
+        loaded = cache(self.load)
+
+        def compute(rows: list[int]) -> npt.NDArray[np.float64]:
+            model, tokenizer = loaded()
+            digits = torch.tensor(digit_tokens(tokenizer, self.place), device=model.device)
+            encoded = [encode(tokenizer, self.rating, *pairs[i], max_length=self.max_length) for i in rows]
+            out = np.empty(len(rows))
+            with torch.inference_mode():
+                for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
+                    ids, mask = padded([encoded[i] for i in batch], model.device)
+                    last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1]).bool()
+                    logits = torch.cat([part[:, digits] for part in logits_at(model, ids, mask, last)])
+                    out[batch] = expectation(logits.double().cpu().numpy())
+            return out
+
+        sizes = [len(x) + len(y) * (self.rating == "quality") for x, y in pairs]
+        return in_shards(sizes, compute, scratch, title=self.rating, unit="turns")
+
+    def prepare(self, tokenizer: Any) -> None:
+        digit_tokens(tokenizer, self.place)
+
+
+@dataclass
+class Evol(Scorer):
+    """Deita's evol score: quality × complexity of each turn, over turns as `turns` says (sum, mean or first).
+
+    path: a local folder of one model that gives both ratings.
+    """
+
+    quality: Deita
+    complexity: Deita
+    path: str | None = None
+    turns: str = "sum"
+
+    def check(self) -> None:
+        self.quality.check()
+        self.complexity.check()
+        ratings = (self.quality.rating, self.complexity.rating)
+        need(
+            ratings == ("quality", "complexity"),
+            "scorer.quality.rating and scorer.complexity.rating must stay what their names say",
+        )
+        need_reduction(self.turns)
+
+    def extra_identity(self) -> dict[str, Any]:
+        return {"path": None}  # the two models are known by their files
+
+    def score(self, pool: Pool, scratch: Path) -> Scores:
+        """float32[n], each turn between 1 and 36."""
+        conversations = [turns(messages) for messages in pool.messages]
+        pairs = [turn for chat in conversations for turn in chat]
+        ratings = self.quality.rate(pairs, scratch) * self.complexity.rate(pairs, scratch)
+        return over_turns(ratings, [len(chat) for chat in conversations], self.turns)
+
+
+def expectation(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Σ_s s·p(s), float64[n], of the scores 1…6 with p the softmax of `logits`, float64[n, 6]."""
+    weights = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return weights @ np.arange(1.0, 7.0) / weights.sum(axis=1)
+
+
+def encode(tokenizer: Any, rating: str, instruction: str, output: str, *, max_length: int) -> list[int]:
+    """Token ids of the prompt for a rating; beyond `max_length` the tokens before the closing request are cut."""
+    text = TEMPLATES[rating].format(instruction=instruction, output=output)
+    request = len(text) - len(TEMPLATES[rating].rpartition("}")[2])
+    tokens = tokenizer(text, return_offsets_mapping=True)
+    ids, offsets = tokens["input_ids"], tokens["offset_mapping"]
+    while ids[-1] == tokenizer.eos_token_id and offsets[-1][0] == offsets[-1][1]:  # a text that ends gets no rating
+        ids, offsets = ids[:-1], offsets[:-1]
+    closing = sum(end > request for _, end in offsets)
+    return ids if len(ids) <= max_length else ids[: max_length - closing] + ids[len(ids) - closing :]
+
+
+def digit_tokens(tokenizer: Any, place: str) -> list[int]:
+    """The token of each of "1" to "6". Raises `ConfigError` naming the digits that are none."""
+    vocabulary = tokenizer.get_vocab()
+    missing = [digit for digit in DIGITS if digit not in vocabulary]
+    if missing:
+        raise ConfigError(f"{place}: it cannot rate 1 to 6, as {', '.join(missing)} is not a single token of it")
+    return [vocabulary[digit] for digit in DIGITS]

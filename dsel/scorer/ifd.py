@@ -1,0 +1,88 @@
+"""Instruction-following difficulty: how little the prompt helps in predicting the response.
+
+IFD_i = exp(NLL(y_i | x_i)) / exp(NLL(y_i)), Jia et al. 2024 (IterIT, §3), in the details of their code: see `encode`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.model.chat import IGNORED, render
+from dsel.pool import Message, Pool
+from dsel.scorer.base import Scores, in_shards, turns
+from dsel.scorer.pretrained import Chat, Encoded, fill_missing, mean_nll, template_refused
+
+SYSTEM = "You are a helpful assistant."
+MARK = "the-response-begins-here"
+
+
+@dataclass
+class IFD(Chat):
+    """IFD of the first turn of each example; later turns and the example's own system message are not read.
+
+    At 1 and above the prompt does not help at all: the scores are given as they are, and it is for the selector to
+    put such examples last. With a small model this is SuperFiltering's score. An example whose prompt leaves no room
+    for the response within `max_length` gets 0.
+    """
+
+    def score(self, pool: Pool, scratch: Path) -> Scores:
+        """float32[n]. Raises `ConfigError` when the chat template refuses a response without a prompt."""
+        from jinja2 import TemplateError
+
+        pairs = [turns(messages)[0] for messages in pool.messages]
+        loaded = cache(self.load)
+
+        def compute(rows: list[int]) -> npt.NDArray[np.float64]:
+            model, tokenizer = loaded()
+            try:
+                encoded = [encode(tokenizer, *pairs[i], max_length=self.max_length) for i in rows]
+            except (TemplateError, ValueError) as error:
+                raise template_refused(self.place, error) from error
+            given, alone = (mean_nll(model, side, tokens_a_batch=self.tokens_a_batch) for side in zip(*encoded))
+            return difficulty(given, alone)
+
+        scores = in_shards([len(x) + len(y) for x, y in pairs], compute, scratch, title="ifd")
+        return fill_missing(scores, 0, pool, "their prompts fill scorer.max_length").astype(np.float32)
+
+
+def difficulty(conditional: npt.NDArray[np.float64], unconditional: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """IFD, float64[n], from the mean losses with and without the prompt, in nats."""
+    return np.exp(conditional - unconditional)
+
+
+def encode(tokenizer: Any, prompt: str, response: str, *, max_length: int) -> tuple[Encoded, Encoded]:
+    """The response after the prompt, and alone, each with its tokens labelled from its first to the end of the text.
+
+    The conditional text is the chat template of a fixed system message, the prompt and the response; the unconditional
+    one is that of the response alone, with whatever header the template puts first. End-of-turn tokens are labelled.
+    Both are cut at `max_length`, and to the same number of labelled tokens (none where the prompt fills `max_length`).
+    """
+    system, user = {"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}
+    given, given_start = _tokens(tokenizer, [system, user], response)
+    alone, alone_start = _tokens(tokenizer, [], response)
+    counts = (min(len(given), max_length) - given_start, min(len(alone), max_length) - alone_start)
+    count = max(0, min(counts))
+    return _labelled(given, given_start, count), _labelled(alone, alone_start, count)
+
+
+def _tokens(tokenizer: Any, before: list[Message], response: str) -> tuple[list[int], int]:
+    """Token ids of the templated conversation, and the position of the response's first token."""
+    text = render(tokenizer, [*before, {"role": "assistant", "content": response}])
+    marked = render(tokenizer, [*before, {"role": "assistant", "content": MARK}])
+    start = marked.rfind(MARK)
+    if start < 0 or marked[:start] != text[:start]:
+        raise ValueError("the chat template changes a response, or what comes before it with the response")
+    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    first = next((t for t, (begin, end) in enumerate(tokens["offset_mapping"]) if begin >= start and end > begin), None)
+    return tokens["input_ids"], len(tokens["input_ids"]) if first is None else first
+
+
+def _labelled(ids: list[int], start: int, count: int) -> Encoded:
+    ids = ids[: start + count]
+    return ids, [IGNORED] * min(start, len(ids)) + ids[start:]

@@ -1,0 +1,58 @@
+"""The length of the responses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsel.component import folder_state
+from dsel.errors import need, need_path
+from dsel.pool import Pool
+from dsel.scorer.base import Scorer, Scores, in_shards, turns
+
+
+@dataclass
+class Length(Scorer):
+    """Characters of all assistant turns, or their tokens with the tokenizer of `hub` or of the folder `path`.
+
+    The baseline "longest responses" of Jia et al. 2024.
+    """
+
+    unit: str = "characters"
+    hub: str | None = None
+    path: str | None = None
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+    def check(self) -> None:
+        need(self.unit in ("characters", "tokens"), f"scorer.unit={self.unit}: give characters or tokens")
+        named = self.hub is not None or self.path is not None
+        need(named or self.unit == "characters", "scorer.unit=tokens: name a tokenizer in scorer.hub or scorer.path")
+        if self.path is not None:
+            need_path(self.path, option="scorer.path")
+
+    def extra_identity(self) -> dict[str, Any]:
+        if self.path is None:
+            return {}
+        return {"hub": None, "path": None, "files": folder_state(Path(self.path).expanduser())}
+
+    def score(self, pool: Pool, scratch: Path) -> Scores:
+        """float32[n], in characters or tokens."""
+        responses = [[answer for _, answer in turns(messages)] for messages in pool.messages]
+        sizes = [sum(map(len, answers)) for answers in responses]
+        if self.unit == "characters":
+            return np.array(sizes, dtype=np.float32)
+        from transformers import AutoTokenizer
+
+        place = self.hub if self.path is None else str(Path(self.path).expanduser())
+        common = {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
+        tokenizer = AutoTokenizer.from_pretrained(place, **common)
+
+        def compute(rows: list[int]) -> np.ndarray:
+            tokens = [tokenizer(responses[i], add_special_tokens=False)["input_ids"] for i in rows]
+            return np.array([sum(map(len, ids)) for ids in tokens], dtype=np.float64)
+
+        return in_shards(sizes, compute, scratch, title="length").astype(np.float32)

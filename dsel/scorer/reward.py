@@ -1,0 +1,74 @@
+"""A reward model's opinion of the conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.errors import need
+from dsel.model.chat import render
+from dsel.pool import Pool
+from dsel.scorer.base import Scores, in_shards
+from dsel.scorer.pretrained import Chat, batches, padded, template_refused
+
+
+@dataclass
+class Reward(Chat):
+    """The single logit of a sequence-classification model that reads the whole conversation in its chat template.
+
+    FsfairX-LLaMA3-RM-v0.1 is the one of Yu et al. 2024. What is beyond `max_length` is not read.
+    """
+
+    def score(self, pool: Pool, scratch: Path) -> Scores:
+        """float32[n]. Raises `ConfigError` for a model with more than one logit, or whose template refuses."""
+        import torch
+        from jinja2 import TemplateError
+
+        conversations = pool.messages
+        loaded = cache(self.load)
+
+        def compute(rows: list[int]) -> npt.NDArray[np.float64]:
+            model, tokenizer = loaded()
+            try:
+                texts = [render(tokenizer, conversations[i]) for i in rows]
+            except TemplateError as error:
+                raise template_refused(self.place, error) from error
+            encoded = [ids[: self.max_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+            out = np.empty(len(rows))
+            with torch.inference_mode():
+                for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
+                    tokens = [encoded[i] for i in batch]
+                    fill = padding_for(tokens, tokenizer.pad_token_id)
+                    model.config.get_text_config().pad_token_id = fill
+                    ids, mask = padded(tokens, model.device, fill)
+                    out[batch] = model(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().numpy()
+            return out
+
+        scores = in_shards([len(text) for text in pool.texts], compute, scratch, title="reward")
+        return scores.astype(np.float32)
+
+    def load(self) -> tuple[Any, Any]:
+        from transformers import AutoConfig, AutoModelForSequenceClassification
+
+        common = {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
+        labels = AutoConfig.from_pretrained(self.place, **common).num_labels
+        need(labels == 1, f"{self.place}: a reward model has one logit, this one has {labels}")
+        return self._load(AutoModelForSequenceClassification)
+
+
+def padding_for(texts: Sequence[list[int]], usual: int | None) -> int:
+    """A token id that none of `texts` holds: `usual` if it will do.
+
+    Decoders find the end of a text as its last token that is not padding, so one that pads with its end-of-turn token
+    would be read a token too early.
+    """
+    used = {token for ids in texts for token in ids}
+    if usual is not None and usual not in used:
+        return usual
+    return next(token for token in range(len(used) + 1) if token not in used)

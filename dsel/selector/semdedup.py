@@ -1,0 +1,84 @@
+"""SemDeDup: near-duplicates leave the pool before another selector sees it (Abbas et al. 2023, arXiv 2303.09540)."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
+
+from dsel.errors import need
+from dsel.selector.arrays import unit_rows
+from dsel.selector.base import Selection, Selector
+from dsel.study import Study
+
+if TYPE_CHECKING:
+    from dsel.learner import Learner
+
+log = logging.getLogger(__name__)
+
+BLOCK = 2048
+
+
+def redundancy(embeddings: ArrayLike, labels: ArrayLike, centroids: ArrayLike) -> npt.NDArray[np.float32]:
+    """How similar each example is to one that is kept before it: cosine, float32[n]; -1 for the first of a cluster.
+
+    Inside a cluster examples come in rising similarity to the centroid, ties by index, so the least typical of a group
+    of copies is the one kept. embeddings [n, d], rows of any length; labels int[n] in 0..k-1; centroids [k, d].
+    Raises ValueError for NaN or zero rows, named.
+    """
+    x, groups = unit_rows(embeddings), np.asarray(labels)
+    centres = np.asarray(centroids, dtype=np.float32)
+    centres = centres / np.maximum(np.linalg.norm(centres, axis=1, keepdims=True), 1e-12)
+    typical = np.einsum("nd,nd->n", x, centres[groups])
+    order = np.lexsort((typical, groups))
+    out = np.full(len(x), -1, dtype=np.float32)
+    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        for start in range(0, len(members), BLOCK):
+            rows = members[start : start + BLOCK]
+            similar = x[rows] @ x[members[: start + len(rows)]].T
+            later = np.arange(similar.shape[1])[None, :] >= start + np.arange(len(rows))[:, None]
+            similar[later] = -1
+            out[rows] = similar.max(axis=1)
+    return out
+
+
+@dataclass
+class SemDedup(Selector):
+    """`selector=semdedup selector@selector.then=kmq`: `then` chooses among what is left.
+
+    An example goes when its `redundancy` is above `threshold`. Where less than the budget would be left, the least
+    redundant stay. Everything a selector reads (embeddings, clusters, quality) is the pool's own, without the copies.
+    """
+
+    then: Selector
+    threshold: float = 0.95
+
+    needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "clustering"})
+
+    def __post_init__(self) -> None:
+        self.needs = frozenset({"embeddings", "clustering"}) | self.then.needs  # type: ignore[misc]
+
+    def check(self) -> None:
+        need(-1 <= self.threshold <= 1, f"selector.threshold={self.threshold}: a cosine between -1 and 1")
+        self.then.check()
+
+    def begin(self, study: Study) -> None:
+        found = study.clustering
+        similar = redundancy(study.embeddings, found.labels, found.centroids)
+        kept = np.flatnonzero(similar <= self.threshold)
+        if len(kept) < study.budget:
+            kept = np.sort(np.argsort(similar, kind="stable")[: study.budget])
+        log.info("semdedup: %d of %d examples are left", len(kept), len(study.pool))
+        self._kept = kept
+        self.then.begin(study.restrict(kept))
+
+    def ask(self) -> Selection | None:
+        selection = self.then.ask()
+        return None if selection is None else replace(selection, indices=self._kept[selection.indices])
+
+    def tell(self, learner: Learner) -> None:
+        self.then.tell(learner)

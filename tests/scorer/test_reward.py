@@ -1,0 +1,82 @@
+"""The reward scorer on a small random model, against one conversation at a time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dsel.errors import ConfigError
+from dsel.model.causal_lm import CausalLM
+from dsel.scorer.reward import Reward, padding_for
+from tests.scorer.pools import MIXED, pool_of
+
+POOL = pool_of(*MIXED, system="Be kind.")
+
+
+def build(folder: Path, spec: CausalLM, *, labels: int = 1, pad: str | None = None) -> Path:
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    tokenizer = spec.load_tokenizer()
+    if pad is not None:
+        tokenizer.pad_token = pad
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_labels=labels, pad_token_id=tokenizer.pad_token_id, initializer_range=0.3,
+    )  # fmt: skip
+    LlamaForSequenceClassification(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def expected(folder: Path) -> list[float]:
+    """The head applied to the last token's hidden state, without any padding."""
+    import torch
+    from transformers import AutoTokenizer, LlamaForSequenceClassification
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = LlamaForSequenceClassification.from_pretrained(folder, use_safetensors=True).eval()
+    out = []
+    with torch.no_grad():
+        for messages in POOL.messages:
+            ids = tokenizer.apply_chat_template(messages, return_dict=True)["input_ids"]
+            out.append(float(model.score(model.model(torch.tensor([ids])).last_hidden_state[0, -1])))
+    return out
+
+
+@pytest.mark.parametrize("pad", [None, "<|end|>"])
+@pytest.mark.parametrize("tokens", [1, 10**6])
+def test_scores_are_the_logit_at_the_last_token(spec: CausalLM, tmp_path: Path, pad: str | None, tokens: int) -> None:
+    folder = build(tmp_path / "model", spec, pad=pad)
+    scorer = Reward(hub="", path=str(folder), dtype="float32", device="cpu", tokens_a_batch=tokens)
+    scorer.check()
+    scores = scorer.score(POOL, tmp_path)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(scores, expected(folder), rtol=1e-4, atol=1e-5)
+    assert len(set(scores.tolist())) == len(scores)
+
+
+def test_a_model_with_several_logits_is_refused(spec: CausalLM, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model", spec, labels=2)
+    with pytest.raises(ConfigError, match="has one logit, this one has 2"):
+        Reward(hub="", path=str(folder)).score(POOL, tmp_path)
+
+
+def test_a_long_conversation_is_cut(spec: CausalLM, tmp_path: Path) -> None:
+    scorer = Reward(hub="", path=str(build(tmp_path / "model", spec)), dtype="float32", device="cpu", max_length=64)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    one = scorer.score(pool_of([("word " * 90, "yes")]), tmp_path / "a")
+    other = scorer.score(pool_of([("word " * 90, "no")]), tmp_path / "b")
+    np.testing.assert_array_equal(one, other)
+    assert replace(scorer, max_length=512).score(pool_of([("word " * 90, "no")]), tmp_path) != other
+
+
+def test_padding_is_no_token_of_the_texts() -> None:
+    assert padding_for([[1, 2], [3]], 0) == 0
+    assert padding_for([[1, 2], [0]], 0) == 3
+    assert padding_for([[1, 2]], None) == 0

@@ -1,0 +1,226 @@
+"""What a selector is given: computed when it is asked for, once, and kept on disk."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dsel.cache import Cache
+from dsel.clusterer.base import Clustering
+from dsel.component import knob
+from dsel.embedder import base
+from dsel.embedder.base import Embedder, Vectors
+from dsel.pool import Example, Pool
+from dsel.record import Stage
+from dsel.selector.random import Random
+from dsel.study import Study
+
+
+class Calls:
+    """A counter that components carry without it being part of their identity."""
+
+    def __init__(self) -> None:
+        self.n = 0
+
+
+def calls() -> Any:
+    return field(default_factory=Calls, metadata={"identity": False})
+
+
+@dataclass
+class Lengths(Embedder):
+    """Embeds a text as (its length, its length modulo 3) times `scale`, and can fail on some."""
+
+    scale: float = 1.0
+    nan_for: str = knob("")
+    calls: Calls = calls()
+
+    def encode(self, texts: list[str]) -> Vectors:
+        self.calls.n += 1
+        rows = [[len(t), len(t) % 3] for t in texts]
+        bad = [bool(self.nan_for) and self.nan_for in t for t in texts]
+        return np.where(np.array(bad)[:, None], np.nan, np.array(rows) * self.scale).astype(np.float32)
+
+
+@dataclass
+class Thirds:
+    """Clusters by the second coordinate."""
+
+    name: str = "thirds"
+    calls: Calls = calls()
+
+    def cluster(self, x: np.ndarray) -> Clustering:
+        self.calls.n += 1
+        labels = np.unique(x[:, 1], return_inverse=True)[1].astype(np.int64)
+        centroids = np.stack([x[labels == c].mean(0) for c in range(labels.max() + 1)])
+        return Clustering(labels, centroids, ((x - centroids[labels]) ** 2).sum(1))
+
+
+@dataclass
+class Scores:
+    calls: Calls = calls()
+
+    def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+        self.calls.n += 1
+        return np.arange(len(pool), dtype=np.float32)
+
+
+def pool(n: int = 10, word: str = "word ") -> Pool:
+    def messages(i: int) -> list[dict[str, str]]:
+        return [{"role": "user", "content": word * i + f"#{i}"}, {"role": "assistant", "content": "yes"}]
+
+    return Pool.build("p", [Example(f"id-{i}", messages(i), "s", {}) for i in range(n)])
+
+
+@dataclass
+class Bench:
+    """A cache folder, and the stages that all studies made here went through."""
+
+    folder: Path
+    stages: list[Stage] = field(default_factory=list)
+
+    def study(self, **parts: Any) -> Study:
+        @contextmanager
+        def stage(name: str) -> Iterator[Stage]:
+            self.stages.append(Stage(name))
+            yield self.stages[-1]
+
+        given: dict[str, Any] = {
+            "pool": pool(),
+            "embedder": Lengths(),
+            "clusterer": Thirds(),
+            "scorer": Scores(),
+        } | parts
+        return Study(budget=3, rng=np.random.default_rng(0), cache=Cache(self.folder), stage=stage, **(given | parts))
+
+    @property
+    def seen(self) -> list[tuple[str, bool]]:
+        return [(stage.name, stage.cached) for stage in self.stages]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    return Bench(tmp_path)
+
+
+def counts(study: Study) -> tuple[int, int, int]:
+    return study.embedder.calls.n, study.clusterer.calls.n, study.scorer.calls.n
+
+
+def test_nothing_is_computed_that_nobody_asks_for(bench: Bench) -> None:
+    study = bench.study()
+    selector = Random()
+    selector.begin(study)
+    selection = selector.ask()
+    assert selection is not None and len(selection.indices) == 3
+    assert counts(study) == (0, 0, 0)
+    assert bench.stages == []
+
+
+def test_each_part_is_computed_once_and_brings_only_what_it_needs(bench: Bench) -> None:
+    study = bench.study()
+    assert study.quality is study.quality
+    assert counts(study) == (0, 0, 1)
+    assert study.embeddings is study.embeddings
+    assert counts(study) == (1, 0, 1)
+    assert study.clustering is study.clustering
+    assert counts(study) == (1, 1, 1)
+    assert bench.seen == [("score", False), ("embed", False), ("cluster", False)]
+    assert [stage.items for stage in bench.stages] == [10, 10, 10]
+
+
+def test_a_clustering_brings_its_embeddings(bench: Bench) -> None:
+    study = bench.study()
+    assert study.clustering.k == 3
+    assert bench.seen == [("embed", False), ("cluster", False)]
+
+
+def test_the_second_run_reads_what_the_first_computed(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    first = bench.study()
+    labels, vectors = first.clustering.labels, np.array(first.embeddings)
+    bench.stages.clear()
+    second = bench.study()
+    with caplog.at_level(logging.INFO, "dsel.study"):
+        np.testing.assert_array_equal(second.clustering.labels, labels)
+        np.testing.assert_array_equal(second.embeddings, vectors)
+    assert counts(second) == (0, 0, 0)
+    assert bench.seen == [("embed", True), ("cluster", True)]
+    assert sum("reused from the cache" in line for line in caplog.messages) == 2
+
+
+def test_embeddings_are_in_the_pools_order_and_read_only(bench: Bench) -> None:
+    study = bench.study()
+    assert study.embeddings.dtype == np.float32
+    np.testing.assert_array_equal(study.embeddings[:, 0], [len(text) for text in study.pool.texts])
+    with pytest.raises(ValueError, match="read-only"):
+        study.embeddings[0, 0] = 1
+
+
+def test_shards_are_cleared_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "SHARD", 4)
+    assert len(bench.study().embeddings) == 10
+    files = {p.name for p in bench.folder.rglob("*") if p.is_file() and p.suffix != ".lock"}
+    assert files == {"embeddings.npy", "key.json"}
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ({}, [("embed", True), ("cluster", True)]),
+        ({"scorer": None}, [("embed", True), ("cluster", True)]),
+        ({"embedder": Lengths(nan_for="never")}, [("embed", True), ("cluster", True)]),
+        ({"clusterer": Thirds(name="other")}, [("embed", True), ("cluster", False)]),
+        ({"embedder": Lengths(scale=2)}, [("embed", False), ("cluster", False)]),
+        ({"pool": pool(word="else ")}, [("embed", False), ("cluster", False)]),
+        ({"pool": pool().take([1, 0, *range(2, 10)])}, [("embed", False), ("cluster", False)]),
+    ],
+    ids=["same", "scorer", "knob", "clusterer", "embedder", "pool", "order"],
+)
+def test_what_is_reused_depends_on_what_went_in(
+    bench: Bench, parts: dict[str, Any], expected: list[tuple[str, bool]]
+) -> None:
+    assert bench.study().clustering.k == 3
+    bench.stages.clear()
+    study = bench.study(**parts)
+    assert study.clustering.k == 3
+    assert bench.seen == expected
+    np.testing.assert_array_equal(study.clustering.labels, np.unique(study.embeddings[:, 1], return_inverse=True)[1])
+
+
+def test_embeddings_that_are_not_numbers_are_refused_by_name(bench: Bench) -> None:
+    study = bench.study(embedder=Lengths(nan_for="#7"))
+    with pytest.raises(ValueError, match=r"NaN or infinity for 1 examples \(ids id-7\)"):
+        _ = study.embeddings
+    assert not list(bench.folder.rglob("embeddings.npy"))
+
+
+def test_after_bad_embeddings_the_next_run_computes_them_anew(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="NaN"):
+        _ = bench.study(embedder=Lengths(nan_for="#7")).embeddings
+    repaired = bench.study()
+    assert np.isfinite(repaired.embeddings).all()
+    assert repaired.embedder.calls.n == 1
+
+
+def test_a_killed_embedding_goes_on_from_its_shards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "SHARD", 4)
+
+    @dataclass
+    class Dies(Lengths):
+        def encode(self, texts: list[str]) -> Vectors:
+            if self.calls.n == 2 and self.nan_for == "dies":
+                raise KeyboardInterrupt
+            return super().encode(texts)
+
+    with pytest.raises(KeyboardInterrupt):
+        _ = bench.study(embedder=Dies(nan_for="dies")).embeddings
+    again = bench.study(embedder=Dies())
+    np.testing.assert_array_equal(again.embeddings[:, 0], [len(text) for text in again.pool.texts])
+    assert again.embedder.calls.n == 1
