@@ -16,7 +16,8 @@ import numpy.typing as npt
 from dsel.cache import Cache
 from dsel.component import identity
 from dsel.model.causal_lm import CausalLM, torch_dtype
-from dsel.model.chat import IGNORED, encode, render
+from dsel.model.chat import encode, render
+from dsel.model.likelihood import mean_nll
 from dsel.pool import Message, Pool
 from dsel.trainer.sft import SFT, world_size
 
@@ -121,44 +122,10 @@ class Learner:
     def nll(self, conversations: Sequence[list[Message]], *, max_length: int = 2048) -> npt.NDArray[np.float64]:
         """Mean loss over the tokens of the assistant turns of each conversation, in nats: float64[n].
 
-        NaN where `max_length` leaves no such token. Batches are length-sorted and hold at most `TOKENS_A_BATCH`
-        tokens; the vocabulary projection runs at response positions only, its softmax in float32.
+        NaN where `max_length` leaves no such token.
         """
-        import torch
-
         encoded = [encode(self.tokenizer, messages, max_length) for messages in conversations]
-        order = sorted(range(len(encoded)), key=lambda i: -len(encoded[i][0]))
-        out = np.full(len(encoded), np.nan)
-        model = self.model
-        causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-        backbone, head = getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
-        with torch.inference_mode():
-            for rows in _batches(order, [len(ids) for ids, _ in encoded]):
-                ids, labels, mask = (t.to(model.device) for t in self._padded([encoded[i] for i in rows]))
-                hidden = backbone(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state[:, :-1]
-                targets = labels[:, 1:]
-                counted = targets != IGNORED
-                logits = head(hidden[counted]).float()
-                losses = torch.nn.functional.cross_entropy(logits, targets[counted], reduction="none")
-                example = counted.nonzero()[:, 0].cpu().numpy()
-                sums = np.bincount(example, losses.double().cpu().numpy(), minlength=len(rows))
-                counts = np.bincount(example, minlength=len(rows))
-                out[rows] = np.divide(sums, counts, out=np.full(len(rows), np.nan), where=counts > 0)
-        return out
-
-    def _padded(self, encoded: list[tuple[list[int], list[int]]]) -> tuple[Any, Any, Any]:
-        """Token ids, labels and attention mask of a batch, padded on the right."""
-        import torch
-
-        shape = (len(encoded), max(len(ids) for ids, _ in encoded))
-        ids = torch.full(shape, int(self.tokenizer.pad_token_id))
-        labels = torch.full(shape, IGNORED)
-        mask = torch.zeros(shape, dtype=torch.long)
-        for row, (tokens, targets) in enumerate(encoded):
-            ids[row, : len(tokens)] = torch.tensor(tokens)
-            labels[row, : len(tokens)] = torch.tensor(targets)
-            mask[row, : len(tokens)] = 1
-        return ids, labels, mask
+        return mean_nll(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH)
 
     def _train(self, pool: Pool, folder: Path) -> dict[str, float]:
         import torch
@@ -192,14 +159,3 @@ class Learner:
             "seed": self.seed,
             "fitted": self._fitted,
         }
-
-
-def _batches(order: list[int], lengths: list[int]) -> list[list[int]]:
-    """`order` (longest first) cut into batches of at most `TOKENS_A_BATCH` tokens, padding included."""
-    batches: list[list[int]] = []
-    for i in order:
-        if batches and lengths[batches[-1][0]] * (len(batches[-1]) + 1) <= TOKENS_A_BATCH:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches

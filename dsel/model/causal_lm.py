@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 from dsel.cache import Cache
 from dsel.component import folder_state
 from dsel.errors import need, need_package, need_path
+from dsel.model.chat import template
 
 if TYPE_CHECKING:
     import torch
 
 log = logging.getLogger(__name__)
 
-TEMPLATES = Path(__file__).parent / "templates"
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
@@ -50,7 +50,7 @@ class CausalLM:
         if self.attention.startswith("flash_attention"):
             need_package("flash_attn", extra="gpu", why=f"model.attention={self.attention}")
         if self.chat_template is not None:
-            self._template()
+            template(self.chat_template, option="model.chat_template")
 
     def extra_identity(self) -> dict[str, Any]:
         if self.path is None:
@@ -71,7 +71,7 @@ class CausalLM:
                 self.chat_template is not None,
                 f"{self._place()}: its tokenizer has no chat template; set model.chat_template=turns",
             )
-            tokenizer.chat_template = self._template()
+            tokenizer.chat_template = template(str(self.chat_template), option="model.chat_template")
         if self.pad_token is not None:
             need(
                 self.pad_token in tokenizer.get_vocab(),
@@ -107,13 +107,6 @@ class CausalLM:
 
     def _common(self) -> dict[str, Any]:
         return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
-
-    def _template(self) -> str:
-        named = TEMPLATES / f"{self.chat_template}.jinja"
-        known = ", ".join(sorted(p.stem for p in TEMPLATES.glob("*.jinja")))
-        path = named if named.exists() else Path(str(self.chat_template)).expanduser()
-        need(path.is_file(), f"model.chat_template={self.chat_template}: neither one of {known} nor a file")
-        return path.read_text(encoding="utf-8")
 
 
 def device_of_process() -> torch.device:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+from dsel.errors import need
 from dsel.pool import Message
+
+TEMPLATES = Path(__file__).parent / "templates"
 
 IGNORED = -100
 """The label of a token that carries no loss."""
@@ -52,3 +56,12 @@ def assistant_spans(tokenizer: Any, messages: Sequence[Message], text: str) -> l
 def render(tokenizer: Any, messages: Sequence[Message], *, generation_prompt: bool = False) -> str:
     """The conversation as the model reads it, up to the header of the next response with `generation_prompt`."""
     return tokenizer.apply_chat_template(list(messages), tokenize=False, add_generation_prompt=generation_prompt)
+
+
+def template(name: str, *, option: str) -> str:
+    """The chat template called `name`: a file of `dsel/model/templates`, or a path. `ConfigError` naming `option`."""
+    named = TEMPLATES / f"{name}.jinja"
+    path = named if named.exists() else Path(name).expanduser()
+    known = ", ".join(sorted(p.stem for p in TEMPLATES.glob("*.jinja")))
+    need(path.is_file(), f"{option}={name}: neither one of {known} nor a file")
+    return path.read_text(encoding="utf-8")

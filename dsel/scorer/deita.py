@@ -16,9 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import ConfigError, need
+from dsel.model.likelihood import batches, logits_at, padded
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores, in_shards, need_reduction, over_turns, turns
-from dsel.scorer.pretrained import Pretrained, batches, logits_at, padded
+from dsel.scorer.pretrained import Pretrained
 
 # The prompts the published scorers were trained with, to the last blank.
 TEMPLATES = {

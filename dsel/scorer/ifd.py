@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.model.chat import IGNORED, render
+from dsel.model.likelihood import Encoded, mean_nll
 from dsel.pool import Message, Pool
 from dsel.scorer.base import Scores, in_shards, turns
-from dsel.scorer.pretrained import Chat, Encoded, fill_missing, mean_nll, template_refused
+from dsel.scorer.pretrained import Chat, fill_missing, template_refused
 
 SYSTEM = "You are a helpful assistant."
 MARK = "the-response-begins-here"

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.model.chat import encode
+from dsel.model.likelihood import mean_nll
 from dsel.pool import Pool
 from dsel.scorer.base import Scores, in_shards
-from dsel.scorer.pretrained import Chat, fill_missing, mean_nll, template_refused
+from dsel.scorer.pretrained import Chat, fill_missing, template_refused
 
 
 @dataclass

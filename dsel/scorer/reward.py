@@ -13,9 +13,10 @@ import numpy.typing as npt
 
 from dsel.errors import need
 from dsel.model.chat import render
+from dsel.model.likelihood import batches, padded
 from dsel.pool import Pool
 from dsel.scorer.base import Scores, in_shards
-from dsel.scorer.pretrained import Chat, batches, padded, template_refused
+from dsel.scorer.pretrained import Chat, template_refused
 
 
 @dataclass

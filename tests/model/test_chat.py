@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dsel.model.causal_lm import CausalLM
-from dsel.model.chat import IGNORED, encode, render
+from dsel.model.chat import IGNORED, encode, render, template
 
 WORDS = st.text(min_size=1, max_size=20)
 CHAT = [
@@ -30,7 +30,7 @@ def tokenizer(spec: CausalLM) -> Any:
 def plain(spec: CausalLM) -> Any:
     """The same vocabulary with the template for models that have none."""
     loaded = CausalLM(hub="", path=spec.path, chat_template="turns").load_tokenizer()
-    loaded.chat_template = CausalLM(hub="", chat_template="turns")._template()
+    loaded.chat_template = template("turns", option="model.chat_template")
     return loaded
 
 

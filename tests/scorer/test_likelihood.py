@@ -15,10 +15,10 @@ import pytest
 from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import IGNORED
+from dsel.model.likelihood import Encoded, batches, mean_nll
 from dsel.scorer import base
 from dsel.scorer.ifd import IFD, SYSTEM, difficulty, encode
 from dsel.scorer.perplexity import Perplexity
-from dsel.scorer.pretrained import Encoded, batches, mean_nll
 from tests.conftest import ROOT, SHARED
 from tests.scorer.pools import MIXED, pool_of
 
