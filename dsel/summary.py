@@ -39,7 +39,8 @@ def table(record: Record) -> Table:
     for name, stages in _by_name(record.stages).items():
         seconds, items = sum(s.seconds for s in stages), sum(s.items or 0 for s in stages)
         note = "  (from the cache)" if all(s.cached for s in stages) else ""
-        rate = f"  {items / max(seconds, 1e-9):,.0f} examples/s" if items and not note else ""
+        speed = items / max(seconds, 1e-9)
+        rate = f"  {speed:,.{0 if speed >= 10 else 2}f} examples/s" if items and not note else ""
         out.add_row(name, f"{seconds:.1f} s{rate}{note}")
     out.add_row("total", f"{facts['seconds']:.1f} s")
     return out
