@@ -126,6 +126,15 @@ def test_a_run_killed_while_evaluating_trains_no_second_time(dsel_run: Run, tmp_
     ).read_bytes()
 
 
+def test_an_experiment_can_end_with_the_subset(dsel_run: Run, tmp_path: Path) -> None:
+    options = ["data.size=300", "clusterer.k=8", "trainer=none", "evaluator=none", "tracker=none"]
+    done = dsel_run("-m", "experiments=quickstart", "sweeps=seeds", *options, f"runs={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    records = [json.loads(p.read_text()) for p in tmp_path.glob("*/record.json")]
+    assert sorted(r["config"]["seed"] for r in records) == [0, 1, 2, 3, 4]
+    assert all(r["status"] == "finished" and r["budget"] == 30 for r in records)
+
+
 def test_the_truth_of_a_generated_pool_stays_hidden(dsel_run: Run, tmp_path: Path) -> None:
     done = dsel_run("data=procedural", "data.size=200", "budget=50", *SUBSET, f"runs={tmp_path}")
     assert done.returncode == 0, done.stderr
