@@ -60,3 +60,10 @@ def folder_state(folder: Path) -> list[list[Any]]:
     """
     files = sorted(p for p in folder.rglob("*") if p.is_file())
     return [[p.relative_to(folder).as_posix(), p.stat().st_size, p.stat().st_mtime_ns] for p in files]
+
+
+def local_identity(path: str | None) -> dict[str, Any]:
+    """The `extra_identity` of a component whose model is in the folder `path`: known by its files, not its names."""
+    if path is None:
+        return {}
+    return {"hub": None, "path": None, "files": folder_state(Path(path).expanduser())}

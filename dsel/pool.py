@@ -136,6 +136,8 @@ class Pool:
         """
         wanted = share if share >= 1 else round(share * len(self))
         need(float(wanted).is_integer() and 0 <= wanted < len(self), _holdout_message(share, len(self)))
+        if wanted == 0:
+            return self, self.take([])
         keys = [hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in self.messages]
         out = set(sorted(set(keys))[: int(wanted)])
         held = [i for i, key in enumerate(keys) if key in out]

@@ -48,15 +48,7 @@ class Study:
 
         def build(folder: Path) -> None:
             vectors = self.embedder.embed(self.pool.texts, folder)
-            bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-            if len(bad):
-                for shard in folder.glob("shard*"):  # the next run shall not find them
-                    shard.unlink()
-                names = ", ".join(self.pool.ids[i] for i in bad[:5])
-                raise ValueError(f"the embedder returned NaN or infinity for {len(bad)} examples (ids {names})")
-            np.save(folder / "embeddings.npy", vectors)
-            for shard in folder.glob("shard*"):
-                shard.unlink()
+            self._keep(folder, "embeddings", vectors, "the embedder")
 
         folder = self._artifact("embed", "embeddings", self._embedding_key, build)
         return np.load(folder / "embeddings.npy", mmap_mode="r")
@@ -89,15 +81,7 @@ class Study:
 
         def build(folder: Path) -> None:
             scores = np.asarray(self.scorer.score(self.pool, folder), dtype=np.float32)
-            bad = np.flatnonzero(~np.isfinite(scores))
-            if len(bad):
-                for shard in folder.glob("shard*"):
-                    shard.unlink()
-                names = ", ".join(self.pool.ids[i] for i in bad[:5])
-                raise ValueError(f"the scorer returned NaN or infinity for {len(bad)} examples (ids {names})")
-            np.save(folder / "scores.npy", scores)
-            for shard in folder.glob("shard*"):
-                shard.unlink()
+            self._keep(folder, "scores", scores, "the scorer")
 
         key = {"pool": self.pool.fingerprint, "scorer": identity(self.scorer)}
         return np.load(self._artifact("score", "scores", key, build) / "scores.npy")
@@ -111,6 +95,17 @@ class Study:
     @property
     def _embedding_key(self) -> dict[str, Any]:
         return {"pool": self.pool.fingerprint, "embedder": identity(self.embedder)}
+
+    def _keep(self, folder: Path, name: str, values: npt.NDArray[np.float32], maker: str) -> None:
+        """Save `values` [n, …] in place of the shards they came from; ValueError naming the examples with NaN."""
+        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+        if not len(bad):
+            np.save(folder / f"{name}.npy", values)
+        for shard in folder.glob("shard*"):  # bad ones too: the next run shall not find them
+            shard.unlink()
+        if len(bad):
+            names = ", ".join(self.pool.ids[i] for i in bad[:5])
+            raise ValueError(f"{maker} returned NaN or infinity for {len(bad)} examples (ids {names})")
 
     def _artifact(self, name: str, kind: str, key: Any, build: Callable[[Path], None]) -> Path:
         with self.stage(name) as stage:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from dsel.component import folder_state, knob
+from dsel.component import knob, local_identity
 from dsel.embedder.base import Embedder, Vectors
 from dsel.errors import need, need_path
 
@@ -35,9 +35,7 @@ class CausalLMEmbedder(Embedder):
             need_path(self.path, option="embedder.path")
 
     def extra_identity(self) -> dict[str, Any]:
-        if self.path is None:
-            return {}
-        return {"hub": None, "path": None, "files": folder_state(Path(self.path).expanduser())}
+        return local_identity(self.path)
 
     @cached_property
     def _loaded(self) -> tuple[Any, Any]:

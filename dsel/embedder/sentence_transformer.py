@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dsel.component import folder_state, knob
+from dsel.component import knob, local_identity
 from dsel.embedder.base import Embedder, Vectors
 from dsel.errors import need_path
 
@@ -36,9 +36,7 @@ class SentenceTransformer(Embedder):
             need_path(self.path, option="embedder.path")
 
     def extra_identity(self) -> dict[str, Any]:
-        if self.path is None:
-            return {}
-        return {"hub": None, "path": None, "files": folder_state(Path(self.path).expanduser())}
+        return local_identity(self.path)
 
     @cached_property
     def _model(self) -> Any:

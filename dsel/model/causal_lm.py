@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsel.cache import Cache
-from dsel.component import folder_state
+from dsel.component import local_identity
 from dsel.errors import need, need_package, need_path
 from dsel.model.chat import template
 
@@ -53,9 +53,7 @@ class CausalLM:
             template(self.chat_template, option="model.chat_template")
 
     def extra_identity(self) -> dict[str, Any]:
-        if self.path is None:
-            return {}
-        return {"hub": None, "path": None, "files": folder_state(Path(self.path).expanduser())}
+        return local_identity(self.path)
 
     def prepare(self, cache: Cache) -> bool:
         """Make sure the weights can be loaded, and say whether they were there (a model built here builds itself)."""

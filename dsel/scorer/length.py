@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dsel.component import folder_state
+from dsel.component import local_identity
 from dsel.errors import need, need_path
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores, in_shards, turns
@@ -35,9 +35,7 @@ class Length(Scorer):
             need_path(self.path, option="scorer.path")
 
     def extra_identity(self) -> dict[str, Any]:
-        if self.path is None:
-            return {}
-        return {"hub": None, "path": None, "files": folder_state(Path(self.path).expanduser())}
+        return local_identity(self.path)
 
     def score(self, pool: Pool, scratch: Path) -> Scores:
         """float32[n], in characters or tokens."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsel.component import folder_state, knob
+from dsel.component import knob, local_identity
 from dsel.errors import ConfigError, need, need_path
 from dsel.model.causal_lm import DTYPES, device_of_process, torch_dtype
 from dsel.model.chat import template
@@ -46,9 +46,7 @@ class Pretrained(Scorer):
             need((folder / "config.json").exists(), f"scorer.path={self.path}: no config.json in this folder")
 
     def extra_identity(self) -> dict[str, Any]:
-        if self.path is None:
-            return {}
-        return {"hub": None, "path": None, "files": folder_state(Path(self.path).expanduser())}
+        return local_identity(self.path)
 
     @property
     def place(self) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
-from dsel.errors import need
 from dsel.selector.base import Selection, Static
-from dsel.selector.kmq import sample
+from dsel.selector.kmq import need_allocation, sample
 from dsel.study import Study
 
 
@@ -20,15 +19,12 @@ class KMeansUniform(Static):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"clustering"})
-    allocation: str = "proportional"
+    allocation: Literal["proportional", "equal"] = "proportional"
 
     def check(self) -> None:
-        need(
-            self.allocation in ("proportional", "equal"),
-            f"selector.allocation={self.allocation}: give proportional or equal",
-        )
+        need_allocation(self.allocation)
 
     def select(self, study: Study) -> Selection:
         labels = study.clustering.labels
-        chosen = sample(labels, None, study.budget, study.rng, allocation=self.allocation)  # type: ignore[arg-type]
+        chosen = sample(labels, None, study.budget, study.rng, allocation=self.allocation)
         return Selection(chosen, clusters=labels[chosen])

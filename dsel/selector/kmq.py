@@ -104,6 +104,12 @@ def _checked_weights(weights: ArrayLike, k: int) -> Doubles:
     return w
 
 
+def need_allocation(allocation: str) -> None:
+    """Raise `ConfigError` unless `sample` knows `allocation`."""
+    known = allocation in ("proportional", "equal")
+    need(known, f"selector.allocation={allocation}: give proportional or equal")
+
+
 @dataclass
 class KMQ(Static):
     """`selector=kmq`: k-means-quality, the static method of Yu et al. 2024 (§2.2, Eq. 3): `sample` with quality.
@@ -116,8 +122,7 @@ class KMQ(Static):
     allocation: Literal["proportional", "equal"] = "proportional"
 
     def check(self) -> None:
-        known = self.allocation in ("proportional", "equal")
-        need(known, f"selector.allocation={self.allocation}: give proportional or equal")
+        need_allocation(self.allocation)
 
     def select(self, study: Study) -> Selection:
         labels, quality = study.clustering.labels, study.quality_or_fail()
