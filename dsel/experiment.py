@@ -47,6 +47,10 @@ class Experiment:
             self.clusterer.check()
         if "quality" in self.selector.needs:
             self.scorer.check()
+        if "model" in self.selector.needs:
+            need(
+                self.trainer.trains, "this selector looks at the model in training: trainer=none leaves it without one"
+            )
         if self.trainer.trains or self.evaluator.evaluates:
             self.model.check()
 
@@ -72,11 +76,14 @@ class Experiment:
             scorer=self.scorer,
             cache=self.cache,
             stage=record.stage,
+            note=record.note,
+            verify=pool.verifier,
         )
-        learner = self._learner(record)
         self.selector.begin(study)
+        learner = self._learner(record)
         while True:
             with record.stage("select"):
+                self.selector.tell(learner)
                 selection = self.selector.ask()
             if selection is None:
                 break
@@ -84,12 +91,13 @@ class Experiment:
             log.info("chosen: %d of %d examples", len(selection.indices), len(pool))
             record.computed(vars(study), pool, low_quality=self.clusterer.low_quality)
             if self.trainer.trains:
+                training = selection.training
                 with record.stage("train") as stage:
-                    chosen = pool.blind().take(selection.indices)
-                    outcome = learner.fit(chosen)
-                    stage.items, stage.cached = int(outcome.get("examples", 0)), "cached" in outcome
+                    examples = study.pool.take(selection.indices if training.on is None else training.on)
+                    outcome = learner.fit(examples, training)
+                    stage.items, stage.cached = int(outcome["examples"]), "cached" in outcome
                 record.training(outcome)
-            self.selector.tell(learner)
+        record.map(vars(study))
 
         if self.evaluator.evaluates:
             with record.stage("evaluate"):

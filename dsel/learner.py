@@ -2,34 +2,55 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dsel.cache import Cache
-from dsel.component import identity
+from dsel.cache import Cache, write_json
+from dsel.component import identity, plain
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import encode, render
-from dsel.model.likelihood import mean_nll
+from dsel.model.generation import generate, generate_with_vllm, vllm_available
+from dsel.model.likelihood import Encoded, mean_nll
 from dsel.pool import Message, Pool
-from dsel.trainer.sft import SFT, world_size
+from dsel.trainer.base import Training
+from dsel.trainer.checkpoints import OPTIMIZER
+from dsel.trainer.sft import SFT, is_main_process, world_size
 
 log = logging.getLogger(__name__)
 
 TOKENS_A_BATCH = 8192  # padded tokens that `nll` scores at once
 
 
+@dataclass(frozen=True)
+class Fit:
+    """One finetuning: the examples, how, and what came before it."""
+
+    pool: Pool
+    trainer: SFT
+    training: Training
+    before: Fit | None
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """All that the model has learnt, in order: with the base model and the seed, what it is known by."""
+        own = {"trainer": identity(self.trainer), "examples": self.pool.fingerprint, "part": list(self.training.part)}
+        return [*([] if self.before is None else self.before.history), own]
+
+
 class Learner:
     """Loads a model on first use, finetunes it with `fit`, and answers for it with `generate` and `nll`.
 
-    What `fit` learnt is kept in the cache until `forget`, so that a run killed after training does not train again.
+    What each `fit` learnt is kept in the cache until `forget`, so that a run killed later does not train again.
     """
 
     def __init__(
@@ -46,8 +67,10 @@ class Learner:
         self.cache = cache
         self.seed = seed
         self.report = report
-        self._fitted: list[str] = []  # fingerprints of what the model was trained on, in order
-        self._model: Any = None
+        self._fit: Fit | None = None  # the last one
+        self._kept: list[Path] = []
+        self._steps = 0  # in all fits before this one, for the training curve
+        self._model: Any = None  # in memory, where somebody has asked for it
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -57,105 +80,189 @@ class Learner:
     def model(self) -> Any:
         """The model as it stands, in evaluation mode."""
         if self._model is None:
-            tokenizer = self.tokenizer
-            self._model = self.spec.load(tokenizer)
+            self._model = self._load(self._fit)
         return self._model.eval()
 
-    def fit(self, pool: Pool) -> dict[str, float]:
-        """Finetune on the examples of `pool`, from where the model stands. Returns what the trainer reports."""
-        self._fitted.append(pool.fingerprint)
-        tokenizer = self.tokenizer
-        saved = self.cache.path("fits", self._key())
-        if saved.is_dir():
-            log.info("training: reused what an interrupted run had learnt (%s)", saved.name)
-            self._model = self._restore(saved)
-            return {"cached": 1.0}
-        if self._model is None:
-            self._model = self.trainer.load(self.spec, tokenizer, seed=self.seed)
-        outcome: dict[str, float] = {}
+    @property
+    def state(self) -> dict[str, Any]:
+        """What identifies the model as it stands: part of the key of everything computed with it."""
+        return self._key(self._fit)
 
-        def build(folder: Path) -> None:
-            outcome.update(self._train(pool, folder))
-            self.write(folder)
+    def fit(self, pool: Pool, training: Training | None = None) -> dict[str, float]:
+        """Finetune on the examples of `pool`. `training` says for how long and from where (its `on` is not read).
 
-        if world_size() == 1:
-            self.cache.artifact("fits", self._key(), build)
-        else:  # every process takes part in training: none may wait for a lock that another holds
-            outcome.update(self._train(pool, saved.with_suffix(".distributed")))
+        Returns what the trainer reports, and `cached` where an interrupted run had learnt it already.
+        """
+        training = training or Training()
+        trainer = self.trainer if training.epochs is None else replace(self.trainer, epochs=training.epochs)
+        fit = Fit(pool, trainer, training, None if training.restart else self._fit)
+        place = self.cache.path("fits", self._key(fit))
+        known = place.is_dir()
+        self._model = None
+        self._folder(fit)
+        self._fit = fit
+        self._kept.append(place)
+        if training.part[0] > 1 and is_main_process():  # twice the model's size, and used up
+            (self.cache.path("fits", self._key(fit.before)) / OPTIMIZER).unlink(missing_ok=True)
+        outcome = json.loads((place / "outcome.json").read_text(encoding="utf-8"))
+        self._steps += int(outcome["steps"])
+        if known:
+            log.info("training: reused what an interrupted run had learnt (%s)", place.name)
+            outcome["cached"] = 1.0
         return outcome
 
     def forget(self) -> None:
         """Drop the trained weights from the cache: the run that needed them is complete."""
-        shutil.rmtree(self.cache.path("fits", self._key()), ignore_errors=True)
+        if is_main_process():  # the others may be here while it still evaluates
+            for folder in self._kept:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def write(self, folder: Path, *, merge: bool = False) -> None:
         """Save the model (or its adapters, unless merged) and tokenizer as an ordinary folder of safetensors."""
+        if not is_main_process():
+            return
         model = self.model
         if merge and hasattr(model, "merge_and_unload"):
             model = model.merge_and_unload()
+        self._write(model, folder)
+
+    def _write(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def generate(
-        self, prompts: Sequence[list[Message]], *, max_new_tokens: int = 512, batch_size: int = 32
+        self,
+        prompts: Sequence[list[Message]],
+        *,
+        max_new_tokens: int = 512,
+        max_prompt: int = 2048,
+        temperature: float = 0.0,
     ) -> list[str]:
-        """The model's greedy answer to each conversation, up to its end of turn."""
+        """The model's answer to each conversation, up to its end of turn; greedy at `temperature` 0, else drawn.
+
+        By vLLM where it is installed and there is a GPU. See `dsel.model.generation` for the limits.
+        """
+        texts = [render(self.tokenizer, p, generation_prompt=True) for p in prompts]
+        options = {
+            "max_new_tokens": max_new_tokens, "max_prompt": max_prompt, "temperature": temperature, "seed": self.seed
+        }  # fmt: skip
+        if self.has_engine:
+            return self._by_engine(texts, options)
+        with self._precision():
+            return generate(self.model, self.tokenizer, texts, **options)
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether `generate` starts an engine for each call, so that many prompts should come in one."""
+        return world_size() == 1 and vllm_available()
+
+    def _by_engine(self, texts: list[str], options: dict[str, Any]) -> list[str]:
+        """vLLM's answers. It reads the weights from their folder on this machine, and gets the GPU to itself."""
         import torch
 
-        texts = [render(self.tokenizer, p, generation_prompt=True) for p in prompts]
-        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
-        answers = [""] * len(texts)
-        self.tokenizer.padding_side = "left"
-        with torch.inference_mode():
-            for start in range(0, len(order), batch_size):
-                rows = order[start : start + batch_size]
-                batch = self.tokenizer(
-                    [texts[i] for i in rows], padding=True, add_special_tokens=False, return_tensors="pt"
-                ).to(self.model.device)
-                batch.pop("token_type_ids", None)
-                out = self.model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
-                new = out[:, batch["input_ids"].shape[1] :]
-                for i, text in zip(rows, self.tokenizer.batch_decode(new, skip_special_tokens=True), strict=True):
-                    answers[i] = text.strip()
-        return answers
+        folder = None if self._fit is None else self._folder(self._fit)
+        self._model = None
+        torch.cuda.empty_cache()
+        adapters = folder if folder is not None and self.trainer.lora is not None else None
+        whole = self.spec.place if folder is None or adapters is not None else folder
+        dtype = str(torch_dtype(self.spec.dtype)).removeprefix("torch.")
+        return generate_with_vllm(whole, self.tokenizer, texts, adapters=adapters, dtype=dtype, **options)
 
-    def nll(self, conversations: Sequence[list[Message]], *, max_length: int = 2048) -> npt.NDArray[np.float64]:
+    def nll(
+        self, conversations: Sequence[list[Message]], *, max_length: int = 2048, whole: bool = False
+    ) -> npt.NDArray[np.float64]:
         """Mean loss over the tokens of the assistant turns of each conversation, in nats: float64[n].
 
-        NaN where `max_length` leaves no such token.
+        whole: over all tokens but the first, prompts and headers included. NaN where `max_length` leaves no such token.
         """
         encoded = [encode(self.tokenizer, messages, max_length) for messages in conversations]
-        return mean_nll(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH)
+        return self.losses([(ids, ids) for ids, _ in encoded] if whole else encoded)
 
-    def _train(self, pool: Pool, folder: Path) -> dict[str, float]:
+    def losses(self, encoded: Sequence[Encoded]) -> npt.NDArray[np.float64]:
+        """Mean loss over the labelled tokens of each text, in nats: float64[n], NaN for a text without any."""
+        with self._precision():
+            return mean_nll(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH)
+
+    def _key(self, fit: Fit | None) -> dict[str, Any]:
+        known = {"model": identity(self.spec)}
+        return known if fit is None else {**known, "seed": self.seed, "history": fit.history}
+
+    def _folder(self, fit: Fit) -> Path:
+        """Where the weights of `fit` are: trained now, unless they are there."""
+        key = self._key(fit)
+        if world_size() == 1:
+            return self.cache.artifact("fits", key, partial(self._build, fit))[0]
+        place = self.cache.path("fits", key)
+        if not place.is_dir():  # every process takes part in training: none may wait for a lock that another holds
+            import torch.distributed
+
+            unfinished = place.with_suffix(".partial")
+            unfinished.mkdir(parents=True, exist_ok=True)
+            self._build(fit, unfinished)
+            if is_main_process():
+                write_json(unfinished / "key.json", plain(key))
+                unfinished.rename(place)
+            torch.distributed.barrier()
+        return place
+
+    def _build(self, fit: Fit, folder: Path) -> None:
+        """Train, and save weights and outcome in `folder`.
+
+        The model is then dropped: mixed precision has wrapped it, so it would not answer as the saved one does.
+        """
+        from accelerate.utils.memory import clear_device_cache
+
+        earlier = None
+        if fit.before is not None and fit.training.part[0] > 1:
+            earlier = self._folder(fit.before)
+            if not (earlier / OPTIMIZER).exists():  # a run with the same beginning went on from here
+                shutil.rmtree(earlier, ignore_errors=True)
+                earlier = self._folder(fit.before)
+        model = self._load(fit.before, trainer=fit.trainer)
+        outcome = fit.trainer.train(
+            model.train(),
+            self.tokenizer,
+            fit.pool,
+            seed=self.seed + fit.training.part[0] - 1,
+            bfloat16=self._mixed,
+            folder=folder,
+            report=lambda metrics, step: self.report(metrics, self._steps + step),
+            part=fit.training.part,
+            earlier=earlier,
+        )
+        model.config.use_cache = True
+        if self.trainer.lora is None and not fit.training.goes_on:
+            model.to(torch_dtype(self.spec.dtype))  # master weights were for training only
+        if is_main_process():
+            self._write(model, folder)
+            write_json(folder / "outcome.json", outcome)
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        del model
+        clear_device_cache(garbage_collection=True)  # the trainer's objects hold each other, gradients and optimizer
+
+    def _load(self, fit: Fit | None, *, trainer: SFT | None = None) -> Any:
+        """The model after `fit` (None: the base model), ready for `trainer` or, without one, for being asked."""
+        if fit is None and trainer is None:
+            return self.spec.load(self.tokenizer)
+        place = None if fit is None else self._folder(fit)
+        if self.trainer.lora is not None:
+            return self.trainer.load(self.spec, self.tokenizer, seed=self.seed, adapters=place)
+        spec = self.spec if place is None else replace(self.spec, path=str(place))
+        if trainer is not None:
+            return trainer.load(spec, self.tokenizer, seed=self.seed)
+        return spec.load(self.tokenizer, dtype=self.trainer.dtype if fit is not None and fit.training.goes_on else None)
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether matrix products run in bfloat16 whatever the weights are held in."""
         import torch
 
-        wanted = torch_dtype(self.spec.dtype)
-        outcome = self.trainer.train(
-            self._model.train(),
-            self.tokenizer,
-            pool,
-            seed=self.seed,
-            bfloat16=wanted == torch.bfloat16,
-            folder=folder / "trainer",
-            report=self.report,
-        )
-        shutil.rmtree(folder / "trainer", ignore_errors=True)
-        self._model.config.use_cache = True
-        if self.trainer.lora is None:
-            self._model.to(wanted)  # master weights were for training only
-        return outcome
+        return torch_dtype(self.spec.dtype) == torch.bfloat16
 
-    def _restore(self, folder: Path) -> Any:
-        if self.trainer.lora is None:
-            return replace(self.spec, path=str(folder)).load(self.tokenizer)
-        return self.trainer.load(self.spec, self.tokenizer, seed=self.seed, adapters=folder)
+    def _precision(self) -> Any:
+        """The precision a model is asked in: as in training where its weights are training's."""
+        import torch
 
-    def _key(self) -> dict[str, Any]:
-        trainer: SFT = self.trainer
-        return {
-            "model": identity(self.spec),
-            "trainer": identity(trainer),
-            "seed": self.seed,
-            "fitted": self._fitted,
-        }
+        if self._mixed and self._fit is not None and self._fit.training.goes_on:
+            return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()

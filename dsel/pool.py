@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -112,6 +112,28 @@ class Pool:
     def score_columns(self) -> list[str]:
         return [c for c in self.rows.column_names if c not in ("id", "messages", "source")]
 
+    def turn(self, which: str) -> Pool:
+        """Each example cut to what is asked before its `first` or `last` response, and that response."""
+        if which == "last":
+            return self
+        firsts = [next(i for i, m in enumerate(messages) if m["role"] == "assistant") for messages in self.messages]
+        return self._with([messages[: i + 1] for messages, i in zip(self.messages, firsts, strict=True)])
+
+    def answered(self, responses: Sequence[str]) -> Pool:
+        """The same examples with `responses`, one each, in place of their last assistant turns."""
+        answers = [{"role": "assistant", "content": text} for text in responses]
+        return self._with([[*m[:-1], answer] for m, answer in zip(self.messages, answers, strict=True)])
+
+    @property
+    def verifier(self) -> Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None:
+        """`verify(indices, responses) -> bool[m]`: is each response the true answer? None where none is known."""
+        if self.truth is None or "answer" not in self.truth.column_names:
+            return None
+        answers = list(self.truth["answer"])
+        return lambda indices, responses: np.array(
+            [is_answer(answers[i], response) for i, response in zip(indices, responses, strict=True)], dtype=bool
+        )
+
     def take(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Pool:
         """The examples at `indices`, in that order."""
         chosen = [int(i) for i in indices]
@@ -122,6 +144,10 @@ class Pool:
             fingerprint=digest([self.fingerprint, chosen]),
             truth=None if self.truth is None else self.truth.select(chosen),
         )
+
+    def _with(self, messages: list[list[Message]]) -> Pool:
+        rows = self.rows.remove_columns("messages").add_column("messages", messages)
+        return replace(self, rows=rows, fingerprint=digest([self.fingerprint, messages]))
 
     def blind(self) -> Pool:
         """The same pool without the truth: what selectors are given."""
@@ -143,6 +169,15 @@ class Pool:
         held = [i for i, key in enumerate(keys) if key in out]
         kept = [i for i, key in enumerate(keys) if key not in out]
         return self.take(kept), self.take(held)
+
+
+def is_answer(answer: str, response: str) -> bool:
+    """Whether a response is the answer: equal but for case, white space and one final full stop."""
+    return _normalise(answer) == _normalise(response)
+
+
+def _normalise(text: str) -> str:
+    return " ".join(text.split()).removesuffix(".").rstrip().casefold()
 
 
 def resolve_budget(budget: float, n: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from dsel.cache import write_json
 from dsel.component import digest
@@ -35,6 +37,8 @@ PACKAGES = (
     "dsel torch transformers trl peft accelerate datasets lm_eval sentence-transformers faiss-cpu faiss-gpu "
     "scikit-learn numpy hydra-core wandb"
 ).split()
+
+MAP_POINTS = 4000  # chosen, and as many others, in the picture of the pool
 
 
 @dataclass
@@ -67,6 +71,7 @@ class Record:
         self.stages: list[Stage] = []
         self._open: list[Stage] = []
         self._selections: list[Selection] = []
+        self._tables: dict[str, list[Any]] = {}
         self._start = time.monotonic()
         config = redact(config)
         self.facts: dict[str, Any] = {
@@ -82,6 +87,11 @@ class Record:
             "environment": environment(),
         }
         self.save()
+
+    @staticmethod
+    def read(folder: Path) -> Mapping[str, Any]:
+        """The facts that a run left in `folder`."""
+        return json.loads((folder / "record.json").read_text(encoding="utf-8"))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -145,6 +155,28 @@ class Record:
             self.facts["clustering"] = report(clustering, pool, quality, low_quality=low_quality, folder=folder)
         self.save()
 
+    def note(self, table: str, round: int, columns: Mapping[str, ArrayLike]) -> None:
+        """Adds rows about a round to `rounds/<table>.parquet`: what an iterative selector weighed and heard."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        length = len(next(iter(map(np.asarray, columns.values()))))
+        values = {name: np.asarray(column) for name, column in columns.items()}
+        rows = self._tables.setdefault(table, [])
+        rows.append(pa.table({"round": np.full(length, round), **values}))
+        if self.writes:
+            (self.folder / "rounds").mkdir(exist_ok=True)
+            temporary = self.folder / "rounds" / f"{table}.tmp"
+            pq.write_table(pa.concat_tables(rows), temporary)
+            temporary.replace(temporary.with_suffix(".parquet"))
+
+    def map(self, known: Mapping[str, Any]) -> None:
+        """Writes `map.parquet`, a plane picture of the pool, where the selector had its `embeddings` computed."""
+        embeddings, clustering = known.get("embeddings"), known.get("clustering")
+        if self.writes and embeddings is not None and len(embeddings) > 2:
+            chosen = np.unique(np.concatenate([s.indices for s in self._selections]))
+            write_map(self.folder, embeddings, None if clustering is None else clustering.labels, chosen)
+
     def training(self, outcome: Mapping[str, float]) -> None:
         """What the trainer reports of the last round: examples, tokens, steps, loss."""
         self.facts["rounds"][-1]["training"] = dict(outcome)
@@ -172,8 +204,18 @@ class Record:
             write_json(self.folder / "record.json", finite(self.facts))
 
 
+def objective(facts: Mapping[str, Any]) -> float | None:
+    """The figure a sweeper looks at: the first metric that is no detail of another; the average where there is one."""
+    metrics = {name: m["value"] for name, m in facts["metrics"].items() if not m["detail"]}
+    return metrics.get("average", next(iter(metrics.values()), None))
+
+
 def write_selection(folder: Path, rounds: list[Selection], pool: Pool) -> None:
-    """Writes `selection.parquet` (a row a chosen example) and `selected.jsonl` (each in its original form)."""
+    """Writes `selection.parquet` and `selected.jsonl`.
+
+    The first has a row for each choice; the second each chosen example in its original form, once even where several
+    rounds chose it (a method that wants it twice says so: `Selection.repeats`).
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -205,8 +247,11 @@ def write_selection(folder: Path, rounds: list[Selection], pool: Pool) -> None:
     temporary.replace(folder / "selection.parquet")
     temporary = folder / "selected.jsonl.tmp"
     with temporary.open("w", encoding="utf-8") as file:
-        for line in taken.originals["json"]:
-            file.write(line + "\n")
+        seen: set[int] = set()
+        for selection in rounds:
+            own = [int(i) for i in selection.indices if int(i) not in seen]
+            seen.update(own)
+            file.writelines(line + "\n" for line in pool.take(own).originals["json"])
     temporary.replace(folder / "selected.jsonl")
 
 
@@ -216,6 +261,37 @@ def write_scores(folder: Path, pool: Pool, quality: npt.NDArray[np.float32]) -> 
     import pyarrow.parquet as pq
 
     pq.write_table(pa.table({"id": pool.ids, "score": quality}), folder / "scores.parquet")
+
+
+def write_map(
+    folder: Path,
+    embeddings: npt.NDArray[np.float32],
+    labels: npt.NDArray[np.int64] | None,
+    chosen: npt.NDArray[np.int64],
+) -> None:
+    """Writes `map.parquet`: index, x, y (the first two principal components), cluster and whether chosen.
+
+    Of the examples chosen and of the others, up to MAP_POINTS each; the components are those of these points.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from sklearn.decomposition import PCA
+
+    others = np.setdiff1d(np.arange(len(embeddings)), chosen)
+    draws = np.random.default_rng(0)
+    shown = [np.sort(draws.permutation(part)[:MAP_POINTS]) for part in (chosen, others)]
+    index = np.concatenate(shown)
+    plane = PCA(2, svd_solver="randomized", random_state=0).fit_transform(embeddings[index])
+    table = pa.table(
+        {
+            "index": index,
+            "x": plane[:, 0].astype(np.float32),
+            "y": plane[:, 1].astype(np.float32),
+            "cluster": pa.array(np.zeros(len(index), int) if labels is None else labels[index]),
+            "chosen": np.arange(len(index)) < len(shown[0]),
+        }
+    )
+    pq.write_table(table, folder / "map.parquet")
 
 
 def environment() -> dict[str, Any]:

@@ -9,6 +9,7 @@ import difflib
 import logging
 import os
 import re
+import shutil
 import sys
 import tempfile
 import warnings
@@ -21,10 +22,10 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from dsel import config_groups
+from dsel import config_groups, sweep
 from dsel.config_groups import ROOT
 from dsel.errors import ConfigError
 from dsel.evaluator.none import NoEvaluator
@@ -48,23 +49,27 @@ OmegaConf.register_new_resolver("dsel.unique", unique, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="../conf", config_name="config")
-def run(config: DictConfig) -> None:
-    """One run; Hydra calls this once for each job of a multirun."""
+def run(config: DictConfig) -> float | None:
+    """One run; Hydra calls this once for each job of a multirun, and its sweepers may use what it returns."""
     try:
-        _run(config)
-    except ConfigError as error:
-        if HydraConfig.get().mode == RunMode.MULTIRUN:
-            raise  # the other jobs go on; Hydra reports this one at the end
-        sys.stderr.write(f"dsel: {one_line(error)}\n")
-        sys.exit(2)
+        return _run(config)
+    except Exception as error:
+        if HydraConfig.get().mode != RunMode.MULTIRUN:
+            if not isinstance(error, ConfigError):
+                raise
+            sys.stderr.write(f"dsel: {one_line(error)}\n")
+            sys.exit(2)
+        log.error("this run failed: %s", one_line(error), exc_info=not isinstance(error, ConfigError))
+        sweep.failed(Path(config.runs), HydraConfig.get().overrides.task, one_line(error))
+        return float("nan")  # the other jobs go on; the end of the sweep lists this one
 
 
-def _run(config: DictConfig) -> None:
+def _run(config: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
     from dsel.cache import Cache
     from dsel.experiment import Experiment
-    from dsel.record import Record
+    from dsel.record import Record, objective
 
     components = {group: instantiate(config[group], _convert_="all") for group in GROUPS}
     main_process = os.environ.get("RANK", "0") == "0"
@@ -72,13 +77,31 @@ def _run(config: DictConfig) -> None:
         components |= {"evaluator": NoEvaluator(), "tracker": NoTracker()}
     experiment = Experiment(**components, budget=config.budget, seed=config.seed, cache=Cache(config.cache))
     experiment.check()
-    job = HydraConfig.get()
+    job, runs = HydraConfig.get(), Path(config.runs)
+    folder = Path(job.runtime.output_dir)
+    key = sweep.run_key(components, {"budget": config.budget, "seed": config.seed})
+    if job.mode == RunMode.MULTIRUN and not config.rerun:
+        earlier = sweep.finished(runs, key)
+        if earlier is not None:
+            log.info("finished before, not run again (rerun=true would): %s", earlier)
+            shutil.rmtree(folder, ignore_errors=True)
+            return objective(Record.read(earlier))
+    if config.plan:
+        if main_process:
+            from dsel import plan
+
+            plan.show(plan.plan(experiment, OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    with open_dict(config):
+        config.pop("report", None)  # what an experiment's tables show has no part in a run
     record = Record(
-        Path(job.runtime.output_dir),
+        folder,
         OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
-        {str(group): choice for group, choice in job.runtime.choices.items() if "/" not in str(group)},
+        {str(group): choice for group, choice in job.runtime.choices.items() if not str(group).startswith("hydra")},
         writes=main_process,
     )
+    record.facts |= {"key": key, "overrides": list(job.overrides.task)}
     gpus = len(record.facts["environment"]["gpus"])
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         log.info("one of %d GPUs is used; torchrun --nproc_per_node=%d -m dsel.run … uses all of them", gpus, gpus)
@@ -92,7 +115,9 @@ def _run(config: DictConfig) -> None:
     if main_process:
         from dsel.summary import show
 
+        sweep.remember(runs, key, folder)
         show(record)
+    return objective(record.facts)
 
 
 def main() -> None:
@@ -104,9 +129,13 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
     if "WORLD_SIZE" not in os.environ:  # one process drives one GPU; torchrun gives each of its processes its own
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    sweep.begin()
     try:
         with _place_of_process():
             run()
+        if sweep.End.failures:
+            sweep.show_failures(sweep.End.failures)
+            sys.exit(1)
     except KeyboardInterrupt:
         sys.exit("interrupted: the same command goes on from what is in the cache")
     except (ConfigError, HydraException, OmegaConfBaseException) as error:

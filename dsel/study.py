@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.typing import ArrayLike
 
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
@@ -30,7 +31,8 @@ class Study:
     """One selection problem. Embeddings, clustering and quality are computed on first use, and cached on disk.
 
     `rng` is the run's generator: a selector draws from it and from nothing else. `stage(name)` opens a timed stage
-    of the run's record.
+    of the run's record, and `note(table, round, columns)` adds rows to one of the record's tables. `verify(indices,
+    responses) -> bool[m]` says whether each response is right for its example, where the pool knows.
     """
 
     pool: Pool
@@ -41,6 +43,8 @@ class Study:
     scorer: Any
     cache: Cache
     stage: Callable[[str], AbstractContextManager[Stage]]
+    note: Callable[[str, int, Mapping[str, ArrayLike]], None] = lambda table, round, columns: None
+    verify: Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None = None
 
     @cached_property
     def embeddings(self) -> npt.NDArray[np.float32]:
@@ -48,15 +52,20 @@ class Study:
 
         def build(folder: Path) -> None:
             vectors = self.embedder.embed(self.pool.texts, folder)
-            self._keep(folder, "embeddings", vectors, "the embedder")
+            self._keep(folder, "embeddings", vectors, self.pool, "the embedder")
 
-        folder = self._artifact("embed", "embeddings", self._embedding_key, build)
+        folder = self.artifact("embed", "embeddings", self._embedding_key, build)
         return np.load(folder / "embeddings.npy", mmap_mode="r")
 
     def restrict(self, kept: npt.NDArray[np.int64]) -> Study:
         """The same problem over the examples at `kept` alone; what they have here (clusters, quality) stays theirs."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Study)}
-        return _Part(**{**fields, "pool": self.pool.take(kept)}, whole=self, kept=kept)
+        fields, verify = {f.name: getattr(self, f.name) for f in dataclasses.fields(Study)}, self.verify
+        own = {
+            "pool": self.pool.take(kept),
+            "note": lambda table, round, columns: self.note(table, round, _in_whole(columns, kept)),
+            "verify": verify and (lambda indices, responses: verify(kept[indices], responses)),
+        }
+        return _Part(**{**fields, **own}, whole=self, kept=kept)
 
     def clusters(self, k: int) -> Clustering:
         """The clusters there would be with `clusterer.k` at `k`."""
@@ -70,21 +79,21 @@ class Study:
         def build(folder: Path) -> None:
             self.clusterer.cluster(np.asarray(embeddings)).save(folder)
 
-        key = {"embeddings": self._embedding_key, "clusterer": identity(self.clusterer)}
-        return Clustering.load(self._artifact("cluster", "clusterings", key, build))
+        return Clustering.load(self.artifact("cluster", "clusterings", self._clustering_key, build))
 
     @cached_property
     def quality(self) -> npt.NDArray[np.float32] | None:
         """float32[n], higher is better; None with `scorer=none`."""
-        if isinstance(self.scorer, NoScorer):
-            return None
+        return None if isinstance(self.scorer, NoScorer) else self.scores(self.scorer, self.pool)
+
+    def scores(self, scorer: Any, pool: Pool) -> npt.NDArray[np.float32]:
+        """What `scorer` says of the examples of `pool`: float32[n]."""
 
         def build(folder: Path) -> None:
-            scores = np.asarray(self.scorer.score(self.pool, folder), dtype=np.float32)
-            self._keep(folder, "scores", scores, "the scorer")
+            self._keep(folder, "scores", np.asarray(scorer.score(pool, folder), dtype=np.float32), pool, "the scorer")
 
-        key = {"pool": self.pool.fingerprint, "scorer": identity(self.scorer)}
-        return np.load(self._artifact("score", "scores", key, build) / "scores.npy")
+        key = _scores_key(scorer, pool)
+        return np.load(self.artifact("score", "scores", key, build, items=len(pool)) / "scores.npy")
 
     def quality_or_fail(self) -> npt.NDArray[np.float32]:
         """`quality`, for a method that cannot do without: `ConfigError` with `scorer=none`."""
@@ -92,11 +101,25 @@ class Study:
             raise ConfigError("this selector needs quality scores: choose a scorer, for instance scorer=column")
         return self.quality
 
+    def is_cached(self, name: str) -> bool:
+        """Whether the cache has the `embeddings`, the `clustering` or the `quality`. Computes nothing."""
+        kind, key = {
+            "embeddings": lambda: ("embeddings", self._embedding_key),
+            "clustering": lambda: ("clusterings", self._clustering_key),
+            "quality": lambda: ("scores", _scores_key(self.scorer, self.pool)),
+        }[name]()
+        return self.cache.path(kind, key).is_dir()
+
     @property
     def _embedding_key(self) -> dict[str, Any]:
         return {"pool": self.pool.fingerprint, "embedder": identity(self.embedder)}
 
-    def _keep(self, folder: Path, name: str, values: npt.NDArray[np.float32], maker: str) -> None:
+    @property
+    def _clustering_key(self) -> dict[str, Any]:
+        return {"embeddings": self._embedding_key, "clusterer": identity(self.clusterer)}
+
+    @staticmethod
+    def _keep(folder: Path, name: str, values: npt.NDArray[np.float32], pool: Pool, maker: str) -> None:
         """Save `values` [n, …] in place of the shards they came from; ValueError naming the examples with NaN."""
         bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
         if not len(bad):
@@ -104,13 +127,16 @@ class Study:
         for shard in folder.glob("shard*"):  # bad ones too: the next run shall not find them
             shard.unlink()
         if len(bad):
-            names = ", ".join(self.pool.ids[i] for i in bad[:5])
+            names = ", ".join(pool.ids[i] for i in bad[:5])
             raise ValueError(f"{maker} returned NaN or infinity for {len(bad)} examples (ids {names})")
 
-    def _artifact(self, name: str, kind: str, key: Any, build: Callable[[Path], None]) -> Path:
+    def artifact(
+        self, name: str, kind: str, key: Any, build: Callable[[Path], None], *, items: int | None = None
+    ) -> Path:
+        """The folder of something costly, computed now or found: the stage `name` of the run, over `items` examples."""
         with self.stage(name) as stage:
             folder, stage.cached = self.cache.artifact(kind, key, build)
-            stage.items = len(self.pool)
+            stage.items = len(self.pool) if items is None else items
         if stage.cached:
             log.info("%s: reused from the cache (%s)", kind, folder.name)
         else:
@@ -118,7 +144,15 @@ class Study:
         return folder
 
 
-@dataclass
+def _scores_key(scorer: Any, pool: Pool) -> dict[str, Any]:
+    return {"pool": pool.fingerprint, "scorer": identity(scorer)}
+
+
+def _in_whole(columns: Mapping[str, ArrayLike], kept: npt.NDArray[np.int64]) -> Mapping[str, ArrayLike]:
+    return {**columns, "index": kept[np.asarray(columns["index"])]} if "index" in columns else columns
+
+
+@dataclass(kw_only=True)
 class _Part(Study):
     """Some examples of a study: what was computed for the whole is cut, not computed again."""
 

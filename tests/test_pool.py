@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dsel.errors import ConfigError
-from dsel.pool import Example, Pool, resolve_budget
+from dsel.pool import Example, Pool, is_answer, resolve_budget
 
 
 def example(i: int, *, text: str | None = None, source: str = "a", **more: object) -> Example:
@@ -87,3 +88,98 @@ def test_impossible_budgets_are_refused_in_one_line(budget: float) -> None:
     with pytest.raises(ConfigError, match="budget=") as caught:
         resolve_budget(budget, 10)
     assert "\n" not in str(caught.value)
+
+
+def conversations() -> Pool:
+    """One turn, two turns, and two turns behind a system message and two questions in a row."""
+    u, a, s = "user", "assistant", "system"
+    turns = [
+        [(u, "q0"), (a, "r0")],
+        [(u, "q1"), (a, "r1"), (u, "p1"), (a, "t1")],
+        [(s, "be"), (u, "q2"), (u, "o2"), (a, "r2"), (u, "p2"), (a, "t2")],
+    ]
+    messages = [[{"role": role, "content": content} for role, content in t] for t in turns]
+    return Pool.build("p", [Example(str(i), m, "s", {"row": i}, scores={"q": i}) for i, m in enumerate(messages)])
+
+
+def told(pool: Pool) -> list[str]:
+    return [" ".join(m["content"] for m in messages) for messages in pool.messages]
+
+
+def test_the_last_turn_is_the_pool_and_the_first_cuts_what_follows() -> None:
+    pool = conversations()
+    assert pool.turn("last") is pool
+    first = pool.turn("first")
+    assert told(first) == ["q0 r0", "q1 r1", "be q2 o2 r2"]
+    assert first.responses == ["r0", "r1", "r2"]
+    assert [len(p) for p in first.prompts] == [1, 1, 3]
+    assert told(pool)[1] == "q1 r1 p1 t1"
+
+
+def test_answered_replaces_the_last_response_alone() -> None:
+    pool = conversations()
+    answers = ["x", "", "über\n\u2028 {}"]
+    ours = pool.answered(answers)
+    assert ours.responses == answers
+    assert ours.prompts == pool.prompts
+    assert [m[-1]["role"] for m in ours.messages] == ["assistant"] * 3
+    assert pool.responses == ["r0", "t1", "t2"]
+    assert pool.turn("first").answered(answers).texts[1] == "q1\n"
+    with pytest.raises(ValueError):
+        pool.answered(["too", "few"])
+
+
+def test_changed_turns_keep_everything_else_and_order() -> None:
+    pool = conversations()
+    for ours in (pool.turn("first"), pool.answered(["a", "b", "c"]), pool.take([2, 0, 1]).answered(["c", "a", "b"])):
+        again = ours if ours.ids[0] == "0" else ours.take([1, 2, 0])
+        assert again.ids == pool.ids and again.sources == pool.sources and again.score_columns == ["q"]
+        assert list(again.originals["json"]) == list(pool.originals["json"])
+        assert list(again.rows["q"]) == [0, 1, 2]
+    assert pool.take([2, 0, 1]).answered(["c", "a", "b"]).take([1, 2, 0]).responses == ["a", "b", "c"]
+
+
+def test_fingerprints_follow_changed_turns() -> None:
+    pool = conversations()
+    pools = [
+        pool,
+        pool.turn("first"),
+        *(pool.answered(a) for a in (["a", "b", "c"], ["a", "c", "b"], ["a", "b", "cc"])),
+    ]
+    assert len({p.fingerprint for p in pools}) == 5
+    assert pool.answered(["a", "b", "c"]).fingerprint == pools[2].fingerprint
+    other = Pool.build("p", [example(i) for i in range(3)])
+    assert other.answered(["a", "b", "c"]).fingerprint != pools[2].fingerprint
+
+
+def test_a_pool_with_answers_can_verify() -> None:
+    pool = Pool.build("p", [example(i, truth={"answer": f"Answer {i}"}) for i in range(4)])
+    verify = pool.verifier
+    assert verify is not None
+    right = verify(np.array([2, 0, 3, 2]), ["answer 2.", "answer 1", "Answer  3", ""])
+    assert right.dtype == bool
+    assert right.tolist() == [True, False, True, False]
+    assert verify(np.arange(4), pool.responses).all()
+    taken = pool.take([3, 1]).verifier
+    assert taken is not None and taken(np.array([0, 1]), ["answer 3", "answer 3"]).tolist() == [True, False]
+    with pytest.raises(ValueError):
+        verify(np.array([0, 1]), ["answer 0"])
+
+
+def test_a_pool_that_hides_or_lacks_answers_cannot_verify() -> None:
+    pool = Pool.build("p", [example(0, truth={"answer": "a"})])
+    assert pool.blind().verifier is None
+    assert Pool.build("p", [example(0, truth={"kind": "k"})]).verifier is None
+    assert Pool.build("p", [example(0)]).verifier is None
+
+
+@pytest.mark.parametrize(
+    ("response", "right"),
+    [
+        ("New York", True), ("new  york.", True), (" NEW\nYORK . ", True), ("New York..", False), ("York", False),
+        ("New York!", False), ("NewYork", False), ("", False), (".", False),
+    ],
+)  # fmt: skip
+def test_an_answer_may_differ_in_case_space_and_a_full_stop(response: str, right: bool) -> None:
+    assert is_answer("New York", response) is right
+    assert is_answer(response, "New York") is right

@@ -43,6 +43,31 @@ def test_selection_has_a_row_for_each_example_and_the_originals(tmp_path: Path) 
     assert read(tmp_path)["rounds"][0]["sources"] == {"odd": 1, "even": 1}
 
 
+def test_an_example_is_written_once_and_has_a_row_for_each_choice(tmp_path: Path) -> None:
+    pool, run = make_pool(10), record(tmp_path)
+    for indices, repeats in (([7, 2], False), ([2, 5, 5], True), ([7], False)):
+        run.round(Selection(np.array(indices), repeats=repeats), pool)
+    rows = pq.read_table(tmp_path / "selection.parquet").to_pylist()
+    assert [(r["round"], r["index"]) for r in rows] == [(1, 7), (1, 2), (2, 2), (2, 5), (2, 5), (3, 7)]
+    lines = [json.loads(line)["a"] for line in (tmp_path / "selected.jsonl").read_text().splitlines()]
+    assert lines == ["number 7", "number 2", "number 5", "number 5"]  # twice in a round is on purpose
+    assert [r["examples"] for r in read(tmp_path)["rounds"]] == [2, 3, 1]
+
+
+def test_notes_gather_in_a_table_round_by_round(tmp_path: Path) -> None:
+    run = record(tmp_path)
+    run.note("weights", 1, {"cluster": np.arange(2), "weight": np.array([0.5, 0.5])})
+    run.note("answers", 1, {"index": np.array([4, 1]), "answer": ["a", "ü\n" * 50], "feedback": [0.5, -1.0]})
+    run.note("weights", 2, {"cluster": np.arange(2), "weight": np.array([0.25, np.nan])})
+    run.note("answers", 2, {"index": np.array([3]), "answer": [""], "feedback": [2.0]})
+    rows = pq.read_table(tmp_path / "rounds" / "weights.parquet").to_pylist()
+    assert [(r["round"], r["cluster"]) for r in rows] == [(1, 0), (1, 1), (2, 0), (2, 1)]
+    assert [r["weight"] for r in rows[:3]] == [0.5, 0.5, 0.25] and np.isnan(rows[3]["weight"])
+    rows = pq.read_table(tmp_path / "rounds" / "answers.parquet").to_pylist()
+    assert [tuple(r.values()) for r in rows] == [(1, 4, "a", 0.5), (1, 1, "ü\n" * 50, -1.0), (2, 3, "", 2.0)]
+    assert {p.name for p in (tmp_path / "rounds").iterdir()} == {"weights.parquet", "answers.parquet"}
+
+
 def test_stages_count_their_own_time(tmp_path: Path) -> None:
     run = record(tmp_path)
     with run.stage("select") as outer:
@@ -60,6 +85,7 @@ def test_stages_count_their_own_time(tmp_path: Path) -> None:
 def test_only_the_first_process_writes(tmp_path: Path) -> None:
     run = record(tmp_path, writes=False)
     run.round(Selection(np.array([1])), make_pool(3))
+    run.note("weights", 1, {"weight": np.ones(2)})
     run.finish("finished")
     assert not list(tmp_path.iterdir())
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,13 @@ class Bench:
 
         given: dict[str, Any] = {
             "pool": pool(),
+            "budget": 3,
+            "rng": np.random.default_rng(0),
             "embedder": Lengths(),
             "clusterer": Thirds(),
             "scorer": Scores(),
-        } | parts
-        return Study(budget=3, rng=np.random.default_rng(0), cache=Cache(self.folder), stage=stage, **(given | parts))
+        }
+        return Study(cache=Cache(self.folder), stage=stage, **(given | parts))
 
     @property
     def seen(self) -> list[tuple[str, bool]]:
@@ -224,3 +226,86 @@ def test_a_killed_embedding_goes_on_from_its_shards(bench: Bench, monkeypatch: p
     again = bench.study(embedder=Dies())
     np.testing.assert_array_equal(again.embeddings[:, 0], [len(text) for text in again.pool.texts])
     assert again.embedder.calls.n == 1
+
+
+# --- part of a study ---
+
+
+def test_a_part_cuts_what_the_whole_has_computed(bench: Bench) -> None:
+    whole = bench.study()
+    kept = np.array([7, 2, 5])
+    part = whole.restrict(kept)
+    assert part.pool.ids == ["id-7", "id-2", "id-5"]
+    np.testing.assert_array_equal(part.embeddings, whole.embeddings[kept])
+    np.testing.assert_array_equal(part.clustering.labels, whole.clustering.labels[kept])
+    np.testing.assert_array_equal(part.clustering.distances, whole.clustering.distances[kept])
+    assert part.clustering.k == whole.clustering.k
+    assert part.quality is not None and whole.quality is not None
+    np.testing.assert_array_equal(part.quality, whole.quality[kept])
+    assert counts(whole) == (1, 1, 1)
+    assert part.rng is whole.rng and part.budget == whole.budget
+
+
+def test_a_part_speaks_of_the_whole_pools_examples(bench: Bench) -> None:
+    notes: list[Any] = []
+    asked: list[Any] = []
+
+    def verify(indices: np.ndarray, responses: Sequence[str]) -> np.ndarray:
+        asked.append((indices.tolist(), list(responses)))
+        return np.array([i % 2 == 0 for i in indices])
+
+    whole = bench.study(note=lambda *note: notes.append(note), verify=verify)
+    part = whole.restrict(np.array([7, 2, 5]))
+    smaller = part.restrict(np.array([2, 0]))  # 5 and 7
+    for study, index, expected in ((part, [1, 0], [2, 7]), (smaller, [1, 0, 1], [7, 5, 7])):
+        study.note("answers", 3, {"index": np.array(index), "cluster": np.array(index)})
+        table, round, columns = notes.pop()
+        assert (table, round) == ("answers", 3)
+        assert columns["index"].tolist() == expected and columns["cluster"].tolist() == index
+        assert study.verify is not None
+        right = study.verify(np.array(index), ["x"] * len(index))
+        assert asked.pop() == (expected, ["x"] * len(index))
+        assert right.tolist() == [i % 2 == 0 for i in expected]
+    columns = {"cluster": np.array([1, 0])}
+    part.note("weights", 1, columns)
+    assert notes == [("weights", 1, columns)]
+
+
+def test_a_study_without_notes_and_truth_has_parts_without(bench: Bench) -> None:
+    part = bench.study().restrict(np.array([1]))
+    part.note("answers", 1, {"index": np.array([0])})
+    assert part.verify is None
+
+
+def test_a_study_of_other_texts_keeps_its_notes_and_scores(bench: Bench) -> None:
+    """What an iterative selector hands to a feedback, also of a part."""
+    part = bench.study(verify=lambda indices, responses: indices == 7).restrict(np.array([7, 2]))
+    other = replace(part, pool=part.pool.answered(["no", "perhaps"]))
+    assert other.pool.responses == ["no", "perhaps"] and part.pool.responses == ["yes", "yes"]
+    assert other.verify is not None and other.verify(np.array([1, 0]), ["", ""]).tolist() == [False, True]
+    assert part.quality is not None and part.quality.tolist() == [7, 2]
+
+
+# --- scores of other texts ---
+
+
+def test_scores_are_kept_for_each_pool_and_scorer(bench: Bench) -> None:
+    study, scorer = bench.study(), Scores()
+    few = study.pool.take([3, 1, 2])
+    assert study.scores(scorer, few).tolist() == [0, 1, 2]
+    assert study.scores(scorer, few.answered(["a", "b", "c"])).tolist() == [0, 1, 2]
+    assert study.scores(scorer, few).dtype == np.float32
+    assert scorer.calls.n == 2
+    assert bench.seen == [("score", False), ("score", False), ("score", True)]
+    assert [stage.items for stage in bench.stages] == [3, 3, 3]
+
+
+def test_bad_scores_name_the_examples_they_are_of(bench: Bench) -> None:
+    @dataclass
+    class Bad(Scores):
+        def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+            return np.array([0, np.nan], dtype=np.float32)
+
+    study = bench.study()
+    with pytest.raises(ValueError, match=r"the scorer returned NaN or infinity for 1 examples \(ids id-8\)"):
+        study.scores(Bad(), study.pool.take([4, 8]))

@@ -33,6 +33,7 @@ class FaissKMeans:
         (method.md §3), find that the silhouette predicts the quality of the finetuned model before any training,
         so this costs clusterings and no model. The clustering carries the silhouette and the inertia of every k.
     k_grid: what `auto` tries; None: the powers of two from 16 to 8192 that leave four points to a cluster.
+    silhouette: measure a given k's silhouette as well, for the record.
     exact_up_to: `auto` computes exact silhouettes for at most so many points, for more the simplified ones.
     tol: a start ends when an iteration changes the objective by less than this share of it; 0: never for that.
     spherical: rows and centroids have length one in each step, for cosine instead of Euclidean clusters.
@@ -52,6 +53,7 @@ class FaissKMeans:
     tol: float = 1e-5
     backend: str = "auto"
     k_grid: Sequence[int] | None = None
+    silhouette: bool = False
     exact_up_to: int = 20_000
     low_quality: float = knob(0.3)
 
@@ -91,19 +93,22 @@ class FaissKMeans:
         """
         x = finite_rows(x)
         self.check_size(len(x))
-        return self._fit(x, self.k) if isinstance(self.k, int) else self._choose(x)
+        if isinstance(self.k, int):
+            return self._choose(x, [self.k]) if self.silhouette and self.k > 1 else self._fit(x, self.k)
+        return self._choose(x, self.grid(len(x)))
 
-    def _choose(self, x: Floats) -> Clustering:
+    def _choose(self, x: Floats, grid: Sequence[int]) -> Clustering:
         points = unit_rows(x) if self.spherical else x
         form: Form = "exact" if len(x) <= self.exact_up_to else "simplified"
         trials: list[Trial] = []
-        for k in self.grid(len(x)):
+        for k in grid:
             found = self._fit(x, k)
             trials.append(Trial(k, _mean_silhouette(points, found, form), found.inertia))
             log.info("k=%d: silhouette %.4f (%s), inertia %.6g", k, trials[-1].silhouette, form, found.inertia)
             if Choice(form, tuple(trials)).best.k == k:
                 best = found
-        log.info("clusterer.k=auto: k=%d has the highest silhouette", best.k)
+        if self.k == "auto":
+            log.info("clusterer.k=auto: k=%d has the highest silhouette", best.k)
         return replace(best, choice=Choice(form, tuple(trials)))
 
     def _fit(self, x: Floats, k: int) -> Clustering:

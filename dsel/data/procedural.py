@@ -21,7 +21,7 @@ from dsel.data.kinds import Fields, Kind, draw_item
 from dsel.data.lookups import LOOKUPS
 from dsel.data.operations import OPERATIONS
 from dsel.errors import need
-from dsel.pool import Example, Pool
+from dsel.pool import Example, Pool, is_answer
 
 KINDS: tuple[Kind, ...] = LOOKUPS + OPERATIONS
 
@@ -35,13 +35,7 @@ _FAULTS, _FAULT_ODDS = ("wrong", "truncated", "unrelated"), (0.5, 0.2, 0.3)
 _RATING_RIGHT, _RATING_WRONG, _RATING_WHIM, _RATING_SPREAD = 4.0, 3.0, 0.3, 1.0
 
 SITES = ("wordhub", "quizcorner", "classroom", "helpdesk", "forum")
-BOILERPLATE = (
-    "Sorry, I cannot help with that.",
-    "Click here to read more.",
-    "This question was closed. See the page above.",
-    "Please log in to see the answer.",
-    "Thanks for the post, great page!",
-)
+BOILERPLATE = ("sorry", "none", "error", "spam", "skip")  # as long as answers are: length gives nothing away
 EDITS = (
     "Hello! {}",
     "{} Thank you.",
@@ -62,16 +56,7 @@ class _Row:
 
     @property
     def is_noise(self) -> bool:
-        return not verify(self.answer, self.response)
-
-
-def verify(answer: str, response: str) -> bool:
-    """Whether a response is the answer: equal but for case, white space and one final full stop."""
-    return _normalise(answer) == _normalise(response)
-
-
-def _normalise(text: str) -> str:
-    return " ".join(text.split()).removesuffix(".").rstrip().casefold()
+        return not is_answer(self.answer, self.response)
 
 
 def generate(
@@ -202,12 +187,12 @@ def _spoil(rows: list[_Row], n_noise: int, rng: np.random.Generator) -> list[_Ro
 def _faulty(row: _Row, fault: str, rng: np.random.Generator) -> str:
     """A response that does not verify: cut short, another item's answer, or another kind's."""
     cut = row.answer[: len(row.answer) // 2].strip(" ,.")
-    if fault == "truncated" and cut and not verify(row.answer, cut):
+    if fault == "truncated" and cut and not is_answer(row.answer, cut):
         return cut
     while True:
         kind = KINDS[rng.integers(len(KINDS))] if fault == "unrelated" else KINDS[row.kind]
         _, other = draw_item(kind, rng, evaluation=False)
-        if not verify(row.answer, other):
+        if not is_answer(row.answer, other):
             return other
 
 

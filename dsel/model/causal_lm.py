@@ -63,11 +63,11 @@ class CausalLM:
         """The tokenizer, with a chat template and a padding token."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self._place(), **self._common())
+        tokenizer = AutoTokenizer.from_pretrained(self.place, **self._common())
         if tokenizer.chat_template is None:
             need(
                 self.chat_template is not None,
-                f"{self._place()}: its tokenizer has no chat template; set model.chat_template=turns",
+                f"{self.place}: its tokenizer has no chat template; set model.chat_template=turns",
             )
             tokenizer.chat_template = template(str(self.chat_template), option="model.chat_template")
         if self.pad_token is not None:
@@ -89,7 +89,7 @@ class CausalLM:
             os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
         )
         model = AutoModelForCausalLM.from_pretrained(
-            self._place(),
+            self.place,
             dtype=torch_dtype(dtype or self.dtype),
             attn_implementation=self.attention,
             quantization_config=quantization,
@@ -100,7 +100,9 @@ class CausalLM:
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
         return model
 
-    def _place(self) -> str:
+    @property
+    def place(self) -> str:
+        """Where the weights are: what transformers is asked for, a folder or a hub id."""
         return self.hub if self.path is None else str(Path(self.path).expanduser())
 
     def _common(self) -> dict[str, Any]:

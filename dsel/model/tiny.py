@@ -56,8 +56,9 @@ class Tiny(CausalLM):
         self.built, found = cache.artifact("models", key, build)
         return found
 
-    def _place(self) -> str:
-        return str(self.built) if self.path is None else super()._place()
+    @property
+    def place(self) -> str:
+        return str(self.built) if self.path is None else super().place
 
 
 def _source() -> str:

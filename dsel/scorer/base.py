@@ -66,19 +66,22 @@ def in_shards(
 ) -> npt.NDArray[np.float64]:
     """float64[n]: `compute(indices) -> float64[len(indices)]` for all of 0…n-1, a shard at a time.
 
-    The largest by `sizes` come first: little padding, and memory runs out at the start or never. Each finished shard
-    is saved in `scratch` under `title`, where a killed scoring finds it again.
+    Each finished shard is saved in `scratch` under `title`, where a killed scoring finds it again.
     """
-    order = np.argsort(-np.asarray(sizes), kind="stable")
-    out = np.empty(len(order))
-    with progress(title, total=len(order), unit=unit) as advance:
-        for number, start in enumerate(range(0, len(order), SHARD)):
-            rows = order[start : start + SHARD]
+    out = np.empty(len(sizes))
+    with progress(title, total=len(sizes), unit=unit) as advance:
+        for number, rows in enumerate(shards(sizes, SHARD)):
             path = scratch / f"shard-{title}-{number:05d}.npy"
             if not path.exists():
                 temporary = path.with_name("shard.tmp.npy")
-                np.save(temporary, compute(rows.tolist()))
+                np.save(temporary, compute(rows))
                 temporary.replace(path)
             out[rows] = np.load(path)
             advance(len(rows))
     return out
+
+
+def shards(sizes: Sequence[int], items: int) -> list[list[int]]:
+    """0…n-1 in lists of `items`, the largest by `sizes` first: little padding, and memory runs out early or never."""
+    order = np.argsort(-np.asarray(sizes), kind="stable").tolist()
+    return [order[start : start + items] for start in range(0, len(order), items)]

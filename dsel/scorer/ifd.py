@@ -5,8 +5,9 @@ IFD_i = exp(NLL(y_i | x_i)) / exp(NLL(y_i)), Jia et al. 2024 (IterIT, §3), in t
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +42,11 @@ class IFD(Chat):
 
         def compute(rows: list[int]) -> npt.NDArray[np.float64]:
             model, tokenizer = loaded()
+            losses = partial(mean_nll, model, tokens_a_batch=self.tokens_a_batch)
             try:
-                encoded = [encode(tokenizer, *pairs[i], max_length=self.max_length) for i in rows]
+                return difficulties([pairs[i] for i in rows], tokenizer, losses, max_length=self.max_length)
             except (TemplateError, ValueError) as error:
                 raise template_refused(self.place, error) from error
-            given, alone = (mean_nll(model, side, tokens_a_batch=self.tokens_a_batch) for side in zip(*encoded))
-            return difficulty(given, alone)
 
         scores = in_shards([len(x) + len(y) for x, y in pairs], compute, scratch, title="ifd")
         return fill_missing(scores, 0, pool, "their prompts fill scorer.max_length").astype(np.float32)
@@ -55,6 +55,22 @@ class IFD(Chat):
 def difficulty(conditional: npt.NDArray[np.float64], unconditional: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """IFD, float64[n], from the mean losses with and without the prompt, in nats."""
     return np.exp(conditional - unconditional)
+
+
+def difficulties(
+    pairs: Sequence[tuple[str, str]],
+    tokenizer: Any,
+    losses: Callable[[Sequence[Encoded]], npt.NDArray[np.float64]],
+    *,
+    max_length: int,
+) -> npt.NDArray[np.float64]:
+    """IFD of each (prompt, response), float64[n], NaN where `max_length` leaves no response.
+
+    `losses` gives the mean loss of each encoded text in nats; it is asked once, about all texts of both kinds.
+    """
+    encoded = [encode(tokenizer, prompt, response, max_length=max_length) for prompt, response in pairs]
+    found = losses([text for both in encoded for text in both])
+    return difficulty(found[0::2], found[1::2])
 
 
 def encode(tokenizer: Any, prompt: str, response: str, *, max_length: int) -> tuple[Encoded, Encoded]:

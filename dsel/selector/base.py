@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dsel.study import Study
+from dsel.trainer.base import Training
 
 if TYPE_CHECKING:
     from dsel.learner import Learner
@@ -20,7 +22,8 @@ class Selection:
     """One round's choice: indices int64[m] into the pool, in the order chosen, and what each was chosen by.
 
     clusters: the cluster of each, int[m]. weights: that cluster's weight, float[m]. scores: the quality, float[m].
-    repeats: whether an example may be there twice, which is an error otherwise.
+    repeats: whether an example may be there twice, which is an error otherwise. training: what the model is trained on
+    next, and how.
     """
 
     indices: npt.NDArray[np.int64]
@@ -28,17 +31,31 @@ class Selection:
     weights: npt.NDArray[np.float64] | None = None
     scores: npt.NDArray[np.float32] | None = None
     repeats: bool = False
+    training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         if not self.repeats and len(np.unique(self.indices)) != len(self.indices):
             raise ValueError("a selection names an example twice")
 
 
-class Selector(ABC):
-    """`begin` with a study, then `ask` for a round's choice, train on it, `tell` it the learner, until `ask` is None.
+@dataclass(frozen=True)
+class Work:
+    """What a selector has done with the model in training.
 
-    `needs` lists what the method reads of the study (embeddings, clustering, quality), so that what is missing is
-    found out before anything is computed.
+    trainings: (examples, epochs) of each, in order. answers: how many it generates. scored: how many examples or texts
+    are read at most to score them, by the model or a scorer.
+    """
+
+    trainings: Sequence[tuple[int, float]]
+    answers: int = 0
+    scored: int = 0
+
+
+class Selector(ABC):
+    """`begin` with a study; then `tell` it the model as it stands, `ask` for a choice, train on it, until None.
+
+    `needs` lists what the method reads (embeddings, clustering, quality, and the model that is told), so that what is
+    missing is found out before anything is computed.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
@@ -47,15 +64,19 @@ class Selector(ABC):
     def check(self) -> None:
         """Raise `ConfigError` when an option is out of range. Loads nothing heavy."""
 
+    def plan(self, n: int, budget: int, epochs: float) -> Work:
+        """What a run over n examples comes to, known before it starts; `epochs` are the trainer's."""
+        return Work([(budget, epochs)])
+
     def begin(self, study: Study) -> None:
         self.study = study
+
+    def tell(self, learner: Learner) -> None:
+        """Look at the model: the base model before the first choice, then as trained on the choices so far."""
 
     @abstractmethod
     def ask(self) -> Selection | None:
         """The next round's choice, or None when done."""
-
-    def tell(self, learner: Learner) -> None:
-        """What the model trained on the choice so far has to say."""
 
 
 class Static(Selector):

@@ -21,7 +21,8 @@ def greedy(texts: Sequence[str], quality: ArrayLike, budget: int, *, ngram_max: 
     texts: n instructions; quality [n], not negative (IFD of a small model in the paper). When every n-gram is
     covered the rest go by quality. Returns int64[budget] in the order chosen.
     """
-    return lazy_greedy(tfidf(texts, ngram_max), quality, budget, decay=0.0)
+    terms, rows = tfidf(texts, ngram_max)
+    return lazy_greedy(terms, quality, budget, decay=0.0, rows=rows)
 
 
 @dataclass

@@ -28,9 +28,10 @@ def sample(
 
     labels int[n] in 0..k-1; quality [n], or None for uniform draws; exclude: indices that must not be drawn.
     Clusters share the budget in proportion to how many examples they have to offer (Yu et al. 2024, §2.2) or
-    equally; `weights` [k], not negative, replaces both (their Algorithm 1). Inside a cluster examples are
-    drawn one after another without replacement with probability softmax(quality) among those left (their Eq.
-    3). Returns int64[budget], cluster by cluster in the order drawn; the same `rng` state gives the same
+    equally; `weights` [k], not negative, replaces both (their Algorithm 1), and what is then left of fractions
+    is drawn, so that few draws from many equal clusters favour none. Inside a cluster examples are drawn one
+    after another without replacement with probability softmax(quality) among those left (their Eq. 3).
+    Returns int64[budget], cluster by cluster in the order drawn; the same `rng` state gives the same
     draws.
 
     Raises ValueError for a budget beyond what is available, quality that is not finite (rows named), labels
@@ -59,18 +60,21 @@ def sample(
         if allocation not in ("proportional", "equal"):
             raise ValueError(f'allocation must be "proportional" or "equal", not {allocation!r}')
         share = sizes.astype(np.float64) if allocation == "proportional" else np.ones(k)
-    quotas = allocate(budget, sizes, share)
+    quotas = allocate(budget, sizes, share, rng=None if weights is None else rng)
 
     order = candidates[np.lexsort((-keys[candidates], labels[candidates]))]
     rank_in_cluster = np.arange(len(order)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return order[rank_in_cluster < np.repeat(quotas, sizes)]
 
 
-def allocate(budget: int, sizes: ArrayLike, weights: ArrayLike) -> Indices:
+def allocate(
+    budget: int, sizes: ArrayLike, weights: ArrayLike, *, rng: np.random.Generator | None = None
+) -> Indices:
     """Split `budget` over clusters in proportion to `weights` [k], never above `sizes` [k]: int64[k], exact.
 
     A cluster too small for its share gives all it has and the rest is shared out again among the others in
-    the same proportion. What is left of fractions goes to the largest remainders, ties to the lowest cluster.
+    the same proportion. What is left of fractions goes to the largest remainders, ties to the lowest cluster;
+    with `rng` it is drawn, each cluster with its fraction for probability.
     Clusters of weight zero are used, by size, only when all others are exhausted. Raises ValueError when the
     clusters hold less than the budget.
     """
@@ -88,13 +92,21 @@ def allocate(budget: int, sizes: ArrayLike, weights: ArrayLike) -> Indices:
             if not full.any():
                 quotas[open_] = np.floor(share)
                 rest = left - int(quotas[open_].sum())
-                largest = np.argsort(quotas[open_] - share, kind="stable")[:rest]
-                quotas[open_[largest]] += 1
+                quotas[open_[_remainders(share - quotas[open_], rest, rng)]] += 1
                 return quotas
             quotas[open_[full]] = sizes[open_[full]]
             open_ = open_[~full]
             left = budget - int(quotas.sum())
     return quotas
+
+
+def _remainders(fractions: Doubles, rest: int, rng: np.random.Generator | None) -> Indices:
+    """Which `rest` of the fractions, that sum to it, are rounded up: the largest, or by systematic sampling."""
+    if rng is None:
+        return np.argsort(-fractions, kind="stable")[:rest]
+    order = rng.permutation(len(fractions))
+    ends = np.cumsum(fractions[order]) * (rest / max(fractions.sum(), 1e-12))
+    return order[np.searchsorted(ends, np.arange(rest) + rng.random())]
 
 
 def _checked_weights(weights: ArrayLike, k: int) -> Doubles:

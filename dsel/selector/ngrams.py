@@ -3,52 +3,128 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+import re
+from array import array
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from dsel.selector.arrays import Indices, check_budget, finite_scores
+from dsel.selector.arrays import Indices, check_budget, check_indices, finite_scores
 
-
-def tfidf(texts: Sequence[str], ngram_max: int = 3) -> Any:
-    """scikit-learn's TF-IDF with its defaults, over word n-grams of 1..`ngram_max`: CSR float64[n, terms]."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-
-    return TfidfVectorizer(ngram_range=(1, ngram_max)).fit_transform(texts)
+WORD = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's default token_pattern
 
 
-def lazy_greedy(terms: Any, scores: ArrayLike, budget: int, *, decay: float) -> Indices:
+def tfidf(texts: Sequence[str], ngram_max: int = 3) -> tuple[Any, Indices]:
+    """scikit-learn's TF-IDF with its defaults, over word n-grams of 1..`ngram_max`, each distinct text once.
+
+    Returns (CSR float64[distinct texts, terms], int64[n], the row of each text): `terms[rows]` is what
+    `TfidfVectorizer(ngram_range=(1, ngram_max)).fit_transform(texts)` returns but for the order of the columns, to
+    the last bit: within a row, terms come in scikit-learn's order. A text without words is a row of zeros.
+    Time and memory grow with the words of the distinct texts; n-grams are never strings.
+    """
+    from scipy.sparse import csr_matrix
+    from sklearn.utils.sparsefuncs_fast import inplace_csr_row_normalize_l2
+
+    seen: dict[str, int] = {}
+    rows = np.fromiter((seen.setdefault(text, len(seen)) for text in texts), np.int64, len(texts))
+    columns, starts = _ngrams(seen, ngram_max)
+    shape = (len(seen), int(columns.max(initial=-1)) + 1)
+    terms = csr_matrix((np.ones(len(columns)), columns, starts), shape=shape)
+    terms.sum_duplicates()
+    copies = np.repeat(np.bincount(rows, minlength=len(seen)).astype(float), np.diff(terms.indptr))
+    frequency = np.bincount(terms.indices, copies, minlength=shape[1])
+    idf = np.log((len(texts) + 1) / (frequency + 1)) + 1
+    terms.data *= idf[terms.indices]
+    inplace_csr_row_normalize_l2(terms)
+    return terms, rows
+
+
+def _ngrams(texts: Iterable[str], ngram_max: int) -> tuple[NDArray[np.int32], Indices]:
+    """A number for every n-gram of every text, by text, then n, then position; and where the texts start and end.
+
+    Equal n-grams have equal numbers: 0, 1, 2 … in the order of their first use.
+    """
+    vocabulary: defaultdict[str, int] = defaultdict()
+    vocabulary.default_factory = vocabulary.__len__
+    numbers, counts = array("i"), []
+    for text in texts:
+        words = WORD.findall(text.lower())
+        numbers.extend(map(vocabulary.__getitem__, words))
+        counts.append(len(words))
+    word, lengths = np.array(numbers, dtype=np.int32), np.array(counts, dtype=np.int64)
+    per_n = [np.maximum(lengths - n, 0) for n in range(ngram_max)]  # of each text: words, pairs, triples …
+    starts = np.append(0, np.cumsum(np.sum(per_n, axis=0)))
+    grams = np.empty(starts[-1], dtype=np.int32)
+    place, gram, used = starts[:-1], word, 0
+    for n, counts_n in enumerate(per_n):
+        if n:
+            # An n-gram is an (n-1)-gram and the word after it: two numbers that make one.
+            shorter = gram[_ranges(_starts(per_n[n - 1]), counts_n)].astype(np.int64)
+            after = word[_ranges(_starts(lengths) + n, counts_n)]
+            gram = np.unique(shorter * len(vocabulary) + after, return_inverse=True)[1]
+        grams[_ranges(place, counts_n)] = gram + used
+        place, used = place + counts_n, used + int(gram.max(initial=-1)) + 1
+    first = np.full(used, len(grams))
+    np.minimum.at(first, grams, np.arange(len(grams)))
+    number = np.empty(used, dtype=np.int32)
+    number[np.argsort(first)] = np.arange(used)
+    return number[grams], starts
+
+
+def _starts(counts: Indices) -> Indices:
+    return np.cumsum(counts) - counts
+
+
+def _ranges(starts: Indices, counts: Indices) -> Indices:
+    """The integers from each start on, as many as its count says, one run after the other."""
+    return np.arange(counts.sum()) + np.repeat(starts - _starts(counts), counts)
+
+
+def lazy_greedy(terms: Any, scores: ArrayLike, budget: int, *, decay: float, rows: ArrayLike | None = None) -> Indices:
     """argmax over i of score_i * sum_j w_j terms_ij, `budget` times; then w_j *= decay for the terms of the choice.
 
-    terms: CSR [n, m], not negative; scores [n], not negative; w starts at one. decay=0 counts each term once
+    terms: CSR [m, terms], not negative; scores [n], not negative; rows [n]: the row of `terms` that each candidate
+    has (its own where not given), so that equal candidates share one; w starts at one. decay=0 counts each term once
     (GraphFilter: Wu et al. 2024), 0.1 is IterIT's for general data (Jia et al. 2024, method.md §4). Values only fall,
-    so an old one bounds the new one and few are computed again (CELF: Leskovec et al. 2007). Ties go to the higher
-    score, then to the lowest index. Returns int64[budget] in the order chosen. Raises ValueError for negative or
-    non-finite scores, a decay outside [0, 1] and a budget outside 1..n.
+    so an old one bounds the new one and few are computed again (CELF: Leskovec et al. 2007); of the candidates with
+    one row only the best left is in the queue. Ties go to the higher score, then to the lowest index. Returns
+    int64[budget] in the order chosen. Raises ValueError for negative or non-finite scores, a decay outside [0, 1], a
+    budget outside 1..n and rows that `terms` does not have.
     """
-    n = terms.shape[0]
+    row_of = np.arange(terms.shape[0]) if rows is None else check_indices(rows, terms.shape[0], "rows")
+    n = len(row_of)
     budget = check_budget(budget, n)
     score = finite_scores(scores, n, "scores")
     if (score < 0).any():
         raise ValueError("scores must not be negative")
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must be between 0 and 1, not {decay}")
-    starts, columns, data = terms.indptr, terms.indices, terms.data
+    # With indices of NumPy's own type, gathering the weights of a row takes a third of the time.
+    starts, columns, data = terms.indptr.tolist(), terms.indices.astype(np.intp), terms.data
     weight = np.ones(terms.shape[1])
-    values = score * np.asarray(terms.sum(axis=1)).ravel()
-    queue = [(-v, -s, i, 0) for i, (v, s) in enumerate(zip(values.tolist(), score.tolist(), strict=True))]
+    sums = np.asarray(terms.sum(axis=1)).ravel().tolist()
+    # Candidates with one row: the best is in the queue, and `following` names the one to take its place.
+    ranked = np.lexsort((-score, row_of))
+    alike = np.diff(row_of[ranked]) == 0
+    following = dict(zip(ranked[:-1][alike].tolist(), ranked[1:][alike].tolist(), strict=True))
+    best = ranked[np.append(True, ~alike)].tolist()
+    owner, points = row_of.tolist(), score.tolist()
+    queue = [(-points[i] * sums[owner[i]], -points[i], i, 0) for i in best]
     heapq.heapify(queue)
     chosen: list[int] = []
     while len(chosen) < budget:
-        _, negative_score, i, stamp = queue[0]
-        row = slice(starts[i], starts[i + 1])
+        _, _, i, stamp = queue[0]
+        row = slice(starts[owner[i]], starts[owner[i] + 1])
         if stamp < len(chosen):
-            value = -negative_score * float(data[row] @ weight[columns[row]])
-            heapq.heapreplace(queue, (-value, negative_score, i, len(chosen)))
+            sums[owner[i]] = float(data[row] @ weight[columns[row]])
+            heapq.heapreplace(queue, (-points[i] * sums[owner[i]], -points[i], i, len(chosen)))
             continue
-        heapq.heappop(queue)
         chosen.append(i)
         weight[columns[row]] *= decay
+        heapq.heappop(queue)
+        if (j := following.get(i)) is not None:
+            heapq.heappush(queue, (-points[j] * sums[owner[j]], -points[j], j, stamp))
     return np.array(chosen, dtype=np.int64)

@@ -78,7 +78,12 @@ class SemDedup(Selector):
 
     def ask(self) -> Selection | None:
         selection = self.then.ask()
-        return None if selection is None else replace(selection, indices=self._kept[selection.indices])
+        if selection is None:
+            return None
+        training = selection.training
+        if training.on is not None:
+            training = replace(training, on=self._kept[training.on])
+        return replace(selection, indices=self._kept[selection.indices], training=training)
 
     def tell(self, learner: Learner) -> None:
         self.then.tell(learner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,10 +13,12 @@ from typing import Any
 from urllib.parse import urlparse
 
 from dsel.errors import need, need_package
+from dsel.record import finite
 
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline")
+TABLE_ROWS, LINES = 10_000, 12  # of a round's table, and of a plot, that go to W&B; files have all
 
 
 @dataclass
@@ -66,14 +69,17 @@ class Wandb:
             summary[f"time/{stage['name']}"] = summary.get(f"time/{stage['name']}", 0) + stage["seconds"]
             if "per_second" in stage and not stage["cached"]:
                 summary[f"throughput/{stage['name']}"] = stage["per_second"]
+        summary["record"] = json.dumps(finite(facts))  # all of it: what dsel.report reads
         run.summary.update(summary)
         rows = [[r["round"], source, count] for r in facts["rounds"] for source, count in r["sources"].items()]
         composition = wandb.Table(columns=["round", "source", "examples"], data=rows)
-        run.log({"selection/composition": composition})
+        run.log({"selection/composition": composition, **_rounds(folder / "rounds")})
         artifact = wandb.Artifact(f"selection-{run.id}", type="selection", metadata=dict(facts["pool"]))
         for name in ("selection.parquet", "selected.jsonl", "clusters.parquet", "k_selection.json", "k_selection.png"):
             if (folder / name).exists():
                 artifact.add_file(str(folder / name))
+        for file in sorted(folder.glob("rounds/*.parquet")):
+            artifact.add_file(str(file), name=f"rounds/{file.name}")
         run.log_artifact(artifact)
         offline, place = run.settings.mode == "offline" or run.offline, Path(run.dir).parent
         url = None if offline else run.url
@@ -95,6 +101,34 @@ class Wandb:
         if self.mode != "auto":
             return self.mode
         return "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
+
+
+def _rounds(folder: Path) -> dict[str, Any]:
+    """What an iterative selector noted of its rounds, as W&B tables, and the plots that show it at a glance."""
+    import pyarrow.parquet as pq
+    import wandb
+
+    tables = {file.stem: pq.read_table(file) for file in sorted(folder.glob("*.parquet"))}
+    out: dict[str, Any] = {}
+    for name, table in tables.items():
+        rows = list(zip(*table.slice(0, TABLE_ROWS).to_pydict().values(), strict=True))
+        out[f"rounds/{name}"] = wandb.Table(columns=table.column_names, data=[list(row) for row in rows])
+    if "weights" in tables:
+        weights: dict[int, list[float]] = {}
+        for cluster, weight in zip(*(tables["weights"][c].to_pylist() for c in ("cluster", "weight")), strict=True):
+            weights.setdefault(cluster, []).append(weight)
+        shown = sorted(weights, key=lambda c: -abs(weights[c][-1] - weights[c][0]))[:LINES]
+        rounds = list(range(1, len(weights[shown[0]]) + 1))
+        lines, names = [weights[c] for c in shown], [f"cluster {c}" for c in shown]
+        title = f"weights of the {len(shown)} clusters that changed most"
+        out["rounds/weights_plot"] = wandb.plot.line_series(rounds, lines, keys=names, title=title, xname="round")
+    if "answers" in tables:
+        columns = ["round", "feedback"]
+        values = wandb.Table(
+            columns=columns, data=[list(r.values()) for r in tables["answers"].select(columns).to_pylist()]
+        )
+        out["rounds/feedback_plot"] = wandb.plot.histogram(values, "feedback", title="feedback of the answers")
+    return out
 
 
 def _logged_in() -> bool:

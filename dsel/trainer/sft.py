@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from dsel.component import knob
 from dsel.errors import ConfigError, need, need_package
@@ -15,6 +18,7 @@ from dsel.model.causal_lm import CausalLM, device_of_process, torch_dtype
 from dsel.model.chat import IGNORED, encode
 from dsel.pool import Pool
 from dsel.progress import progress
+from dsel.trainer.checkpoints import last_checkpoint, resumable_trainer, save_state, saver
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -30,7 +34,8 @@ class SFT:
     many of them a device takes at once, at most. warmup: a fraction of all steps when below 1, else steps.
     dtype: of the weights while training (null: the model's); below it, matrix products run in bfloat16 when the
     model's dtype is bfloat16. lora: rank, alpha and dropout of the adapters, or null to train all weights.
-    quantization: `nf4` holds the frozen base weights in 4 bits (QLoRA). save: keep the trained model in the run
+    quantization: `nf4` holds the frozen base weights in 4 bits (QLoRA). checkpoint_minutes: between two checkpoints,
+    from which a killed training goes on. save: keep the trained model in the run
     folder as safetensors; merge: with the adapters folded into the weights.
     """
 
@@ -50,13 +55,14 @@ class SFT:
     micro_batch_size: int = knob(4)
     gradient_checkpointing: bool = knob(True)
     log_every: int = knob(10)
+    checkpoint_minutes: float = knob(20)
     save: bool = knob(False)
     merge: bool = knob(False)
 
     trains = True
 
     def check(self) -> None:
-        for name in ("epochs", "learning_rate", "batch_size", "micro_batch_size", "max_length"):
+        for name in ("epochs", "learning_rate", "batch_size", "micro_batch_size", "max_length", "checkpoint_minutes"):
             need(getattr(self, name) > 0, f"trainer.{name}={getattr(self, name)}: must be above 0")
         accumulation(self.batch_size, self.micro_batch_size, world_size())
         need(self.quantization in (None, "nf4"), f"trainer.quantization={self.quantization}: give nf4 or null")
@@ -111,36 +117,45 @@ class SFT:
         bfloat16: bool,
         folder: Path,
         report: Callable[[dict[str, float], int], None],
+        part: tuple[int, int] = (1, 1),
+        earlier: Path | None = None,
     ) -> dict[str, float]:
-        """Finetune `model` in place on the examples of `pool`; returns counts and the last training loss.
+        """Finetune `model` in place on the examples of `pool`; returns counts and the mean training loss.
 
-        `report(metrics, step)` is called as training goes on; `folder` is for the library's own files.
+        `report(metrics, step)` is called as training goes on. `folder`/checkpoints is where a killed training left its
+        last step and this one begins; the caller removes it when the model is safe. part: (i, m) for the i-th of m
+        trainings with one optimizer and one schedule; their state is left in `folder` for the next one, which is given
+        it as `earlier`. Raises `ConfigError` for parts of a model that is sharded over the processes: each of them
+        knows a piece of the optimizer's state only, which is why there are no checkpoints either.
         """
         from transformers import PrinterCallback
-        from trl import SFTTrainer
 
+        need(part[1] == 1 or not sharded(), "a training in parts needs whole optimizers: no FSDP, no DeepSpeed")
         data, tokens = tokenized(pool, tokenizer, self.max_length)
         micro, steps = accumulation(self.batch_size, self.micro_batch_size, world_size())
         total = self._steps(len(data))
-        if self.warmup >= max(total, 1):
-            peak = self.learning_rate * total / self.warmup
+        if self.warmup >= max(total * part[1], 1):
+            peak = self.learning_rate * total * part[1] / self.warmup
             log.warning(
                 "warm-up (%d steps) is longer than training (%d): the learning rate ends at %.2g instead of %.2g",
-                *(self.warmup, total, peak, self.learning_rate),
+                *(self.warmup, total * part[1], peak, self.learning_rate),
             )
         log.info(
             "training on %d examples: %d a step = %d devices × %d × %d accumulated",
             *(len(data), self.batch_size, world_size(), micro, steps),
         )
-        settings = self._settings(folder, seed, bfloat16, micro, steps)
+        checkpoints = folder / "checkpoints"
+        settings = self._settings(checkpoints, seed, bfloat16, micro, steps)
         with progress("training", total=None if self.packing else total, unit="steps") as advance:
             try:
-                trainer = SFTTrainer(
+                trainer = resumable_trainer()(
                     model,
                     args=settings,
                     train_dataset=data,
                     processing_class=tokenizer,
-                    callbacks=[_reporter(advance, report)],
+                    callbacks=[_reporter(advance, report), *([] if sharded() else [saver(self.checkpoint_minutes)])],
+                    part=part,
+                    earlier=earlier,
                 )
             except ValueError as error:
                 if "DataParallel" in str(error):
@@ -148,12 +163,21 @@ class SFT:
                     raise ConfigError(f"several GPUs are visible to one process: {hint}") from error
                 raise
             trainer.remove_callback(PrinterCallback)
-            result = trainer.train()
+            checkpoint = last_checkpoint(checkpoints)
+            if checkpoint is not None:
+                log.info("training: goes on from %s", Path(checkpoint).name)
+            if is_main_process():  # those cut short would stand in the way of new ones
+                for other in checkpoints.glob("checkpoint-*"):
+                    if str(other) != checkpoint:
+                        shutil.rmtree(other, ignore_errors=True)
+            result = trainer.train(resume_from_checkpoint=checkpoint)
+            if part[0] < part[1] and trainer.is_world_process_zero():
+                save_state(trainer.optimizer, trainer.lr_scheduler, folder)
         return {
             "examples": len(data),
             "tokens": tokens,
             "steps": result.global_step,
-            "loss": result.training_loss,
+            "loss": _mean_loss(trainer.state.log_history, checkpoint, result),
         }
 
     def _steps(self, examples: int) -> int:
@@ -180,16 +204,36 @@ class SFT:
             use_cpu=device_of_process().type == "cpu",
             seed=seed,
             logging_steps=self.log_every,
-            save_strategy="no",
+            save_strategy="no",  # by steps, that is: by the clock instead (`saver`)
+            save_total_limit=1,
             report_to="none",
             disable_tqdm=True,
             dataloader_pin_memory=device_of_process().type == "cuda",
         )
 
 
+def _mean_loss(history: list[dict[str, float]], checkpoint: str | None, result: Any) -> float:
+    """The mean over all steps: the library's covers those since the checkpoint, whose history has the ones before."""
+    start = 0 if checkpoint is None else int(checkpoint.rsplit("-", 1)[1])
+    logged = [(row["step"], row["loss"]) for row in history if "loss" in row and row["step"] <= start]
+    sizes = np.diff([0, *(step for step, _ in logged)])
+    before = float(np.dot(sizes, [loss for _, loss in logged]))
+    return (before + result.training_loss * (result.global_step - start)) / result.global_step
+
+
 def world_size() -> int:
     """Number of processes of this job, one a device, as the launcher (torchrun, accelerate) says."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def sharded() -> bool:
+    """Whether weights and optimizer are spread over the processes (FSDP, DeepSpeed), as `accelerate launch` says."""
+    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
+
+
+def is_main_process() -> bool:
+    """Whether this process is the one that writes."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def accumulation(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]:
@@ -235,6 +279,9 @@ def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float]
 
     class Reporter(TrainerCallback):
         """Moves the progress bar and hands the training curve on."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            advance(state.global_step)  # of a training that goes on
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             advance(1)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from dsel.data.kinds import draw_item, reserved
-from dsel.data.procedural import EDITS, KINDS, generate, heldout, raw_text, verify
+from dsel.data.procedural import EDITS, KINDS, generate, heldout, raw_text
+from dsel.pool import is_answer
 
 SEEDS = (0, 1, 2, 7)
 
@@ -101,8 +102,8 @@ def test_noise_share(pool):
 
 def test_noise_is_what_does_not_verify(pool):
     for row in pool:
-        assert verify(row["answer"], row["answer"])
-        assert verify(row["answer"], _response(row)) != row["is_noise"]
+        assert is_answer(row["answer"], row["answer"])
+        assert is_answer(row["answer"], _response(row)) != row["is_noise"]
 
 
 def test_noise_sits_together(pool):
@@ -194,4 +195,4 @@ def test_raw_text_repeats_and_has_no_chat_tokens():
     ],
 )
 def test_verify(answer, response, right):
-    assert verify(answer, response) is right
+    assert is_answer(answer, response) is right

@@ -280,7 +280,9 @@ def test_a_wrong_key_or_model_stops_at_once(tmp_path: Path, status: int, hint: s
 def test_the_rate_limit_is_kept(tmp_path: Path) -> None:
     with serving(good) as server:
         judge(server, requests_per_minute=1200, concurrency=8).score(made(12), tmp_path)
-    assert server.times[-1] - server.times[0] > 0.9 * 11 * 0.05
+    assert (
+        server.times[-1] - server.times[0] > 0.6 * 11 * 0.05
+    )  # without a limit a tenth of that; a busy machine may be late with the first
 
 
 def test_a_429_holds_everyone_back_as_long_as_it_says(tmp_path: Path) -> None:

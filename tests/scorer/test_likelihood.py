@@ -138,7 +138,7 @@ def test_a_killed_scoring_goes_on(ifd: IFD, tmp_path: Path, monkeypatch: pytest.
 
     def counted(model: Any, encoded: Sequence[Encoded], **options: Any) -> Any:
         calls.append(len(encoded))
-        if len(calls) == 3:
+        if len(calls) == 2:
             raise KeyboardInterrupt
         return mean_nll(model, encoded, **options)
 
@@ -146,7 +146,7 @@ def test_a_killed_scoring_goes_on(ifd: IFD, tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt):
         ifd.score(POOL, tmp_path / "killed")
     np.testing.assert_allclose(ifd.score(POOL, tmp_path / "killed"), expected, rtol=1e-5)
-    assert calls == [3, 3, 3, 3, 3, 1, 1]
+    assert calls == [6, 6, 6, 2]  # each response with and without its prompt
 
 
 def test_a_model_that_rescales_its_logits_is_read_through_its_own_head() -> None:

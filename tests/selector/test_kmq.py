@@ -63,6 +63,71 @@ def test_allocation_is_within_one_of_the_shares(sizes, data):
     assert np.abs(quotas - shares_by_hand(budget, sizes, weights)).max() < 1 + 1e-6
 
 
+@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=15), seed=st.integers(0, 99), data=st.data())
+@settings(deadline=None, max_examples=200)
+def test_drawn_remainders_round_the_shares_up_or_down(sizes, seed, data):
+    sizes = np.array(sizes)
+    weights = np.array(
+        data.draw(st.lists(st.sampled_from([0.0, 0.1, 1.0, 3.7]), min_size=len(sizes), max_size=len(sizes)))
+    )
+    room = int(sizes[weights > 0].sum())
+    if not room:
+        return
+    budget = data.draw(st.integers(1, room))
+    quotas = kmq.allocate(budget, sizes, weights, rng=np.random.default_rng(seed))
+    assert quotas.sum() == budget and (quotas <= sizes).all()
+    assert not quotas[weights == 0].any()
+    expected = shares_by_hand(budget, sizes, weights)
+    assert (quotas >= np.floor(expected - 1e-6)).all() and (quotas <= np.ceil(expected + 1e-6)).all()
+
+
+@pytest.mark.parametrize(
+    ("budget", "weights"),
+    [(32, np.ones(100)), (7, np.ones(3)), (5, np.array([5.0, 1, 3, 1, 2.5])), (40, np.linspace(1, 3, 30))],
+    ids=["few from many", "more than clusters", "uneven", "rising"],
+)
+def test_drawn_remainders_favour_no_cluster(budget, weights):
+    """Over many draws each cluster gets its share, within five standard errors: the low-numbered ones too."""
+    times, rng = 4000, np.random.default_rng(0)
+    sizes = np.full(len(weights), 1000)
+    quotas = np.array([kmq.allocate(budget, sizes, weights, rng=rng) for _ in range(times)])
+    expected = budget * weights / weights.sum()
+    fraction = expected - np.floor(expected)
+    error = np.sqrt(fraction * (1 - fraction) / times) + 1e-12
+    assert (np.abs(quotas.mean(axis=0) - expected) <= 5 * error).all()
+
+
+def test_drawn_remainders_are_not_those_of_neighbours():
+    """Of 100 equal clusters 32: two of them are in together about as often as chance has it, near or far in number."""
+    times, rng = 4000, np.random.default_rng(0)
+    drawn = np.array([kmq.allocate(32, np.full(100, 9), np.ones(100), rng=rng) for _ in range(times)]).astype(float)
+    together = drawn.T @ drawn / times
+    off = ~np.eye(100, dtype=bool)
+    expected = 0.32 * 31 / 99
+    assert np.abs(together[off] - expected).max() < 6 * np.sqrt(expected * (1 - expected) / times)
+
+
+def test_samples_by_weight_favour_no_cluster():
+    labels, rng, seen = np.repeat(np.arange(50), 4), np.random.default_rng(0), np.zeros(50)
+    for _ in range(2000):
+        chosen = kmq.sample(labels, None, 20, rng, weights=np.ones(50), exclude=np.arange(0, 200, 4))
+        assert len(set(chosen.tolist())) == 20 and (chosen % 4).all()
+        seen += np.bincount(labels[chosen], minlength=50)
+    assert np.abs(seen / 2000 - 0.4).max() < 5 * np.sqrt(0.24 / 2000)
+
+
+def test_samples_by_weight_leave_clusters_of_no_weight_alone_while_others_have_room():
+    labels, weights = np.repeat([0, 1, 2], 10), [0.0, 1.0, 1e-12]
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        counts = [
+            np.bincount(labels[kmq.sample(labels, None, b, rng, weights=weights)], minlength=3) for b in (9, 15, 20)
+        ]
+        assert [c[0] for c in counts] == [0, 0, 0]
+        assert counts[1].tolist() == [0, 10, 5] and counts[2].tolist() == [0, 10, 10]
+    assert np.bincount(labels[kmq.sample(labels, None, 25, rng, weights=weights)]).tolist() == [5, 10, 10]
+
+
 def test_largest_remainders():
     np.testing.assert_array_equal(kmq.allocate(10, [50, 30, 20], [50, 30, 20]), [5, 3, 2])
     np.testing.assert_array_equal(kmq.allocate(10, [46, 33, 21], [46, 33, 21]), [5, 3, 2])

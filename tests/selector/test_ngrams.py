@@ -1,18 +1,16 @@
-"""N-gram coverage, lazily: the order of the published IterIT code, and of a plain greedy on anything."""
+"""N-gram coverage, lazily, is a plain greedy's; TF-IDF over distinct texts is scikit-learn's over all."""
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
+from sklearn.feature_extraction.text import TfidfVectorizer
 
 from dsel.selector.graphfilter import greedy
 from dsel.selector.ngrams import lazy_greedy, tfidf
-from tests.conftest import SHARED
 
 
 def plain(terms: csr_matrix, scores: np.ndarray, budget: int, decay: float) -> list[int]:
@@ -37,21 +35,45 @@ def test_lazy_is_plain(data: st.DataObject) -> None:
     decay = data.draw(st.sampled_from([0.0, 0.5, 1.0]))
     found = lazy_greedy(csr_matrix(terms), scores, n, decay=decay)
     assert found.tolist() == plain(csr_matrix(terms), scores, n, decay)
+    few = data.draw(st.integers(1, n))
+    rows = np.array(data.draw(st.lists(st.integers(0, few - 1), min_size=n, max_size=n)))
+    found = lazy_greedy(csr_matrix(terms[:few]), scores, n, decay=decay, rows=rows)
+    assert found.tolist() == plain(csr_matrix(terms[rows]), scores, n, decay)
 
 
-def test_order_of_the_published_iterit_code() -> None:
-    golden, pool = SHARED / "golden" / "iterit_selection.json", SHARED / "data" / "alpaca_gpt4_999.json"
-    if not golden.exists():
-        pytest.skip("needs the golden files")
-    outputs = [row["output"] for row in json.loads(pool.read_text())]
-    cases = [case for case in json.loads(golden.read_text()) if case["score_type"] == "BOTH"]
-    assert len(cases) == 2
-    for case in cases:
-        ifd = np.array(case["ifd"])
-        candidates = np.flatnonzero(ifd < 1)
-        terms = tfidf([outputs[i] + case["suffix"] for i in candidates])
-        found = candidates[lazy_greedy(terms, ifd[candidates], case["k"], decay=case["decay"])]
-        assert found.tolist() == case["selected"]
+WORDS = st.sampled_from(["red", "Red", "green", "a", "ΣΑΣ", "naïve", "snow_man", "red green", "x-ray", "它们", "1st"])
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(st.lists(WORDS, max_size=9).map(" ".join) | st.text(), min_size=1, max_size=9), st.integers(1, 4))
+@example(["", "  ", "a b c", "?!"], 3)
+@example(["İstanbul ǅ", "one\ud800two one", "one\ud800two one", "tab\tand\nline tab\x85and"], 2)
+def test_tfidf_is_scikit_learns(texts: list[str], ngram_max: int) -> None:
+    terms, rows = tfidf(texts, ngram_max)
+    assert terms.shape[0] == len(set(texts))
+    try:
+        theirs = TfidfVectorizer(ngram_range=(1, ngram_max)).fit_transform(texts).toarray()
+    except ValueError as error:
+        assert "empty vocabulary" in str(error)
+        theirs = np.empty((len(texts), 0))
+    ours = terms.toarray()[rows]
+    assert ours.shape == theirs.shape
+    np.testing.assert_allclose(sorted(ours.T.tolist()), sorted(theirs.T.tolist()), rtol=1e-12)
+    np.testing.assert_allclose(ours.sum(axis=1), theirs.sum(axis=1), rtol=1e-12)
+
+
+def test_tfidf_has_room_for_many_words() -> None:
+    """Pairs of numbers stay apart however many words there are."""
+    texts = [f"w{i} w{i * i} w{i % 7} w{i}" for i in range(20_000)]
+    terms, rows = tfidf(texts)
+    theirs = TfidfVectorizer(ngram_range=(1, 3)).fit_transform(texts)
+    assert terms.shape == theirs.shape
+    np.testing.assert_allclose(terms.sum(axis=1)[rows].ravel(), theirs.sum(axis=1).ravel(), rtol=1e-12)
+
+
+def test_texts_without_words_come_last() -> None:
+    assert greedy(["?", "red", "", "a"], [3, 1, 2, 4], 4).tolist() == [1, 3, 0, 2]
+    assert greedy(["?", ""], [1, 2], 2).tolist() == [1, 0]
 
 
 def test_a_covered_ngram_counts_no_more() -> None:
@@ -76,3 +98,8 @@ def test_when_all_is_covered_quality_decides() -> None:
 def test_bad_input_is_refused(scores: list[float], budget: int, decay: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lazy_greedy(csr_matrix(np.eye(2)), scores, budget, decay=decay)
+
+
+def test_unknown_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="rows must be indices from 0 to 1"):
+        lazy_greedy(csr_matrix(np.eye(2)), [1, 1, 1], 1, decay=0.0, rows=[0, 1, 2])

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsel.selector import semdedup
-from dsel.selector.semdedup import redundancy
+from dsel.selector.base import Selection, Selector
+from dsel.selector.semdedup import SemDedup, redundancy
+from dsel.study import Study
+from dsel.trainer.base import Training
+from tests.test_study import Bench, Lengths, pool
 
 
 def plain(x: np.ndarray, labels: np.ndarray, centroids: np.ndarray) -> np.ndarray:
@@ -43,3 +51,52 @@ def test_of_exact_copies_one_is_left() -> None:
     similar = redundancy(x, np.zeros(30, dtype=int), x.mean(0, keepdims=True))
     kept = np.flatnonzero(similar <= 0.999)
     assert sorted(kept // 3) == list(range(10))
+
+
+class Rounds(Selector):
+    """Chooses the first of what it is given, then the second, and so on; trains on all so far, in every other round."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"model"})
+    told: list[Any]
+
+    def begin(self, study: Study) -> None:
+        super().begin(study)
+        self.told = []
+
+    def tell(self, learner: Any) -> None:
+        self.told.append(learner)
+
+    def ask(self) -> Selection | None:
+        done = len(self.told) - 1
+        if done == 3:
+            return None
+        self.study.note("asked", done + 1, {"index": np.array([done]), "of": np.array([len(self.study.pool)])})
+        training = Training(on=np.arange(done + 1), epochs=2, restart=False) if done % 2 else Training()
+        return Selection(np.array([done]), training=training)
+
+
+def test_rounds_of_another_selector_are_told_of_the_whole_pool(tmp_path: Path) -> None:
+    whole = pool(12).take([0, 0, 0, 3, 3, 6, 7, 8, 9, 9, 10, 11])  # the copies are exact
+    notes: list[Mapping[str, Any]] = []
+    study = Bench(tmp_path).study(
+        pool=whole, embedder=Lengths(), note=lambda table, round, columns: notes.append({"round": round, **columns})
+    )
+    selector = SemDedup(then=Rounds(), threshold=0.999999)
+    assert selector.needs == {"embeddings", "clustering", "model"}
+    selector.begin(study)
+    kept = selector._kept
+    assert 3 < len(kept) < 12 and kept.tolist() != list(range(len(kept)))
+    rounds = []
+    for learner in "abcd":
+        selector.tell(learner)  # type: ignore[arg-type]
+        rounds.append(selector.ask())
+    assert rounds.pop() is None
+    assert selector.then.told == list("abcd")  # type: ignore[attr-defined]
+    assert [r.indices.tolist() for r in rounds] == [[k] for k in kept[:3]]  # type: ignore[union-attr]
+    first, second, third = (r.training for r in rounds)  # type: ignore[union-attr]
+    assert first.on is None and third.on is None
+    assert second.on is not None and second.on.tolist() == kept[:2].tolist()
+    assert (second.epochs, second.restart) == (2, False)
+    assert [(n["round"], n["index"].tolist(), n["of"].tolist()) for n in notes] == [
+        (i + 1, [kept[i]], [len(kept)]) for i in range(3)
+    ]

@@ -54,6 +54,7 @@ def test_prime_shares_fall_back_to_single_examples() -> None:
     [
         ({"batch_size": 0}, r"trainer\.batch_size=0"),
         ({"learning_rate": -1}, r"trainer\.learning_rate"),
+        ({"checkpoint_minutes": 0}, r"trainer\.checkpoint_minutes=0"),
         ({"quantization": "int3"}, r"trainer\.quantization=int3"),
         ({"quantization": "nf4"}, "use qlora"),
     ],

@@ -1,0 +1,202 @@
+"""A model's own answers: in batches that fit into memory, each row computed hardly longer than its answer is."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dsel.model.chat import render
+from dsel.model.likelihood import in_batches
+from dsel.progress import progress
+
+FIRST_STAGE, GROWTH = 32, 4  # new tokens after which unfinished answers are gathered: 32, 128, 512 …
+MARK = "the-answer-ends-here"
+LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # what vLLM makes room for
+
+
+def generate(model: Any, tokenizer: Any, texts: Sequence[str], **options: Any) -> list[str]:
+    """The answer to each rendered prompt, with a progress bar; `options` as of `batches_of_answers`."""
+    answers = [""] * len(texts)
+    with progress("generating", total=len(texts), unit="answers") as advance:
+        for rows, found in batches_of_answers(model, tokenizer, texts, **options):
+            for i, answer in zip(rows, found, strict=True):
+                answers[i] = answer
+            advance(len(rows))
+    return answers
+
+
+def batches_of_answers(
+    model: Any,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    max_new_tokens: int = 512,
+    max_prompt: int = 2048,
+    tokens_a_batch: int = 32768,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+) -> Iterator[tuple[list[int], list[str]]]:
+    """(indices of `texts`, their answers) as they are found, every index once, so that they can be saved on the way.
+
+    texts: prompts as `dsel.model.chat.render` gives them with `generation_prompt`. Of longer ones than `max_prompt`
+    tokens the end is kept, as it asks for the answer. An answer is what comes before the end of turn, or
+    `max_new_tokens` tokens, without special tokens and surrounding space. tokens_a_batch: prompt and new tokens with
+    padding, of a batch; halved when memory runs out (`ConfigError` when a single prompt is too much).
+
+    Greedy at temperature 0; equal prompts are then answered once. Above, tokens are drawn from the nucleus of mass
+    `top_p`: the same call gives the same answers and leaves torch's generators as they were, but an answer depends on
+    the batch it is found in, so other texts or limits beside it change it.
+
+    Rows of a batch that have ended are still computed until all have, so batches stop after 32 new tokens, and what
+    has not ended by then goes on in new, full batches, up to 128, and so on. Reading an answer's beginning again
+    costs little beside that.
+    """
+    import torch
+
+    prompts = prompt_ids(tokenizer, texts, max_prompt)
+    askers: dict[Any, list[int]] = {}
+    for i, ids in enumerate(prompts):
+        askers.setdefault(i if temperature else tuple(ids), []).append(i)
+    groups = list(askers.values())
+    so_far = [prompts[group[0]] for group in groups]  # each prompt with its answer as it grows
+    ends = end_tokens(tokenizer, model.generation_config.eos_token_id)
+    running, before, limit = list(range(len(groups))), 0, min(FIRST_STAGE, max_new_tokens)
+
+    def more(rows: list[int]) -> list[list[int]]:
+        batch = tokenizer.pad({"input_ids": [so_far[running[row]] for row in rows]}, padding_side="left")
+        ids, mask = (torch.tensor(batch[name], device=model.device) for name in ("input_ids", "attention_mask"))
+        settings = _settings(limit - before, ends, tokenizer.pad_token_id, temperature, top_p)
+        with torch.inference_mode(), seeded([seed, limit, running[rows[0]]], model.device):
+            out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+        return out[:, ids.shape[1] :].tolist()
+
+    while running:
+        unfinished: list[int] = []
+        for rows, news in in_batches(more, [len(so_far[i]) + limit - before for i in running], tokens_a_batch):
+            found: dict[int, str] = {}
+            for i, new in zip([running[row] for row in rows], news, strict=True):
+                so_far[i] = so_far[i] + new
+                if limit < max_new_tokens and not set(ends) & set(new):
+                    unfinished.append(i)
+                else:
+                    answer = so_far[i][len(prompts[groups[i][0]]) :]
+                    found |= dict.fromkeys(groups[i], _text(tokenizer, answer, ends))
+            if found:
+                yield list(found), list(found.values())
+        running, before, limit = unfinished, limit, min(limit * GROWTH, max_new_tokens)
+
+
+def prompt_ids(tokenizer: Any, texts: Sequence[str], max_prompt: int) -> list[list[int]]:
+    """The last `max_prompt` token ids of each rendered prompt, which brings its own special tokens."""
+    return [tokenizer(text, add_special_tokens=False)["input_ids"][-max_prompt:] for text in texts]
+
+
+def end_tokens(tokenizer: Any, configured: int | Iterable[int] | None = None) -> list[int]:
+    """The ids that end an answer, sorted: the tokenizer's, the `configured` ones of the model, and the chat template's.
+
+    The last is the special token that follows a response in the template (Llama 3's `<|eot_id|>`, which is not the
+    base model's end of text).
+    """
+    ends = {tokenizer.eos_token_id, *([configured] if isinstance(configured, int) else configured or ())}
+    chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": MARK}]
+    after = tokenizer(render(tokenizer, chat).rpartition(MARK)[2], add_special_tokens=False)["input_ids"]
+    if after and after[0] in tokenizer.added_tokens_decoder and tokenizer.added_tokens_decoder[after[0]].special:
+        ends.add(after[0])
+    return sorted(ends - {None})
+
+
+@contextmanager
+def seeded(entropy: Sequence[int], device: Any) -> Iterator[None]:
+    """Inside, torch draws from `entropy`; afterwards it goes on as if nothing had been drawn."""
+    import torch
+
+    with torch.random.fork_rng(range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+        yield
+
+
+def vllm_available() -> bool:
+    """Whether `generate_with_vllm` can run: the package is installed and a CUDA GPU is there."""
+    import torch
+
+    return importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
+
+
+def generate_with_vllm(
+    folder: str | Path,
+    tokenizer: Any,
+    texts: Sequence[str],
+    *,
+    adapters: Path | None = None,
+    dtype: str = "auto",
+    max_new_tokens: int = 512,
+    max_prompt: int = 2048,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    memory: float = 0.9,
+) -> list[str]:
+    """What `generate` gives, from vLLM's engine: the answer to each rendered prompt.
+
+    folder: a model as `save_pretrained` writes it, or a hub id; adapters: a folder of LoRA adapters (PEFT) for it.
+    memory: the share of the GPU that the engine takes, which must be free: move other models away first. Sampled
+    answers follow `seed` and the index of their prompt. The engine lives as long as this call.
+    """
+    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
+    from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
+
+    if not texts:
+        return []
+    prompts, ends = prompt_ids(tokenizer, texts, max_prompt), end_tokens(tokenizer)
+    lora: dict[str, Any] = {}
+    request = None
+    if adapters is not None:
+        rank = json.loads((adapters / "adapter_config.json").read_text(encoding="utf-8"))["r"]
+        lora = {"enable_lora": True, "max_lora_rank": min(r for r in LORA_RANKS if r >= rank)}
+        request = LoRARequest("adapters", 1, str(adapters))
+    engine = LLM(
+        model=str(folder),
+        dtype=dtype,
+        max_model_len=max(map(len, prompts)) + max_new_tokens,
+        gpu_memory_utilization=memory,
+        **lora,
+    )
+    seeds = np.random.SeedSequence(seed).generate_state(len(prompts)).tolist()
+    settings = [
+        SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_new_tokens, seed=s, stop_token_ids=ends)
+        for s in seeds
+    ]
+    outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], settings, lora_request=request)
+    answers = [list(output.outputs[0].token_ids) for output in outputs]
+    return [_text(tokenizer, answer, ends) for answer in answers]
+
+
+def _text(tokenizer: Any, answer: Sequence[int], ends: Sequence[int]) -> str:
+    """The words of an answer, up to its first end token."""
+    kept = list(takewhile(lambda token: token not in ends, answer))
+    return tokenizer.decode(kept, skip_special_tokens=True).strip()
+
+
+def _settings(new_tokens: int, ends: list[int], pad: int | None, temperature: float, top_p: float) -> Any:
+    """What decides the next token, all of it: what is left out here the model's own configuration would fill in."""
+    from transformers import GenerationConfig
+
+    sampling = {"do_sample": True, "temperature": temperature, "top_p": top_p, "top_k": 0}
+    return GenerationConfig(
+        max_new_tokens=new_tokens,
+        eos_token_id=ends,
+        pad_token_id=ends[0] if pad is None else pad,
+        num_beams=1,
+        repetition_penalty=1.0,
+        no_repeat_ngram_size=0,
+        use_cache=True,
+        **(sampling if temperature else {"do_sample": False}),
+    )

@@ -1,0 +1,292 @@
+"""A look before spending: what a run would do, with estimates of its time and memory. No model's weights are loaded.
+
+Gathered are the pool, the model's configuration and tokenizer, and the records of earlier runs. Counts then follow from
+the selector, tokens from a sample, time from what earlier runs measured (`pace`), memory from formulas (`dsel.memory`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dsel import memory
+from dsel.cache import Cache
+from dsel.experiment import Experiment
+from dsel.model.causal_lm import CausalLM
+from dsel.model.chat import encode
+from dsel.pool import Pool, resolve_budget
+from dsel.record import Stage, environment
+from dsel.scorer.none import NoScorer
+from dsel.study import Study
+from dsel.trainer.sft import world_size
+
+Records = Sequence[Mapping[str, Any]]
+
+SAMPLE = 256  # examples whose tokens are counted
+CHARACTERS = 4  # of English text in a token, roughly: where no tokenizer can be asked
+SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a model on the hub: all but its weights
+STAGES = {"embeddings": "embed", "clustering": "cluster", "quality": "score"}  # what computes what a selector needs
+SPEED = (
+    "lora quantization dtype packing batch_size micro_batch_size max_length gradient_checkpointing optimizer".split()
+)
+"""The settings of a trainer that its tokens per second depend on."""
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Of an example: the mean over a sample of the pool, its standard error, the most, and how they were counted."""
+
+    mean: float
+    error: float
+    most: int
+    how: str
+
+
+@dataclass(frozen=True)
+class Task:
+    """A stage to come: its units (tokens, examples, or 1 for all), and (seconds a unit, measurements) where known."""
+
+    name: str
+    what: str
+    units: float
+    pace: tuple[float, int] | None
+    cached: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        return 0.0 if self.cached else None if self.pace is None else self.units * self.pace[0]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What would run. memory: bytes by part, or why they are unknown. place: the device's name and its bytes."""
+
+    pool: Pool
+    budget: int
+    tokens: Tokens | None
+    tasks: Sequence[Task]
+    memory: Mapping[str, float] | str
+    place: tuple[str, float]
+    gpus: int
+
+
+# gather
+
+
+def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
+    """What a run of `experiment` would come to; `config` is the run's, with the folder `runs` of earlier ones.
+
+    Raises `ConfigError` for what the run would fail with once it has read its pool.
+    """
+    selector, trainer = experiment.selector, experiment.trainer
+    model, evaluator = experiment.model, experiment.evaluator
+    pool, _ = experiment.data.load().hold_out(experiment.data.holdout)
+    n, budget = len(pool), resolve_budget(experiment.budget, len(pool))
+    needs = selector.needs | ({"embeddings"} if "clustering" in selector.needs else set())
+    if "clustering" in needs:
+        experiment.clusterer.check_size(n)
+    if isinstance(experiment.scorer, NoScorer):
+        needs -= {"quality"}
+    study = Study(
+        pool.blind(), budget, np.random.default_rng(experiment.seed), experiment.embedder, experiment.clusterer,
+        experiment.scorer, experiment.cache, stage=lambda name: nullcontext(Stage(name)),
+    )  # fmt: skip
+    here = environment()
+    earlier = [r for r in finished(Path(config["runs"])) if hardware(r["environment"]) == hardware(here)]
+    tasks: list[Task] = []
+
+    def add(name: str, stage: str, what: str, units: float = 1, cached: bool = False) -> None:
+        tasks.append(Task(name, what, units, pace(earlier, config, stage), cached))
+
+    tokens: Tokens | None = None
+    needed: Mapping[str, float] | str = {}
+    if trainer.trains or evaluator.evaluates:
+        made = model.prepare(Look(experiment.cache.folder))
+        if not made:
+            add("model", "model", "to be made, as this is its first use")
+    for name in (s for s in STAGES if s in needs):
+        add(name, STAGES[name], f"{n:,} examples", n, study.is_cached(name))
+    if trainer.trains:
+        folder, why = files(model) if made else (None, "the model is yet to be made")
+        local = None if folder is None else replace(model, path=str(folder))
+        tokens = sample(pool, local, trainer.max_length, why)
+        work = selector.plan(n, budget, trainer.epochs)
+        for number, (examples, epochs) in enumerate(work.trainings, 1):
+            total = examples * epochs * tokens.mean
+            count = steps(rows(examples, examples * tokens.mean, vars(trainer)), epochs, trainer.batch_size)
+            passes = f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
+            what = f"{examples:,} examples × {passes}: {total:,.0f} tokens, {count:,} steps"
+            add(f"training {number}", "train", what, total)
+        if work.answers:
+            add("answers", "generate", f"{work.answers:,} to generate", work.answers)
+        if work.scored:
+            add("scoring", "scoring", f"{work.scored:,} texts at most, with the model as it learns", work.scored)
+        needed = why if local is None else memory.training(local, trainer, tokens.most)
+    if evaluator.evaluates:
+        add("evaluation", "evaluate", ", ".join(getattr(evaluator, "tasks", [])) or type(evaluator).__name__)
+    return Plan(pool, budget, tokens, tasks, needed, capacity(here), world_size() if here["gpus"] else 0)
+
+
+class Look(Cache):
+    """A cache that says where an artifact is, or would be, and builds none."""
+
+    def artifact(self, kind: str, key: Any, build: Callable[[Path], None]) -> tuple[Path, bool]:
+        place = self.path(kind, key)
+        return place, place.is_dir()
+
+
+def files(model: CausalLM) -> tuple[Path | None, str]:
+    """The folder of the model's configuration and tokenizer, fetched from the hub if need be; or None, and why."""
+    place = getattr(model, "built", None) or model.path
+    if place is not None:
+        return Path(place).expanduser(), ""
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = Path(snapshot_download(model.hub, revision=model.revision, allow_patterns=SMALL_FILES))
+    except Exception as error:  # no network, no permission, no such model: there is still much to say
+        return None, f"{model.hub} cannot be looked up here ({type(error).__name__})"
+    whole = (folder / "config.json").exists() and (folder / "tokenizer_config.json").exists()
+    return (folder, "") if whole else (None, f"{model.hub} is here in part only")
+
+
+def sample(pool: Pool, model: CausalLM | None, most: int, why: str) -> Tokens:
+    """Tokens of an example, up to `most`, from `SAMPLE` of them and the longest; without a model, from characters."""
+    tokenizer = None if model is None else model.load_tokenizer()
+    rows = np.random.default_rng(0).permutation(len(pool))[:SAMPLE]
+    longest = int(np.argmax([len(text) for text in pool.texts]))
+
+    def count(part: Pool) -> list[int]:
+        if tokenizer is None:
+            return [min(most, math.ceil(len(text) / CHARACTERS)) for text in part.texts]
+        return [len(encode(tokenizer, messages, most)[0]) for messages in part.messages]
+
+    counts, extreme = count(pool.take(rows)), count(pool.take([longest]))
+    error = statistics.stdev(counts) / math.sqrt(len(counts)) if len(counts) > 1 else math.nan
+    how = "the model's tokenizer" if tokenizer is not None else f"{CHARACTERS} characters a token: {why}"
+    return Tokens(statistics.mean(counts), error, max(*counts, *extreme), f"{len(rows)} read, {how}")
+
+
+def finished(runs: Path) -> Records:
+    """The records of the finished runs in a folder."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(runs.glob("*/record.json"))]
+    return [record for record in records if record["status"] == "finished"]
+
+
+def capacity(here: Mapping[str, Any]) -> tuple[str, float]:
+    """The first GPU and its bytes, as `environment` has them, or the machine's own memory."""
+    if here["gpus"]:
+        name, total = here["gpus"][0].split(", ")[:2]
+        return name, float(total.removesuffix(" MiB")) * 2**20
+    return f"{here['processors']} processors", float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+# compute
+
+
+def steps(examples: int, epochs: float, batch_size: int) -> int:
+    """Optimizer steps of a training: an epoch's last batch may be smaller, and a last epoch shorter (transformers')."""
+    return math.ceil(math.ceil(examples / batch_size) * epochs)
+
+
+def rows(examples: int, tokens: float, trainer: Mapping[str, Any]) -> int:
+    """Rows that `examples` of `tokens` together are trained in: each its own, unless they are packed."""
+    return math.ceil(tokens / trainer["max_length"]) if trainer["packing"] else examples
+
+
+def hardware(here: Mapping[str, Any]) -> list[Any]:
+    """What two environments must share for their speeds to be compared: not the driver's version."""
+    return [[gpu.rpartition(",")[0] for gpu in here["gpus"]], here["processors"], here.get("processes", 1)]
+
+
+def relevant(config: Mapping[str, Any], stage: str) -> list[Any]:
+    """The part of a run's configuration that the speed of a stage depends on."""
+    model, selector, trainer = (config[group] for group in ("model", "selector", "trainer"))
+    return {
+        "model": [model],
+        "embed": [config["embedder"]],
+        "cluster": [config["clusterer"]],
+        "score": [config["scorer"]],
+        "train": [model, [trainer.get(name) for name in SPEED]],
+        "generate": [model, selector.get("max_new_tokens")],
+        "scoring": [model, selector.get("feedback")],
+        "evaluate": [model, config["evaluator"]],
+    }[stage]
+
+
+def observed(record: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
+    """(stage, units, seconds) of all that a finished run computed. A training's units are its tokens, in all passes."""
+    trainings, trainer = (r["training"] for r in record["rounds"] if r.get("training")), record["config"]["trainer"]
+    for stage in record["stages"]:
+        name, units = stage["name"], stage.get("items") or 1
+        outcome = next(trainings) if name == "train" else None
+        if stage["cached"] or (name == "score" and units != record["pool"]["examples"]):  # a feedback scores as well
+            continue
+        if outcome is not None:
+            epoch = steps(rows(outcome["examples"], outcome["tokens"], trainer), 1, trainer["batch_size"])
+            units = outcome["tokens"] * outcome["steps"] / epoch
+        yield {"feedback": "scoring", "ifd": "scoring"}.get(name, name), units, stage["seconds"]
+
+
+def pace(records: Records, config: Mapping[str, Any], stage: str) -> tuple[float, int] | None:
+    """(median seconds a unit, measurements) of a stage in the runs that share what is `relevant` to it."""
+    same = [record for record in records if relevant(record["config"], stage) == relevant(config, stage)]
+    found = [seconds / units for record in same for name, units, seconds in observed(record) if name == stage]
+    return (statistics.median(found), len(found)) if found else None
+
+
+# show
+
+
+def show(plan: Plan, console: Console | None = None) -> None:
+    """Print what would run, what of it is cached, its time and memory, and what the estimates are from."""
+    out, n, tokens = Table(show_header=False, title="what would run", title_justify="left"), len(plan.pool), plan.tokens
+    out.add_row("pool", f"{plan.pool.name}: {n:,} examples, {sum(plan.pool.skipped.values()):,} rows skipped")
+    out.add_row("budget", f"{plan.budget:,} examples ({plan.budget / n:.1%})")
+    if tokens is not None:
+        out.add_row("tokens", f"{tokens.mean:.1f} ± {tokens.error:.1f} an example, up to {tokens.most:,}", tokens.how)
+    out.add_section()
+    for task in plan.tasks:
+        out.add_row(task.name, task.what, timing(task))
+    seconds = [task.seconds for task in plan.tasks]
+    total, unknown = sum(s or 0 for s in seconds), None in seconds
+    if total or not unknown:
+        hours = f", {total * plan.gpus / 3600:.2g} GPU hours" if plan.gpus else ""
+        text = ("at least " if unknown else "") + duration(total) + hours
+        out.add_row("time", text, "by medians of finished runs on this hardware")
+    else:
+        out.add_row("time", "not known: no finished run on this hardware has measured any of it")
+    out.add_section()
+    if isinstance(plan.memory, str):
+        out.add_row("memory", f"not known: {plan.memory}")
+    elif plan.memory:
+        parts = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in plan.memory.items())
+        there = f"{plan.place[1] / 1e9:.0f} GB are there ({plan.place[0]})"
+        out.add_row("memory", f"{sum(plan.memory.values()) / 1e9:.3g} GB in training: {parts}", f"by formula; {there}")
+    (console or Console()).print(out)
+
+
+def timing(task: Task) -> str:
+    """How long a task takes, and how that is known."""
+    if task.cached or task.pace is None:
+        return "cached" if task.cached else "to do, not measured yet"
+    each, count = task.pace
+    rate = f"{1 / each:,.4g} a second, " if task.units > 1 and each else ""
+    return f"{duration(task.units * each)} ({rate}{count} measured)"
+
+
+def duration(seconds: float) -> str:
+    """The same in a unit that leaves one to three digits."""
+    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds >= 2 * s), ("s", 1))
+    return f"{seconds / size:.1f} {unit}"

@@ -1,0 +1,53 @@
+"""Perplexity under the model in training: how much likelier it finds its own answer than the reference."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dsel.component import identity
+from dsel.errors import need
+from dsel.scorer.base import in_shards
+from dsel.selector.feedback.base import Doubles, Feedback, Indices
+from dsel.study import Study
+
+if TYPE_CHECKING:
+    from dsel.learner import Learner
+
+
+@dataclass
+class Perplexity(Feedback):
+    """S = −log(PPL(x⊕y_gen) / PPL(x⊕y_gold)): the reference's mean loss less the answer's (Yu et al. 2024, Eq. 7).
+
+    tokens: the perplexity of the `text` x⊕y, as the equation has it, or of the `response` given x alone. An example
+    that `max_length` leaves no token of either says nothing: S is 0.
+    """
+
+    tokens: str = "text"
+    max_length: int = 2048
+
+    def check(self) -> None:
+        need(self.tokens in ("text", "response"), f"selector.feedback.tokens={self.tokens}: give text or response")
+        need(self.max_length >= 2, f"selector.feedback.max_length={self.max_length}: give 2 tokens or more")
+
+    def score(self, study: Study, learner: Learner, rounds: Sequence[Indices], answers: Sequence[str]) -> Doubles:
+        references = study.pool.take(np.concatenate(rounds))
+        generated = references.answered(answers)
+        texts = [*references.messages, *generated.messages]
+
+        def build(folder: Path) -> None:
+            def compute(rows: list[int]) -> Doubles:
+                whole = self.tokens == "text"
+                return learner.nll([texts[i] for i in rows], max_length=self.max_length, whole=whole)
+
+            lengths = [sum(len(m["content"]) for m in messages) for messages in texts]
+            np.save(folder / "losses.npy", in_shards(lengths, compute, folder, title="perplexity", unit="texts"))
+
+        key = {"model": learner.state, "texts": generated.fingerprint, "feedback": identity(self)}
+        folder = study.artifact("feedback", "feedback", key, build, items=len(texts))
+        gold, own = np.split(np.load(folder / "losses.npy"), 2)
+        return np.where(np.isnan(gold) | np.isnan(own), 0.0, gold - own)

@@ -1,0 +1,155 @@
+"""IterIT: hard and diverse responses, chosen anew as the model learns (Jia et al. 2024, arXiv 2412.17365)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
+
+from dsel.errors import need
+from dsel.pool import Pool, resolve_budget
+from dsel.scorer.base import Scores, in_shards, turns
+from dsel.scorer.ifd import difficulties
+from dsel.scorer.pretrained import fill_missing
+from dsel.selector.arrays import Indices, check_budget, finite_scores
+from dsel.selector.base import Selection, Selector
+from dsel.selector.ngrams import lazy_greedy, tfidf
+from dsel.study import Study
+from dsel.trainer.base import Training
+
+if TYPE_CHECKING:
+    from dsel.learner import Learner
+
+SCORE_TYPES = "both", "ifd"
+TAILS = "paper", "code"
+
+
+def greedy(responses: Sequence[str], ifd: ArrayLike, budget: int, *, decay: float = 0.1) -> Indices:
+    """Pick the response with the largest IFD * sum_j w_j tfidf_j, decay w_j for its n-grams, `budget` times.
+
+    responses: n texts; ifd [n], the instruction-following difficulty of each, not negative. Only IFD < 1 competes:
+    TF-IDF is fitted to those responses (word 1- to 3-grams, scikit-learn's defaults), and when they run out the
+    others follow by index. Ties go to the higher IFD, then to the lower index. Returns int64[budget] in the order
+    chosen. Raises ValueError for IFDs that are negative, not finite or not n, a decay outside [0, 1] and a budget
+    outside 1..n.
+    """
+    return order(responses, ifd, budget, decay=decay)[:budget]
+
+
+def order(
+    responses: Sequence[str],
+    ifd: ArrayLike,
+    budget: int,
+    *,
+    decay: float = 0.1,
+    score_type: str = "both",
+    tail: str = "paper",
+) -> Indices:
+    """All n responses, the `budget` chosen ones first: int64[n].
+
+    The chosen are those of `greedy` (score_type="both") or of IFD alone ("ifd", the paper's ablation). Then come the
+    others that competed, by falling IFD, and last, by index, those with IFD >= 1; the released code (tail="code")
+    has these two the other way round. Equal IFDs stand by index. Arguments and errors are those of `greedy`.
+    """
+    n = len(responses)
+    scores = finite_scores(ifd, n, "ifd")
+    budget = check_budget(budget, n)
+    if (scores < 0).any():
+        raise ValueError("ifd must not be negative")
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be between 0 and 1, not {decay}")
+    if score_type not in SCORE_TYPES:
+        raise ValueError(f"score_type must be one of {', '.join(SCORE_TYPES)}, not {score_type}")
+    if tail not in TAILS:
+        raise ValueError(f"tail must be one of {', '.join(TAILS)}, not {tail}")
+    ranked = np.argsort(-scores, kind="stable")
+    chosen = ranked[scores[ranked] < 1][:budget]
+    if score_type == "both" and len(chosen):
+        candidates = np.flatnonzero(scores < 1)
+        terms, rows = tfidf([responses[i] for i in candidates.tolist()])
+        chosen = candidates[lazy_greedy(terms, scores[candidates], len(chosen), decay=decay, rows=rows)]
+    rest, unhelped = ranked[~np.isin(ranked, chosen) & (scores[ranked] < 1)], np.flatnonzero(scores >= 1)
+    return np.concatenate([chosen, unhelped, rest] if tail == "code" else [chosen, rest, unhelped])
+
+
+@dataclass
+class IterIT(Selector):
+    """`selector=iterit`: a fresh subset for each of `epochs` epochs of one training (Jia et al. 2024).
+
+    Before the first epoch the base model scores the whole pool; before each later one the model as trained so far
+    scores the first update_ratio times budget examples of the last order again. An epoch's subset is the first budget
+    examples of the new `order`. ratio: the share of the pool that an epoch trains on, instead of the run's budget.
+    decay, score_type, tail: see `order`. update: `static` keeps the first epoch's subset. Of a conversation the first
+    turn is read, prompt and response up to max_length tokens; an example whose prompt leaves no room for its response
+    has difficulty 0.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"model"})
+
+    epochs: int = 3
+    ratio: float | None = None
+    update_ratio: float = 3
+    decay: float = 0.1
+    score_type: str = "both"
+    update: str = "iterative"
+    tail: str = "paper"
+    max_length: int = 2048
+
+    def check(self) -> None:
+        choices = {"score_type": SCORE_TYPES, "update": ("iterative", "static"), "tail": TAILS}
+        for name, known in choices.items():
+            value = getattr(self, name)
+            need(value in known, f"selector.{name}={value}: give {' or '.join(known)}")
+        need(self.epochs >= 1, f"selector.epochs={self.epochs}: must be at least 1")
+        need(self.ratio is None or 0 < self.ratio <= 1, f"selector.ratio={self.ratio}: a share above 0, at most 1")
+        need(self.update_ratio >= 1, f"selector.update_ratio={self.update_ratio}: must be at least 1")
+        need(0 <= self.decay <= 1, f"selector.decay={self.decay}: must be between 0 and 1")
+        need(self.max_length >= 64, f"selector.max_length={self.max_length}: give 64 tokens or more")
+
+    def begin(self, study: Study) -> None:
+        super().begin(study)
+        self._budget = study.budget if self.ratio is None else resolve_budget(self.ratio, len(study.pool))
+        self._order = np.arange(len(study.pool))
+        self._epoch = 0
+
+    def tell(self, learner: Learner) -> None:
+        if self._epoch == self.epochs or (self._epoch > 0 and self.update == "static"):
+            return
+        if self._epoch > 0:
+            self._order = self._order[: math.ceil(self.update_ratio * self._budget)]
+        candidates = self.study.pool.take(self._order)
+        responses = [turns(messages)[0][1] for messages in candidates.messages]
+        ifd = self._difficulty(learner, candidates)
+        found = order(responses, ifd, self._budget, decay=self.decay, score_type=self.score_type, tail=self.tail)
+        self._order, self._ifd = self._order[found], ifd[found]
+        ranks = np.arange(1, len(found) + 1)
+        self.study.note("ifd", self._epoch + 1, {"index": self._order, "ifd": self._ifd, "rank": ranks})
+
+    def ask(self) -> Selection | None:
+        if self._epoch == self.epochs:
+            return None
+        self._epoch += 1
+        training = Training(epochs=1, restart=self._epoch == 1, part=(self._epoch, self.epochs))
+        return Selection(self._order[: self._budget], scores=self._ifd[: self._budget], training=training)
+
+    def _difficulty(self, learner: Learner, candidates: Pool) -> Scores:
+        """The candidates' IFD under the model as it stands, float32[n]."""
+        pairs = [turns(messages)[0] for messages in candidates.messages]
+
+        def build(folder: Path) -> None:
+            def compute(rows: list[int]) -> npt.NDArray[np.float64]:
+                some = [pairs[i] for i in rows]
+                return difficulties(some, learner.tokenizer, learner.losses, max_length=self.max_length)
+
+            np.save(folder / "ifd.npy", in_shards([len(x) + len(y) for x, y in pairs], compute, folder, title="ifd"))
+
+        key = {"model": learner.state, "pool": candidates.fingerprint, "max_length": self.max_length}
+        folder = self.study.artifact("ifd", "ifd", key, build, items=len(pairs))
+        scores = fill_missing(np.load(folder / "ifd.npy"), 0, candidates, "their prompts fill selector.max_length")
+        return scores.astype(np.float32)

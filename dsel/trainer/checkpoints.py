@@ -1,0 +1,148 @@
+"""A killed training goes on from its last checkpoint, and a training in parts is one training.
+
+The library would write optimizer and generator states with pickle. Here they are safetensors and JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dsel.cache import write_json
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+OPTIMIZER, SCALARS, GENERATORS = "optimizer.safetensors", "optimizer.json", "generators_{}.safetensors"
+
+
+def resumable_trainer() -> Any:
+    """TRL's SFTTrainer with checkpoints free of pickle, and with a schedule that may span several trainings."""
+    import torch
+    from safetensors.torch import load_file, save_file
+    from trl import SFTTrainer
+
+    class ResumableTrainer(SFTTrainer):
+        """part: (i, m) for the i-th of m trainings with one schedule; earlier: folder with the last one's state."""
+
+        def __init__(self, *args: Any, part: tuple[int, int] = (1, 1), earlier: Path | None = None, **kwargs: Any):
+            self._part, self._earlier = part, earlier
+            super().__init__(*args, **kwargs)
+
+        def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+            made = 0 if self._earlier is None else steps_made(self._earlier)
+            still = num_training_steps * (self._part[1] - self._part[0] + 1)  # parts to come are taken to be as long
+            scheduler = super().create_scheduler(made + still, optimizer)
+            if self._earlier is not None:
+                load_state(self.optimizer, scheduler, self._earlier)
+            return scheduler
+
+        def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+            """None: nobody reads a checkpoint's."""
+
+        def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            if self.args.should_save:
+                self.model.save_pretrained(output_dir)
+
+        def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+            if self.args.should_save:
+                save_state(self.optimizer, self.lr_scheduler, Path(output_dir))
+
+        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+            if checkpoint is not None:
+                load_state(self.optimizer, self.lr_scheduler, Path(checkpoint))
+
+        def _issue_warnings_after_load(self, load_result: Any) -> None:
+            tied = getattr(self.model, "all_tied_weights_keys", {})  # saved once, under the other name
+            missing = [name for name in load_result.missing_keys if name not in tied]
+            super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
+        def _save_rng_state(self, output_dir: str) -> None:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            states = {"cpu": torch.get_rng_state()}
+            if self.args.device.type != "cpu":
+                states["device"] = torch.get_device_module(self.args.device).get_rng_state()
+            save_file(states, Path(output_dir) / GENERATORS.format(self.args.process_index))
+            self.accelerator.wait_for_everyone()  # the file that makes a checkpoint whole comes after everybody's
+
+        def _load_rng_state(self, checkpoint: str | None) -> None:
+            file = Path(checkpoint or "") / GENERATORS.format(self.args.process_index)
+            if checkpoint is None or not file.exists():
+                return
+            states = load_file(file)
+            torch.set_rng_state(states["cpu"])
+            if "device" in states and self.args.device.type != "cpu":
+                torch.get_device_module(self.args.device).set_rng_state(states["device"])
+
+    return ResumableTrainer
+
+
+def save_state(optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """Write the optimizer's moments and how many steps the schedule has made."""
+    import torch
+    from safetensors.torch import save_file
+
+    state = optimizer.state_dict()["state"]
+    named = {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
+    tensors = {name: value.contiguous() for name, value in named.items() if torch.is_tensor(value)}
+    save_file(tensors, folder / OPTIMIZER)
+    scalars = {name: value for name, value in named.items() if not torch.is_tensor(value)}
+    write_json(folder / SCALARS, {"steps": scheduler.last_epoch, "scalars": scalars})
+
+
+def load_state(optimizer: Any, scheduler: Any, folder: Path) -> None:
+    """Put `optimizer` and `scheduler`, made anew with the same options, where `save_state` found theirs."""
+    from safetensors.torch import load_file
+
+    facts = json.loads((folder / SCALARS).read_text(encoding="utf-8"))
+    state: dict[int, dict[str, Any]] = {}
+    for name, value in {**load_file(folder / OPTIMIZER), **facts["scalars"]}.items():
+        index, key = name.split(".", 1)
+        state.setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    scheduler.last_epoch, scheduler._step_count = facts["steps"] - 1, 2  # step() then sets the rate of this step
+    scheduler.step()
+
+
+def steps_made(folder: Path) -> int:
+    """The optimizer steps of all parts up to the one whose state is in `folder`."""
+    return int(json.loads((folder / SCALARS).read_text(encoding="utf-8"))["steps"])
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint in `folder`: one that a kill cut short lacks its last file, or that file's end."""
+    found = [p for p in folder.glob("checkpoint-*") if _is_json(p / "trainer_state.json")]
+    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
+
+
+def _is_json(file: Path) -> bool:
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return False
+    return True
+
+
+def saver(minutes: float) -> TrainerCallback:
+    """A callback that asks for a checkpoint whenever `minutes` have passed since the last one.
+
+    The loss is logged with it, so that the training's history in the checkpoint is complete.
+    """
+    import torch
+    from accelerate.utils import broadcast
+    from transformers import TrainerCallback
+
+    class Saver(TrainerCallback):
+        last = time.monotonic()
+
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            due = time.monotonic() - self.last >= 60 * minutes
+            if args.world_size > 1:  # by one clock: all processes save the same step
+                due = bool(broadcast(torch.tensor(int(due), device=args.device)))
+            if due and state.global_step < state.max_steps:
+                control.should_log = control.should_save = True
+                self.last = time.monotonic()
+
+    return Saver()
