@@ -116,13 +116,18 @@ class Pool:
         """Each example cut to what is asked before its `first` or `last` response, and that response."""
         if which == "last":
             return self
-        firsts = [next(i for i, m in enumerate(messages) if m["role"] == "assistant") for messages in self.messages]
-        return self._with([messages[: i + 1] for messages, i in zip(self.messages, firsts, strict=True)])
+        conversations = self.messages
+        firsts = [next(i for i, m in enumerate(messages) if m["role"] == "assistant") for messages in conversations]
+        if all(len(messages) == i + 1 for messages, i in zip(conversations, firsts, strict=True)):
+            return self
+        return self._with([messages[: i + 1] for messages, i in zip(conversations, firsts, strict=True)], which)
 
     def answered(self, responses: Sequence[str]) -> Pool:
         """The same examples with `responses`, one each, in place of their last assistant turns."""
         answers = [{"role": "assistant", "content": text} for text in responses]
-        return self._with([[*m[:-1], answer] for m, answer in zip(self.messages, answers, strict=True)])
+        return self._with(
+            [[*m[:-1], answer] for m, answer in zip(self.messages, answers, strict=True)], list(responses)
+        )
 
     @property
     def verifier(self) -> Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None:
@@ -145,9 +150,10 @@ class Pool:
             truth=None if self.truth is None else self.truth.select(chosen),
         )
 
-    def _with(self, messages: list[list[Message]]) -> Pool:
+    def _with(self, messages: list[list[Message]], change: Any) -> Pool:
+        """The same examples with other `messages`; `change` tells them from others made of this pool."""
         rows = self.rows.remove_columns("messages").add_column("messages", messages)
-        return replace(self, rows=rows, fingerprint=digest([self.fingerprint, messages]))
+        return replace(self, rows=rows, fingerprint=digest([self.fingerprint, change]))
 
     def blind(self) -> Pool:
         """The same pool without the truth: what selectors are given."""

@@ -10,7 +10,7 @@ import platform
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.typing import ArrayLike
 
 from dsel.cache import write_json
 from dsel.component import digest
@@ -155,15 +154,14 @@ class Record:
             self.facts["clustering"] = report(clustering, pool, quality, low_quality=low_quality, folder=folder)
         self.save()
 
-    def note(self, table: str, round: int, columns: Mapping[str, ArrayLike]) -> None:
+    def note(self, table: str, round: int, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> None:
         """Adds rows about a round to `rounds/<table>.parquet`: what an iterative selector weighed and heard."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        length = len(next(iter(map(np.asarray, columns.values()))))
-        values = {name: np.asarray(column) for name, column in columns.items()}
+        length = len(next(iter(columns.values())))
         rows = self._tables.setdefault(table, [])
-        rows.append(pa.table({"round": np.full(length, round), **values}))
+        rows.append(pa.table({"round": np.full(length, round), **columns}))
         if self.writes:
             (self.folder / "rounds").mkdir(exist_ok=True)
             temporary = self.folder / "rounds" / f"{table}.tmp"

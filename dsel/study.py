@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numpy.typing import ArrayLike
 
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
@@ -24,6 +23,8 @@ from dsel.record import Stage
 from dsel.scorer.none import NoScorer
 
 log = logging.getLogger(__name__)
+
+Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 
 
 @dataclass
@@ -43,7 +44,7 @@ class Study:
     scorer: Any
     cache: Cache
     stage: Callable[[str], AbstractContextManager[Stage]]
-    note: Callable[[str, int, Mapping[str, ArrayLike]], None] = lambda table, round, columns: None
+    note: Callable[[str, int, Columns], None] = lambda table, round, columns: None
     verify: Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None = None
 
     @cached_property
@@ -120,22 +121,25 @@ class Study:
 
     @staticmethod
     def _keep(folder: Path, name: str, values: npt.NDArray[np.float32], pool: Pool, maker: str) -> None:
-        """Save `values` [n, …] in place of the shards they came from; ValueError naming the examples with NaN."""
+        """Save `values` [n, …]; ValueError naming the examples with NaN, whose shards no later run shall find."""
         bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-        if not len(bad):
-            np.save(folder / f"{name}.npy", values)
-        for shard in folder.glob("shard*"):  # bad ones too: the next run shall not find them
-            shard.unlink()
         if len(bad):
+            _clear(folder)
             names = ", ".join(pool.ids[i] for i in bad[:5])
             raise ValueError(f"{maker} returned NaN or infinity for {len(bad)} examples (ids {names})")
+        np.save(folder / f"{name}.npy", values)
 
     def artifact(
         self, name: str, kind: str, key: Any, build: Callable[[Path], None], *, items: int | None = None
     ) -> Path:
         """The folder of something costly, computed now or found: the stage `name` of the run, over `items` examples."""
+
+        def whole(folder: Path) -> None:
+            build(folder)
+            _clear(folder)
+
         with self.stage(name) as stage:
-            folder, stage.cached = self.cache.artifact(kind, key, build)
+            folder, stage.cached = self.cache.artifact(kind, key, whole)
             stage.items = len(self.pool) if items is None else items
         if stage.cached:
             log.info("%s: reused from the cache (%s)", kind, folder.name)
@@ -148,7 +152,13 @@ def _scores_key(scorer: Any, pool: Pool) -> dict[str, Any]:
     return {"pool": pool.fingerprint, "scorer": identity(scorer)}
 
 
-def _in_whole(columns: Mapping[str, ArrayLike], kept: npt.NDArray[np.int64]) -> Mapping[str, ArrayLike]:
+def _clear(folder: Path) -> None:
+    """Remove the shards that a killed run would have gone on from."""
+    for shard in folder.glob("shard*"):
+        shard.unlink()
+
+
+def _in_whole(columns: Columns, kept: npt.NDArray[np.int64]) -> Columns:
     return {**columns, "index": kept[np.asarray(columns["index"])]} if "index" in columns else columns
 
 

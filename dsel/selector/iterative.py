@@ -147,6 +147,7 @@ class Iterative(Selector):
             f"selector.rounds={self.rounds}: a budget of {study.budget} leaves rounds without an example",
         )
         self.feedback.begin(study)
+        self._pool = study.pool.turn(self.turn)
         self._chosen: list[Indices] = []
         self._weights: Doubles | None = None
 
@@ -177,7 +178,7 @@ class Iterative(Selector):
             return
         study, answered = self.study, self._chosen if self.scope == "selected" else self._chosen[-1:]
         asked = np.concatenate(answered)
-        pool = study.pool.turn(self.turn)
+        pool = self._pool
         answers = self._answers(study, learner, pool.take(asked))
         scores = self.feedback.score(replace(study, pool=pool), learner, answered, answers)
         labels = study.clustering.labels[asked]

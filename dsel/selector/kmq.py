@@ -67,9 +67,7 @@ def sample(
     return order[rank_in_cluster < np.repeat(quotas, sizes)]
 
 
-def allocate(
-    budget: int, sizes: ArrayLike, weights: ArrayLike, *, rng: np.random.Generator | None = None
-) -> Indices:
+def allocate(budget: int, sizes: ArrayLike, weights: ArrayLike, *, rng: np.random.Generator | None = None) -> Indices:
     """Split `budget` over clusters in proportion to `weights` [k], never above `sizes` [k]: int64[k], exact.
 
     A cluster too small for its share gives all it has and the rest is shared out again among the others in
@@ -105,8 +103,9 @@ def _remainders(fractions: Doubles, rest: int, rng: np.random.Generator | None) 
     if rng is None:
         return np.argsort(-fractions, kind="stable")[:rest]
     order = rng.permutation(len(fractions))
-    ends = np.cumsum(fractions[order]) * (rest / max(fractions.sum(), 1e-12))
-    return order[np.searchsorted(ends, np.arange(rest) + rng.random())]
+    ends = np.cumsum(np.concatenate([[0.0], fractions[order]]))
+    ends[-1] = rest  # what rounding has left of it: the budget is exact
+    return order[np.diff(np.floor(ends + rng.random())) > 0]
 
 
 def _checked_weights(weights: ArrayLike, k: int) -> Doubles:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from dsel.study import Study
 
 if TYPE_CHECKING:
     from dsel.learner import Learner
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -50,4 +53,9 @@ class Perplexity(Feedback):
         key = {"model": learner.state, "texts": generated.fingerprint, "feedback": identity(self)}
         folder = study.artifact("feedback", "feedback", key, build, items=len(texts))
         gold, own = np.split(np.load(folder / "losses.npy"), 2)
-        return np.where(np.isnan(gold) | np.isnan(own), 0.0, gold - own)
+        silent = np.isnan(gold) | np.isnan(own)
+        if silent.any():
+            log.warning(
+                "perplexity: %d of %d examples say nothing (no token within the limit)", silent.sum(), len(gold)
+            )
+        return np.where(silent, 0.0, gold - own)

@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from dsel.errors import need
+from dsel.scorer.column import Column
+from dsel.scorer.none import NoScorer
 from dsel.selector.feedback.base import Doubles, Feedback, Indices
 from dsel.study import Study
 
@@ -26,6 +29,8 @@ class Scored(Feedback):
     scorer: Any
 
     def check(self) -> None:
+        reads = not isinstance(self.scorer, (Column, NoScorer))
+        need(reads, "selector.feedback.scorer: give one that reads texts, as the model's answers have no scores yet")
         self.scorer.check()
 
     def score(self, study: Study, learner: Learner, rounds: Sequence[Indices], answers: Sequence[str]) -> Doubles:
