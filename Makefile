@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+BENCH ?= selectors iterit learner
 
 .PHONY: quickstart test lint bench clean
 
@@ -17,8 +18,8 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(STAMP)
-	$(BIN)/python -m tests.bench.bench_selectors $(ARGS)
+bench: $(STAMP)  ## make bench BENCH=learner ARGS='--help'
+	for name in $(BENCH); do $(BIN)/python -m tests.bench.bench_$$name $(ARGS) || exit 1; done
 
 $(STAMP): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("dsel needs Python 3.10 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'

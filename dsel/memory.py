@@ -75,7 +75,7 @@ def shape(model: CausalLM, trainer: SFT) -> Shape:
 
 
 def memory(shape: Shape, trainer: SFT, tokens: int, weight: int, compute: int, *, fused: bool) -> dict[str, float]:
-    """Bytes of the parts of a training that takes `tokens` at once. Their sum is an upper end: some come after others.
+    """Bytes of the parts of a training that takes `tokens` at once. Not all are there at once: the sum is rather high.
 
     weight: bytes of a weight while training; compute: of an operand of a matrix product, 2 for bfloat16. fused: whether
     TRL's kernel for the loss runs, as it does on GPUs.

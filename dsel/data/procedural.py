@@ -35,7 +35,13 @@ _FAULTS, _FAULT_ODDS = ("wrong", "truncated", "unrelated"), (0.5, 0.2, 0.3)
 _RATING_RIGHT, _RATING_WRONG, _RATING_WHIM, _RATING_SPREAD = 4.0, 3.0, 0.3, 1.0
 
 SITES = ("wordhub", "quizcorner", "classroom", "helpdesk", "forum")
-BOILERPLATE = ("sorry", "none", "error", "spam", "skip")  # as long as answers are: length gives nothing away
+BOILERPLATE = (  # what a scraper took of a page: debris around the question, and a word as long as answers are
+    ("{} Sorry, this thread is closed.", "sorry"),
+    ("Click here to read more. {}", "none"),
+    ("{} Log in to see the whole page.", "error"),
+    ("Skip to the main content. {}", "skip"),
+    ("{} Share this page with a friend.", "spam"),
+)
 EDITS = (
     "Hello! {}",
     "{} Thank you.",
@@ -178,7 +184,8 @@ def _spoil(rows: list[_Row], n_noise: int, rng: np.random.Generator) -> list[_Ro
     rest = rng.permutation(clean)[: n_noise - len(spoilt)]
     n_boilerplate = min(round(n_noise * _IN_BOILERPLATE), len(rest))
     for i in rest[:n_boilerplate]:
-        rows[i] = replace(rows[i], response=BOILERPLATE[rng.integers(len(BOILERPLATE))])
+        page, word = BOILERPLATE[rng.integers(len(BOILERPLATE))]
+        rows[i] = replace(rows[i], prompt=page.format(rows[i].prompt), response=word)
     for i in rest[n_boilerplate:]:
         rows[i] = replace(rows[i], response=_faulty(rows[i], str(rng.choice(_FAULTS, p=_FAULT_ODDS)), rng))
     return rows
@@ -267,7 +274,8 @@ def _document(kind: Kind, rng: np.random.Generator) -> str:
         names = _SEQUENCES[rng.integers(len(_SEQUENCES))]
         start = int(rng.integers(len(names) - 4))
         return ", ".join(names[start : start + int(rng.integers(5, 13))]) + "."
-    return " ".join(BOILERPLATE[i] for i in rng.permutation(len(BOILERPLATE))[:3])
+    pages = [f"{page.format('').strip()} {word}" for page, word in BOILERPLATE]
+    return " ".join(pages[i] for i in rng.permutation(len(pages))[:3])
 
 
 def _statement(kind: Kind, fields: Fields, answer: str, rng: np.random.Generator) -> str:

@@ -137,6 +137,8 @@ def generate_with_vllm(
     *,
     adapters: Path | None = None,
     dtype: str = "auto",
+    revision: str | None = None,
+    trust_remote_code: bool = False,
     max_new_tokens: int = 512,
     max_prompt: int = 2048,
     temperature: float = 0.0,
@@ -146,9 +148,9 @@ def generate_with_vllm(
 ) -> list[str]:
     """What `generate` gives, from vLLM's engine: the answer to each rendered prompt.
 
-    folder: a model as `save_pretrained` writes it, or a hub id; adapters: a folder of LoRA adapters (PEFT) for it.
-    memory: the share of the GPU that the engine takes, which must be free: move other models away first. Sampled
-    answers follow `seed` and the index of their prompt. The engine lives as long as this call.
+    folder: a model as `save_pretrained` writes it, or a hub id (of `revision`); adapters: a folder of LoRA adapters
+    (PEFT) for it. memory: the share of the GPU that the engine takes, which must be free: move other models away
+    first. Sampled answers follow `seed` and the index of their prompt. The engine lives as long as this call.
     """
     from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
     from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
@@ -165,15 +167,15 @@ def generate_with_vllm(
     engine = LLM(
         model=str(folder),
         dtype=dtype,
+        revision=revision,
+        trust_remote_code=trust_remote_code,
         max_model_len=max(map(len, prompts)) + max_new_tokens,
         gpu_memory_utilization=memory,
         **lora,
     )
+    common = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens, "stop_token_ids": ends}
     seeds = np.random.SeedSequence(seed).generate_state(len(prompts)).tolist()
-    settings = [
-        SamplingParams(temperature=temperature, top_p=top_p, max_tokens=max_new_tokens, seed=s, stop_token_ids=ends)
-        for s in seeds
-    ]
+    settings = [SamplingParams(**common, seed=own if temperature else None) for own in seeds]
     outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], settings, lora_request=request)
     answers = [list(output.outputs[0].token_ids) for output in outputs]
     return [_text(tokenizer, answer, ends) for answer in answers]

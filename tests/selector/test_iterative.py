@@ -20,6 +20,7 @@ from hypothesis import assume, given, settings
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
 from dsel.config_groups import register
+from dsel.data.procedural import generate
 from dsel.errors import ConfigError
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
@@ -540,4 +541,23 @@ def test_a_run_without_training_is_refused_in_one_line(dsel_run: Callable[..., A
         done = dsel_run(*options, *selector)
         (line,) = done.stderr.splitlines()
         assert done.returncode == 2
-        assert "trainer=none leaves it without one" in line
+        assert "trainer=none has none to show" in line
+
+
+@pytest.mark.slow
+def test_a_verifier_steers_the_draws_away_from_noise(dsel_run: Callable[..., Any], tmp_path: Path) -> None:
+    """Of the draws of the third round, at most half as many fall on noise as of the first: five pools, five seeds."""
+    asked = ["selector=iterative_verifier", "selector.final=last", "evaluator=none", "tracker=none"]
+    done = dsel_run(
+        "-m", "experiments=laptop", *asked, "selector.max_new_tokens=24", "seed=range(0,5)", f"runs={tmp_path}"
+    )
+    assert done.returncode == 0, done.stderr
+    noise = []
+    for file in tmp_path.glob("*/record.json"):
+        seed = json.loads(file.read_text())["config"]["seed"]
+        wrong = np.array([row["is_noise"] for row in generate(6000, seed)])
+        choice = pq.read_table(file.with_name("selection.parquet")).to_pandas()
+        noise.append([wrong[choice["index"][choice["round"] == number]].mean() for number in (1, 2, 3)])
+    assert len(noise) == 5
+    first, _, third = np.mean(noise, axis=0)
+    assert third <= first / 2

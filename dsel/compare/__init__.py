@@ -1,0 +1,1 @@
+"""Two subsets side by side: `python -m dsel.compare A B`."""

@@ -1,0 +1,1 @@
+"""Tables and figures of an experiment, made again from its logged runs."""

@@ -1,0 +1,212 @@
+"""python -m dsel.report: the tables and figures of an experiment, made again from its logged runs.
+
+Like dsel.run it stays light until the arguments are checked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from dsel.errors import ConfigError, need, need_path
+from dsel.report import runs as sources
+from dsel.report.match import Composer, literal, shared
+from dsel.report.runs import SOURCES, Found
+from dsel.report.spec import Overrides, Spec, keys, read
+from dsel.report.tables import Report, build
+from dsel.run import close, explain
+from dsel.secrets import RedactingFormatter
+
+log = logging.getLogger(__name__)
+
+HELP = """\
+python -m dsel.report experiments=NAME [source=local] [runs=runs] [out=reports/NAME] [overrides …]
+
+Makes the tables and figures that experiments/NAME.yaml describes (`report:`) from its logged runs.
+
+  source=local          the run folders under `runs`
+  source=wandb_offline  the offline W&B logs under `runs`
+  source=wandb          the W&B service: entity=, project= (the experiment's tracker's) and filters={state: finished, …}
+  out=                  folder for report.html, report.md, report.tex, report.csv and figures/
+
+All else are overrides as python -m dsel.run takes them: what the runs of the experiment were given on their command
+lines (model=smollm2_135m), or another look at them (report.baseline=kMQ).
+"""
+RUNS = Path("runs")  # conf/config.yaml's
+OWN = ("source", "runs", "out", "entity", "project", "filters")
+
+
+@dataclass
+class Arguments:
+    """What is asked for. `overrides` are of the runs, `looks` of the `report:` section; both go to Hydra."""
+
+    experiment: str
+    source: str = "local"
+    runs: Path = RUNS
+    out: Path = Path("reports")
+    entity: str | None = None
+    project: str | None = None
+    filters: dict[str, Any] = field(default_factory=dict)
+    overrides: Overrides = ()
+    looks: Overrides = ()
+
+
+def parse(arguments: Sequence[str]) -> Arguments:
+    """The arguments of a command line. Raises `ConfigError`, in one line, for what is wrong with them."""
+    own: dict[str, str] = {}
+    others: list[str] = []
+    looks: list[str] = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        need(bool(equals), f"{argument!r}: give key=value, as in experiments=laptop; --help shows the keys")
+        if key in OWN:
+            own[key] = value
+        elif key == "experiments":
+            own["experiment"] = value
+        elif key.startswith("report."):
+            looks.append(f"++{argument}")  # also what the experiment's file does not set
+        else:
+            others.append(argument)
+    need(bool(own.get("experiment")), "which experiment? Give experiments=NAME, a file of experiments/")
+    source = own.get("source", "local")
+    need(source in SOURCES, f"source={source}{close(source, list(SOURCES))}: give one of {', '.join(SOURCES)}")
+    for key in ("entity", "project", "filters"):
+        need(key not in own or source == "wandb", f"{key}= is for source=wandb, not source={source}")
+    runs = Path(own["runs"]).expanduser() if "runs" in own else RUNS
+    if source != "wandb":
+        need_path(runs, option="runs")
+    return Arguments(
+        experiment=own["experiment"],
+        source=source,
+        runs=runs,
+        out=Path(own.get("out", f"reports/{own['experiment']}")).expanduser(),
+        entity=own.get("entity"),
+        project=own.get("project"),
+        filters=_mapping(own.get("filters", "{}")),
+        overrides=tuple(others),
+        looks=tuple(looks),
+    )
+
+
+def make(asked: Arguments) -> Report:
+    """The report that is asked for, of the runs that are there."""
+    elsewhere = () if asked.runs == RUNS else (f"runs={literal(str(asked.runs))}",)
+    base = (f"experiments={asked.experiment}", *asked.overrides, *elsewhere)
+    composer = Composer(base)
+    section = Composer(base + asked.looks).report
+    need(bool(section), f"experiments/{asked.experiment}.yaml has no report: section, which says what to show")
+    spec = read(section)
+    found = _find(asked, composer)
+    adopted = _adopt(spec, found, composer)
+    if adopted:
+        composer = Composer(base + adopted)
+    tables = [build(table, found.runs, composer) for table in spec.tables]
+    return Report(
+        title=spec.title or asked.experiment,
+        tables=tables,
+        figures=spec.figures,
+        notes=_notes(asked, found, adopted, tables, composer),
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: anything wrong with what was asked for ends in one line and exit code 2."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or {"-h", "--help"} & set(given):
+        sys.stdout.write(HELP)
+        return
+    handler = logging.StreamHandler()
+    handler.setFormatter(RedactingFormatter("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    for library in ("fontTools", "matplotlib", "wandb"):
+        logging.getLogger(library).setLevel(logging.WARNING)
+    wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's messages then have no advice on tracebacks
+    try:
+        asked = parse(given)
+        report = make(asked)
+    except (ConfigError, HydraException, OmegaConfBaseException) as error:
+        if wants_traces:
+            raise
+        sys.stderr.write(f"dsel: {explain(error)}\n")
+        sys.exit(2)
+
+    from dsel.report.writers import show, write
+
+    show(report, write(report, asked.out, command=shlex.join(["python", "-m", "dsel.report", *given])))
+
+
+def _find(asked: Arguments, composer: Composer) -> Found:
+    if asked.source == "local":
+        return sources.local(asked.experiment, asked.runs)
+    if asked.source == "wandb_offline":
+        return sources.wandb_offline(asked.experiment, asked.runs)
+    entity = asked.entity or composer.setting("tracker.entity")
+    project = asked.project or composer.setting("tracker.project") or "dsel"
+    return sources.wandb(asked.experiment, entity=entity, project=project, filters=asked.filters)
+
+
+def _adopt(spec: Spec, found: Found, composer: Composer) -> Overrides:
+    """The overrides that all runs of the experiment have beside what the tables tell apart (a smaller model, a limit).
+
+    Whoever runs a whole experiment with another model does not have to say so again.
+    """
+    cells = [o for t in spec.tables for parts in (t.at, *t.rows.values()) for o in parts]
+    cells += [o for t in spec.tables for column in t.columns.values() for o in column.overrides]
+    coordinates = [composer.coordinates(run, unread=True) for run in found.runs]
+    return shared([c for c in coordinates if c is not None], keys(cells))
+
+
+def _notes(asked: Arguments, found: Found, adopted: Overrides, tables: Sequence[Any], composer: Composer) -> list[str]:
+    """What a reader of the whole report has to know."""
+    places = {"local": f"run folders under {asked.runs}", "wandb_offline": f"offline W&B logs under {asked.runs}"}
+    notes = [f"Made of {_count(len(found.runs), 'finished run')} ({places.get(asked.source, 'W&B')})."]
+    if found.left_out:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(found.left_out.items()))
+        notes.append(f"Left out: {reasons}.")
+    if asked.overrides:
+        notes.append(f"With settings of this command: {' '.join(asked.overrides)}.")
+    if adopted:
+        notes.append(f"All of the runs differ from the experiment's file in: {' '.join(adopted)}.")
+    placed = {id(run) for table in tables for run in table.placed}
+    earlier = {id(run) for table in tables for run in table.superseded} - placed
+    if earlier:
+        notes.append(f"{_count(len(earlier), 'run')} not shown: a later one has the same configuration and seed.")
+    placed |= earlier
+    others = Counter(composer.coordinates(run) for run in found.runs if id(run) not in placed)
+    if others:
+        several = sorted(others.items(), key=lambda item: (-item[1], str(item[0])))
+        gone, own = "options there are no more", "the experiment's own"
+        listed = [f"{n} with {gone if o is None else ' '.join(o) or own}" for o, n in several[:5]]
+        more = f"; and {_count(len(several) - 5, 'other kind')}" if len(several) > 5 else ""
+        notes.append(f"{_count(others.total(), 'run')} in no table, with other settings: {'; '.join(listed)}{more}.")
+    return notes
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
+
+
+def _mapping(text: str) -> dict[str, Any]:
+    from omegaconf import OmegaConf
+
+    try:
+        found = OmegaConf.to_container(OmegaConf.create(text))
+    except Exception as error:  # whatever the YAML parser says
+        raise ConfigError(f"filters={text}: not a mapping such as '{{config.seed: 0}}'") from error
+    need(isinstance(found, dict), f"filters={text}: not a mapping such as '{{config.seed: 0}}'")
+    return found  # type: ignore[return-value]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,181 @@
+"""Which runs a cell holds, and which command fills it: both by what Hydra composes of the cell's overrides.
+
+A cell is a configuration: that of the experiment with the overrides of the cell's row and column. The runs in it are
+those whose recorded configuration is the same but for the seed, however they were asked for (on the command line, by a
+sweep, with another experiment's file). Knobs, the tracker and places (`runs`, `cache`) do not count, nor does what the
+selector never reads (the embedder of a random choice), nor options that only one of the two knows: those that came or
+went between versions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.types import Quote, QuotedString
+from hydra.errors import HydraException
+from hydra.utils import get_class, instantiate
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dsel import config_groups
+from dsel.config_groups import ROOT
+from dsel.report.runs import Run
+from dsel.report.spec import Overrides, keys
+from dsel.run import GROUPS
+from dsel.secrets import redact
+
+COMPARED = tuple(group for group in GROUPS if group != "tracker")
+
+
+@dataclasses.dataclass(frozen=True)
+class Composed:
+    """A configuration before its interpolations are resolved, the chosen options, and the experiment's `report:`."""
+
+    config: DictConfig
+    choices: Mapping[str, str]
+    report: dict[str, Any]
+
+
+class Composer:
+    """What Hydra composes of `base` and more overrides; each is composed once.
+
+    base: the experiment and what else all runs have, such as `experiments=laptop` and `model=smollm2_135m`.
+    """
+
+    def __init__(self, base: Sequence[str]) -> None:
+        self.base = tuple(base)
+        self.composed = cache(self._composed)
+        self.wanted = cache(self._wanted)
+
+    @property
+    def report(self) -> dict[str, Any]:
+        """The `report:` section as it is written, interpolations included; empty without one."""
+        return self.composed(()).report
+
+    def setting(self, path: str, overrides: Overrides = ()) -> Any:
+        """The value at a dotted path, or the choice of a config group."""
+        composed = self.composed(overrides)
+        return composed.choices[path] if path in composed.choices else OmegaConf.select(composed.config, path)
+
+    def matches(self, run: Run, overrides: Overrides) -> bool:
+        """Whether `run` is one of the configuration with `overrides`."""
+        return not any(differences(self.wanted(overrides, run.seed), run.facts["config"]))
+
+    def same(self, one: Overrides, other: Overrides) -> bool:
+        """Whether both make the same runs."""
+        return not any(differences(self.wanted(one, 0), self.wanted(other, 0)))
+
+    def coordinates(self, run: Run, at: Overrides = (), *, unread: bool = False) -> Overrides | None:
+        """The overrides that make `run` out of the configuration with `at`; None where none do (an option is gone).
+
+        unread: also those of what its selector never reads.
+        """
+        chosen = run.facts["choices"]
+        try:
+            found: Overrides = ()
+            for nested in (False, True):  # options of a nested group are there once its parent is chosen
+                here = self.composed(at + found).choices
+                found += tuple(
+                    f"{group}={chosen[group]}"
+                    for group in sorted(here, key=lambda name: COMPARED.index(_group(name)))
+                    if bool(re.search("[/@]", group)) == nested and chosen.get(group) not in (None, here[group])
+                )
+            read = self.wanted(at + found, run.seed, unread)
+            found = tuple(o for o in found if _group(o) in read)
+            rest = differences(self.wanted(at + found, run.seed, unread), run.facts["config"])
+            found += tuple(f"{path}={literal(value)}" for path, value in rest)
+            return found if self.matches(run, at + found) else None
+        except (HydraException, OmegaConfBaseException):
+            return None
+
+    def command(self, overrides: Overrides, seeds: Sequence[int], *, multirun: bool = False) -> str:
+        """The command that runs the configuration with `overrides` for each of `seeds`.
+
+        multirun: `overrides` are of several runs, as in `selector=random,kmq`.
+        """
+        many = ["-m"] if multirun or len(seeds) > 1 else []
+        seed = f"seed={','.join(map(str, seeds))}"
+        return shlex.join(["python", "-m", "dsel.run", *many, *self.base, *overrides, seed])
+
+    def _composed(self, overrides: Overrides) -> Composed:
+        config_groups.register()
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            config = compose("config", overrides=[*self.base, *overrides], return_hydra_config=True)
+        chosen = {str(g): str(c) for g, c in config.hydra.runtime.choices.items() if _group(str(g)) in COMPARED}
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+        section = config.pop("report", None)
+        return Composed(config, chosen, OmegaConf.to_container(section, resolve=False) if section else {})  # type: ignore[arg-type]
+
+    def _wanted(self, overrides: Overrides, seed: int, unread: bool = False) -> dict[str, Any]:
+        config = self.composed(overrides).config.copy()
+        config.seed = seed
+        found = {group: OmegaConf.to_container(config[group], resolve=True) for group in COMPARED}
+        if not unread:
+            needs = instantiate(found["selector"], _convert_="all").needs
+            for group in () if needs & {"embeddings", "clustering"} else ("embedder", "clusterer"):
+                del found[group]
+            if "quality" not in needs:
+                del found["scorer"]
+        return redact({"budget": config.budget, **{group: without_knobs(value) for group, value in found.items()}})
+
+
+def differences(wanted: Any, recorded: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, recorded value) of each setting that both configurations have, with different values."""
+    if isinstance(wanted, Mapping) and isinstance(recorded, Mapping):
+        for key, value in wanted.items():
+            if key in recorded:
+                yield from differences(value, recorded[key], f"{path}.{key}" if path else str(key))
+    elif wanted != recorded:
+        yield path, recorded
+
+
+def without_knobs(config: Any) -> Any:
+    """`config` without the fields of its components that do not change what comes out (dsel.component.knob)."""
+    if not isinstance(config, Mapping):
+        return config
+    knobs = set()
+    if "_target_" in config:
+        component = get_class(config["_target_"])
+        own = dataclasses.fields(component) if dataclasses.is_dataclass(component) else ()
+        knobs = {f.name for f in own if not f.metadata.get("identity", True)}
+    return {key: without_knobs(value) for key, value in config.items() if key not in knobs}
+
+
+def shared(found: Iterable[Overrides], varied: Iterable[str]) -> Overrides:
+    """The overrides that all of `found` have, but for those of a key in `varied`, or below one."""
+    everywhere = [set(overrides) for overrides in found]
+    common = set.intersection(*everywhere) if everywhere else set()
+    fixed = tuple(varied)
+    return tuple(sorted(o for o in common if not any(_is_below(key, fixed) for key in keys([o]))))
+
+
+def literal(value: Any) -> str:
+    """`value` as Hydra's command line reads it."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(literal, value)) + "]"
+    if not isinstance(value, str):
+        return json.dumps(value)
+    words = ("null", "true", "false", "nan", "inf")
+    plain = re.fullmatch(r"[A-Za-z_./~][\w./~%+@:-]*", value) and value.lower() not in words
+    return value if plain else QuotedString(value, Quote.single).with_quotes()
+
+
+def _is_below(key: str, varied: Sequence[str]) -> bool:
+    return any(key == other or key.startswith((f"{other}.", f"{other}/", f"{other}@")) for other in varied)
+
+
+def _group(name: str) -> str:
+    """`selector` of `selector`, `selector/feedback`, `selector@selector.then` and `selector=kmq`."""
+    return re.split("[/@=]", name)[0]

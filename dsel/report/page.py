@@ -1,0 +1,68 @@
+"""One self-contained HTML page: it works from a file, and asks nothing of the network.
+
+Template, style and script are the files beside this module. Jinja escapes all that comes from runs, and the page's own
+policy allows no script but ours and no request at all.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from dsel.report.figures import Drawn
+from dsel.report.runs import Run
+from dsel.report.tables import Cell, Report, Table
+from dsel.report.writers import MARKS, fills
+
+HERE = Path(__file__).parent
+
+
+def render(report: Report, figures: Sequence[Drawn], folder: Path, *, command: str) -> str:
+    """The page, for a file in `folder`: links to records are relative to it."""
+    from jinja2 import Environment, FileSystemLoader
+    from markupsafe import Markup
+
+    def link(run: Run) -> str:
+        if run.where.startswith(("https://", "http://")):
+            return run.where
+        return quote(Path(os.path.relpath(Path(run.where).resolve(), folder.resolve())).as_posix())
+
+    def linked(text: Any, run: Run) -> Markup:
+        return Markup('<a href="{}" title="{}">{}</a>').format(link(run), f"seed {run.seed}: its record", text)
+
+    def head(table: Table) -> Markup:
+        names = [table.head or "row", *table.columns]
+        cells = (Markup('<th scope="col"><button type="button">{}</button></th>').format(name) for name in names)
+        return Markup("<tr>{}</tr>").format(Markup("").join(cells))
+
+    def only(cell: Cell) -> Run:
+        return cell.runs[next(iter(cell.values))]
+
+    def filled_by(table: Table, row: str, column: str) -> int:
+        return next(i for i, places in enumerate(table.commands.values(), 1) if (row, column) in places)
+
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src 'sha256-{digest}'"
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return environment.get_template("page.html").render(
+        report=report,
+        figures=figures,
+        command=command,
+        policy=policy,
+        script=Markup(script),
+        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),
+        linked=linked,
+        head=head,
+        only=only,
+        filled_by=filled_by,
+        marks=MARKS,
+        fills=fills,
+    )

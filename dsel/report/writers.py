@@ -1,0 +1,295 @@
+"""Tables written down: GitHub Markdown, LaTeX for booktabs, CSV, and for a terminal."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dsel.report.statistics import NOTHING, Difference
+from dsel.report.tables import Cell, Report, Table
+
+if TYPE_CHECKING:
+    import rich.table
+    from rich.console import Console
+
+    from dsel.report.figures import Drawn
+
+MARKS = "Mean ± standard error over seeds; the best of a column is bold, the second underlined."
+LATEX = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
+    "|": r"\textbar{}", "·": r"$\cdot$", "±": r"$\pm$", "–": "--", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$",
+    "…": r"\dots{}",
+}  # fmt: skip
+
+
+def write(report: Report, folder: Path, *, command: str) -> list[Path]:
+    """Write the whole report into `folder`; returns the files a reader starts with. command: what made it."""
+    from dsel.report.figures import draw
+    from dsel.report.page import render
+
+    folder.mkdir(parents=True, exist_ok=True)
+    figures = draw(report.figures, report.tables, folder / "figures")
+    texts = {
+        "report.html": render(report, figures, folder, command=command),
+        "report.md": document(report, figures, command=command),
+        "report.tex": "\n".join(map(latex, report.tables)),
+        "report.csv": to_csv(report.tables),
+    }
+    for name, text in texts.items():
+        temporary = folder / f"{name}.tmp"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(folder / name)
+    return [folder / name for name in texts]
+
+
+def show(report: Report, files: Sequence[Path], console: Console | None = None) -> None:
+    """Print the tables, what is missing, and where the files are."""
+    from rich.console import Console
+
+    if console is None:
+        console = Console()
+        if not console.is_terminal:  # a file or a pipe: lines as long as they are
+            console = Console(width=10_000)
+    for table in report.tables:
+        console.print(table.title, style="bold", markup=False, highlight=False)
+        console.print(terminal(table))
+        if table.compared:
+            console.print(f"{compared_title(table)}:", highlight=False)
+            console.print(terminal(table, differences=True))
+        for note in table.notes:
+            console.print(note, markup=False, highlight=False)
+        if table.commands:
+            console.print("missing runs:")
+            for fill, places in table.commands.items():
+                console.print(f"  {fill}  # {fills(table, places)}", markup=False, highlight=False, soft_wrap=True)
+        console.print()
+    for note in report.notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    beside = ", ".join(file.name for file in files[1:])
+    console.print(f"report: {files[0]}, and {beside} beside it", soft_wrap=True, highlight=False)
+
+
+def document(report: Report, figures: Sequence[Drawn], *, command: str) -> str:
+    """The whole report as GitHub Markdown."""
+    parts = [f"# {_md(report.title)}", "\n".join(f"- {_md(note)}" for note in report.notes)]
+    for table in report.tables:
+        heading = [] if table.title in ("", report.title) else [f"## {_md(table.title)}"]
+        parts += [*heading, markdown(table).rstrip()]
+    if figures:
+        parts.append("## Figures")
+        parts += [f"![{_md(f.caption)}](figures/{f.name}.png)\n\n{_md(f.caption)}" for f in figures]
+    parts.append(f"Made by `{command}`")
+    return "\n\n".join(parts) + "\n"
+
+
+def markdown(table: Table) -> str:
+    """The table as GitHub Markdown: values, then differences to the baseline, then what is missing."""
+    heads = [_md(name) for name in [table.head, *table.columns]]
+    rows = [[_md(row), *(_md_cell(table, table.cells[row, c]) for c in table.columns)] for row in table.rows]
+    parts = [_pipes([heads, *rows]), _md(legend(table))]
+    if table.compared:
+        rows = [
+            [_md(row), *(_md(compared(table, table.cells[row, c])) for c in table.columns)] for row in table.compared
+        ]
+        parts += [f"{_md(compared_title(table))}:", _pipes([heads, *rows])]
+    parts += [_md(note) for note in table.notes]
+    if table.commands:
+        lines = [f"- {_md(fills(table, places))}: `{command}`" for command, places in table.commands.items()]
+        parts.append("Missing runs:\n\n" + "\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def terminal(table: Table, *, differences: bool = False) -> rich.table.Table:
+    """The table for a terminal: its values, or its differences to the baseline."""
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    out = RichTable()
+    out.add_column(Text(table.head))
+    for column in table.columns:
+        out.add_column(Text(column), justify="right")
+    for row in table.compared if differences else table.rows:
+        cells = [table.cells[row, column] for column in table.columns]
+        if differences:
+            texts = [Text(compared(table, cell)) for cell in cells]
+        else:
+            styles = [{1: "bold", 2: "underline"}.get(cell.rank or 0, "") for cell in cells]
+            values = [(table.show_value(cell), style) for cell, style in zip(cells, styles, strict=True)]
+            texts = [Text.assemble(v, (_published(table, cell), "dim")) for v, cell in zip(values, cells, strict=True)]
+        out.add_row(Text(row), *texts)
+    return out
+
+
+def legend(table: Table) -> str:
+    """What the numbers and marks in the table mean."""
+    parts = [MARKS]
+    if table.has_published:
+        parts.append(f"In brackets: published{f' ({table.paper})' if table.paper else ''}.")
+    return " ".join(parts)
+
+
+def compared_title(table: Table) -> str:
+    return f"Difference to {table.baseline}: points, per cent, and the 95 % interval of a paired bootstrap over seeds"
+
+
+def compared(table: Table, cell: Cell) -> str:
+    """The cell's difference to the baseline, and the published one in brackets."""
+    published = cell.published_difference
+    return table.show_difference(cell) + ("" if published is None else f" ({table.show(published, sign=True)})")
+
+
+def fills(table: Table, places: Sequence[tuple[str, str]]) -> str:
+    """What a command fills: rows, with the columns where it does not fill all, and seeds where some are there."""
+    rows, columns = (list(dict.fromkeys(names)) for names in zip(*places, strict=True))
+    cell = table.cells[places[0]]
+    parts = [", ".join(rows)]
+    if len(columns) < len(table.columns):
+        parts.append(", ".join(columns))
+    if cell.runs:
+        parts.append(f"seed {', '.join(map(str, cell.missing))}")
+    return "; ".join(parts)
+
+
+def latex(table: Table) -> str:
+    """The table as a LaTeX `table` for the package booktabs, to be `\\input`.
+
+    The published figures and the differences are in lines of their own, so that a page is wide enough. Commands that
+    fill what is missing are in comments.
+    """
+    width = len(table.columns) + 1
+    lines = [f"% missing: {_line(fills(table, places))}: {_line(c)}" for c, places in table.commands.items()]
+    small = [r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"] if width > 6 else [r"\footnotesize"]
+    lines += [r"\begin{table}", r"\centering", *small]
+    lines += [rf"\caption{{{_tex(' '.join([f'{table.title}.', *_caption(table), *table.notes]))}}}"]
+    lines += [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
+    lines += [_tex_row(map(_tex, [table.head, *table.columns])), r"\midrule"]
+    for row in table.rows:
+        cells = [table.cells[row, column] for column in table.columns]
+        lines.append(_tex_row([_tex(row), *(_tex_value(table, cell) for cell in cells)]))
+        if any(cell.published is not None for cell in cells):
+            lines.append(_tex_row([r"\quad published", *(_tex(table.show(cell.published)) for cell in cells)]))
+    if table.compared:
+        lines += [
+            r"\midrule",
+            rf"\multicolumn{{{width}}}{{l}}{{\emph{{Difference to {_tex(str(table.baseline))}}}}} \\",
+        ]
+    for row in table.compared:
+        cells = [table.cells[row, column] for column in table.columns]
+        lines.append(_tex_row([_tex(row), *(_tex(table.show_points(cell)) for cell in cells)]))
+        if any(cell.difference and cell.difference.pairs > 1 for cell in cells):
+            intervals = (
+                _tex(table.show_interval(cell.difference.bootstrap) if cell.difference else "–") for cell in cells
+            )
+            lines.append(_tex_row([r"\quad 95\,\% interval", *intervals]))
+        if any(cell.published_difference is not None for cell in cells):
+            gaps = (_tex(table.show(cell.published_difference, sign=True)) for cell in cells)
+            lines.append(_tex_row([r"\quad published", *gaps]))
+    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    return "\n".join(lines) + "\n"
+
+
+NO_DIFFERENCE = Difference(math.nan, math.nan, NOTHING, NOTHING, 0)
+CSV_COLUMNS = (
+    "table row column metric mean stderr n seeds rank difference difference_percent bootstrap_low bootstrap_high "
+    "t_low t_high pairs published published_difference missing_seeds command runs"
+).split()
+
+
+def rows_of_csv(table: Table) -> Iterator[dict[str, object]]:
+    """A row for each cell, with all digits; what there is no value for is empty."""
+    for cell in table.cells.values():
+        gap = cell.difference or NO_DIFFERENCE
+        yield {
+            "table": table.title,
+            "row": cell.row,
+            "column": cell.column,
+            "metric": cell.metric,
+            "mean": _number(cell.mean),
+            "stderr": _number(cell.stderr),
+            "n": cell.n,
+            "seeds": " ".join(map(str, cell.values)),
+            "rank": cell.rank,
+            "difference": _number(gap.points),
+            "difference_percent": _number(gap.percent),
+            "bootstrap_low": _number(gap.bootstrap[0]),
+            "bootstrap_high": _number(gap.bootstrap[1]),
+            "t_low": _number(gap.student_t[0]),
+            "t_high": _number(gap.student_t[1]),
+            "pairs": gap.pairs,
+            "published": cell.published,
+            "published_difference": _number(cell.published_difference),
+            "missing_seeds": " ".join(map(str, cell.missing)),
+            "command": cell.command,
+            "runs": " ".join(run.where for run in cell.runs.values()),
+        }
+
+
+def to_csv(tables: Sequence[Table]) -> str:
+    """All cells of all tables, in long form (see `CSV_COLUMNS`)."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, CSV_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for table in tables:
+        writer.writerows(rows_of_csv(table))
+    return file.getvalue()
+
+
+def _caption(table: Table) -> Iterator[str]:
+    yield MARKS
+    if table.has_published and table.paper:
+        yield f"Published: {table.paper}."
+    if table.compared:
+        yield "Differences in points and per cent, with the interval of a paired bootstrap over seeds."
+
+
+def _published(table: Table, cell: Cell) -> str:
+    return "" if cell.published is None else f" ({table.show(cell.published)})"
+
+
+def _md_cell(table: Table, cell: Cell) -> str:
+    text = table.show_value(cell)
+    return {1: f"**{text}**", 2: f"<ins>{text}</ins>"}.get(cell.rank or 0, text) + _published(table, cell)
+
+
+def _pipes(rows: Sequence[Sequence[str]]) -> str:
+    """Rows between pipes, the first as head; columns padded to one width, all but the first to the right."""
+    widths = [max(3, *map(len, column)) for column in zip(*rows, strict=True)]
+
+    def line(row: Sequence[str]) -> str:
+        padded = [t.ljust(w) if i == 0 else t.rjust(w) for i, (t, w) in enumerate(zip(row, widths, strict=True))]
+        return f"| {' | '.join(padded)} |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([line(rows[0]), line(rule), *map(line, rows[1:])])
+
+
+def _md(text: str) -> str:
+    """`text` on one line, with what Markdown or HTML would read as markup escaped."""
+    return re.sub(r"([\\`*_\[\]<>|~#])", r"\\\1", _line(text).replace("&", "&amp;"))
+
+
+def _tex(text: str) -> str:
+    return "".join(LATEX.get(character, character) for character in _line(text))
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _tex_row(cells: Iterable[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _tex_value(table: Table, cell: Cell) -> str:
+    text = _tex(table.show_value(cell))
+    return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.rank or 0, text)
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
