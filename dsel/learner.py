@@ -24,7 +24,7 @@ from dsel.model.likelihood import Encoded, mean_nll
 from dsel.pool import Message, Pool
 from dsel.trainer.base import Training
 from dsel.trainer.checkpoints import OPTIMIZER
-from dsel.trainer.sft import SFT, is_main_process, world_size
+from dsel.trainer.sft import SFT, is_main_process, wait_for_everyone, world_size
 
 log = logging.getLogger(__name__)
 
@@ -105,6 +105,7 @@ class Learner:
         if training.part[0] > 1 and is_main_process():  # twice the model's size, and used up
             (self.cache.path("fits", self._key(fit.before)) / OPTIMIZER).unlink(missing_ok=True)
         outcome = json.loads((place / "outcome.json").read_text(encoding="utf-8"))
+        wait_for_everyone()  # the first process may forget what the others have not read yet
         self._steps += int(outcome["steps"])
         if known:
             log.info("training: reused what an interrupted run had learnt (%s)", place.name)
@@ -194,15 +195,13 @@ class Learner:
             return self.cache.artifact("fits", key, partial(self._build, fit))[0]
         place = self.cache.path("fits", key)
         if not place.is_dir():  # every process takes part in training: none may wait for a lock that another holds
-            import torch.distributed
-
             unfinished = place.with_suffix(".partial")
             unfinished.mkdir(parents=True, exist_ok=True)
             self._build(fit, unfinished)
             if is_main_process():
                 write_json(unfinished / "key.json", plain(key))
                 unfinished.rename(place)
-            torch.distributed.barrier()
+            wait_for_everyone()
         return place
 
     def _build(self, fit: Fit, folder: Path) -> None:

@@ -307,6 +307,7 @@ def environment() -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "system": platform.platform(),
         "processors": _processors(),
+        "processes": int(os.environ.get("WORLD_SIZE", "1")),
         "gpus": _gpus(),
     }
 

@@ -18,7 +18,7 @@ from dsel.scorer.base import Scores, in_shards, turns
 from dsel.scorer.ifd import difficulties
 from dsel.scorer.pretrained import fill_missing
 from dsel.selector.arrays import Indices, check_budget, finite_scores
-from dsel.selector.base import Selection, Selector
+from dsel.selector.base import Selection, Selector, Work
 from dsel.selector.ngrams import lazy_greedy, tfidf
 from dsel.study import Study
 from dsel.trainer.base import Training
@@ -137,6 +137,11 @@ class IterIT(Selector):
         self._epoch += 1
         training = Training(epochs=1, restart=self._epoch == 1, part=(self._epoch, self.epochs))
         return Selection(self._order[: self._budget], scores=self._ifd[: self._budget], training=training)
+
+    def plan(self, n: int, budget: int, epochs: float) -> Work:
+        size = budget if self.ratio is None else resolve_budget(self.ratio, n)
+        again = min(n, math.ceil(self.update_ratio * size)) if self.update == "iterative" else 0
+        return Work([(size, 1)] * self.epochs, scored=n + (self.epochs - 1) * again)
 
     def _difficulty(self, learner: Learner, candidates: Pool) -> Scores:
         """The candidates' IFD under the model as it stands, float32[n]."""

@@ -119,7 +119,7 @@ def lazy_greedy(terms: Any, scores: ArrayLike, budget: int, *, decay: float, row
         _, _, i, stamp = queue[0]
         row = slice(starts[owner[i]], starts[owner[i] + 1])
         if stamp < len(chosen):
-            sums[owner[i]] = float(data[row] @ weight[columns[row]])
+            sums[owner[i]] = float(data[row].dot(weight[columns[row]]))
             heapq.heapreplace(queue, (-points[i] * sums[owner[i]], -points[i], i, len(chosen)))
             continue
         chosen.append(i)

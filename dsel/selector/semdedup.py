@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from dsel.errors import need
 from dsel.selector.arrays import unit_rows
-from dsel.selector.base import Selection, Selector
+from dsel.selector.base import Selection, Selector, Work
 from dsel.study import Study
 
 if TYPE_CHECKING:
@@ -87,3 +87,6 @@ class SemDedup(Selector):
 
     def tell(self, learner: Learner) -> None:
         self.then.tell(learner)
+
+    def plan(self, n: int, budget: int, epochs: float) -> Work:
+        return self.then.plan(n, budget, epochs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -181,7 +182,7 @@ class SFT:
         }
 
     def _steps(self, examples: int) -> int:
-        return int(-(-examples // self.batch_size) * self.epochs)
+        return math.ceil(-(-examples // self.batch_size) * self.epochs)
 
     def _settings(self, folder: Path, seed: int, bfloat16: bool, micro: int, accumulated: int) -> Any:
         from trl import SFTConfig
@@ -234,6 +235,14 @@ def sharded() -> bool:
 def is_main_process() -> bool:
     """Whether this process is the one that writes."""
     return os.environ.get("RANK", "0") == "0"
+
+
+def wait_for_everyone() -> None:
+    """Return when every process of this job has come here."""
+    if world_size() > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
 
 
 def accumulation(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]:
