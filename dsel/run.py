@@ -31,7 +31,7 @@ from dsel.errors import ConfigError
 from dsel.evaluator.none import NoEvaluator
 from dsel.tracker.none import NoTracker
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("dsel.run")  # also where it is run as __main__
 
 GROUPS = ("data", "embedder", "clusterer", "scorer", "selector", "model", "trainer", "evaluator", "tracker")
 

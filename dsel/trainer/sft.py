@@ -164,7 +164,7 @@ class SFT:
                     raise ConfigError(f"several GPUs are visible to one process: {hint}") from error
                 raise
             trainer.remove_callback(PrinterCallback)
-            checkpoint = last_checkpoint(checkpoints)
+            checkpoint = None if sharded() else last_checkpoint(checkpoints)
             if checkpoint is not None:
                 log.info("training: goes on from %s", Path(checkpoint).name)
             if is_main_process():  # those cut short would stand in the way of new ones

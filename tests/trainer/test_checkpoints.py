@@ -354,8 +354,11 @@ def test_a_sharded_model_has_no_checkpoints_and_no_parts(
     with monkeypatch.context() as patch:
         patch.setenv(name, "true")
         assert sharded()
+    killed(new_learner(spec, cache, Curve(dies_at=5)), make_pool(32))  # whole, it would go on from here
     monkeypatch.setattr("dsel.trainer.sft.sharded", lambda: True)
-    folder = killed(new_learner(spec, cache, Curve(dies_at=5)), make_pool(32))
+    curve = Curve(dies_at=5)
+    folder = killed(new_learner(spec, cache, curve), make_pool(32))
+    assert curve.steps == [1, 2, 3, 4]
     assert not list(folder.rglob("checkpoint-*"))
     with pytest.raises(ConfigError, match="no FSDP, no DeepSpeed"):
         new_learner(spec, cache).fit(make_pool(8), part(1, 2))

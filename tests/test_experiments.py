@@ -1,0 +1,50 @@
+"""Every experiment runs with every sweep it is meant for, at toy size: a small pool, model and encoder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from dsel.cache import Cache
+from dsel.config_groups import register
+from dsel.experiment import Experiment
+from dsel.model.causal_lm import CausalLM
+from dsel.record import Record
+from dsel.run import GROUPS
+from dsel.trainer.none import NoTrainer
+from tests.conftest import ROOT
+from tests.report.test_experiments import jobs, pairs
+
+TOY = [
+    "data=procedural", "data.size=60", "embedder=tfidf_svd", "clusterer.k=4", "scorer=column", "scorer.name=rating",
+    "trainer=full", "trainer.epochs=1", "trainer.max_length=64", "evaluator=none", "tracker=none",
+]  # fmt: skip
+LARGE = ("budget", "clusterer.k", "embedder", "model", "data", "selector/feedback")
+
+
+@pytest.mark.parametrize(("name", "sweep"), pairs())
+def test_the_last_job_of_each_grid_runs(name: str, sweep: str, spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
+    """What the grid varies is kept, but for sizes and parts that no toy has. Only selectors that look have a model."""
+    kept = [o for o in jobs(name, sweep)[-1] if o.partition("=")[0] not in LARGE]
+    overrides = [f"experiments={name}", *kept, *TOY]
+    if "feedback" in composed(overrides).selector:
+        overrides += ["selector/feedback=perplexity", "selector.max_new_tokens=4"]
+    parts = {group: instantiate(composed(overrides)[group], _convert_="all") for group in GROUPS}
+    if "model" not in parts["selector"].needs:
+        parts["trainer"] = NoTrainer()
+    made = Experiment(**parts | {"model": spec}, budget=12, seed=0, cache=cache)
+    made.check()
+    record = Record(tmp_path, {}, {})
+    made.run(record)
+    assert sum(r["examples"] for r in record.facts["rounds"]) >= 12
+    assert len((tmp_path / "selected.jsonl").read_text().splitlines()) >= 12
+
+
+def composed(overrides: list[str]) -> Any:
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=overrides)

@@ -1,0 +1,110 @@
+"""A grid interrupted and launched again, its failures, and the table from its logged runs."""
+
+from __future__ import annotations
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dsel import sweep
+from dsel.selector.random import Random
+from dsel.trainer.sft import SFT
+from tests.conftest import ROOT, SMALL, offline
+
+GRID = [
+    "-m", "experiments=laptop", "sweeps=budget_by_k", *SMALL, "data.size=300", "budget=0.1,0.2", "clusterer.k=4,8,16",
+    "trainer.epochs=1", "evaluator.per_kind=1",
+]  # fmt: skip
+
+
+def facts(runs: Path) -> list[dict[str, Any]]:
+    return [json.loads(path.read_text()) for path in sorted(runs.glob("*/record.json"))]
+
+
+def finished(runs: Path) -> list[str]:
+    return sorted(r["started"] + r["key"] for r in facts(runs) if r["status"] == "finished")
+
+
+def report(runs: Path, out: Path, source: str) -> list[dict[str, str]]:
+    command = [
+        sys.executable,
+        "-m",
+        "dsel.report",
+        "experiments=laptop",
+        f"runs={runs}",
+        f"out={out}",
+        f"source={source}",
+    ]
+    done = subprocess.run(command, cwd=ROOT, env=offline(runs), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    with (out / "report.csv").open() as file:
+        return [{k: v for k, v in row.items() if k != "runs"} for row in csv.DictReader(file)]
+
+
+def test_an_interrupted_grid_goes_on_and_ends_in_a_table(tmp_path: Path) -> None:
+    runs, environment = tmp_path / "runs", offline(tmp_path)
+    command = [sys.executable, "-m", "dsel.run", *GRID, f"runs={runs}"]
+    started = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    give_up = time.monotonic() + 300
+    while len(finished(runs)) < 2 and started.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.1)
+    started.send_signal(signal.SIGINT)
+    _, errors = started.communicate(timeout=120)
+    assert started.returncode == 1 and b"interrupted: the same command goes on" in errors
+    before = finished(runs)
+    assert 2 <= len(before) < 6
+
+    again = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert again.returncode == 0, again.stderr
+    assert set(before) < set(finished(runs))  # those that had finished are the same
+    assert len(finished(runs)) == 6
+    assert (again.stdout + again.stderr).count("finished before, not run again") == len(before)
+    embedded = [s for r in facts(runs) for s in r["stages"] if s["name"] == "embed" and not s["cached"]]
+    assert len(embedded) == 1
+
+    table = report(runs, tmp_path / "local", "local")
+    cells = {(row["row"], row["column"]): row["mean"] for row in table if row["table"].startswith("Budget")}
+    assert {k for k, _ in cells} >= {"4", "8", "16"} and sum(mean != "" for mean in cells.values()) == 6
+    assert report(runs, tmp_path / "logs", "wandb_offline") == table
+
+
+def test_a_failed_run_does_not_stop_the_others(dsel_run: Callable[..., Any], tmp_path: Path) -> None:
+    asked = ["-m", "experiments=quickstart", "data.size=100", "trainer=none", "evaluator=none", "tracker=none"]
+    grid = [*asked, "selector=random", "budget=10,5000,20", f"runs={tmp_path}"]
+    done = dsel_run(*grid)
+    assert done.returncode == 1
+    assert len(finished(tmp_path)) == 2
+    last = done.stderr.splitlines()[-3:]
+    assert last[0] == "dsel: 1 run of this sweep failed"
+    assert "budget=5000 is larger than the pool: it has 100 usable examples" in last[1]
+    assert last[2].startswith("    again: python -m dsel.run ") and "budget=5000" in last[2]
+
+    assert dsel_run(*grid).returncode == 1
+    assert len(finished(tmp_path)) == 2  # they are not run again
+    dsel_run(*grid, "rerun=true")
+    assert len(finished(tmp_path)) == 4
+
+
+def test_a_run_is_known_by_what_changes_its_result(tmp_path: Path) -> None:
+    def key(seed: int = 0, **trainer: Any) -> str:
+        parts = {"selector": Random(), "trainer": SFT(**trainer), "tracker": object()}
+        return sweep.run_key(parts, {"budget": 10, "seed": seed})
+
+    assert key() == key(micro_batch_size=1, log_every=3)
+    assert len({key(), key(1), key(epochs=1)}) == 3
+    folder = tmp_path / "a run"
+    folder.mkdir()
+    assert sweep.finished(tmp_path, key()) is None
+    sweep.remember(tmp_path, key(), folder)
+    assert sweep.finished(tmp_path, key()) is None  # its record is gone
+    (folder / "record.json").write_text('{"status": "failed"}')
+    assert sweep.finished(tmp_path, key()) is None
+    (folder / "record.json").write_text('{"status": "finished"}')
+    assert sweep.finished(tmp_path, key()) == folder
+    assert sweep.finished(tmp_path, key(1)) is None
