@@ -49,7 +49,7 @@ class Experiment:
             self.scorer.check()
         if "model" in self.selector.needs:
             need(
-                self.trainer.trains, "this selector looks at the model in training: trainer=none leaves it without one"
+                self.trainer.trains, "this selector looks at the model in training: trainer=none has none to show"
             )
         if self.trainer.trains or self.evaluator.evaluates:
             self.model.check()

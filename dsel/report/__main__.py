@@ -83,8 +83,6 @@ def parse(arguments: Sequence[str]) -> Arguments:
     for key in ("entity", "project", "filters"):
         need(key not in own or source == "wandb", f"{key}= is for source=wandb, not source={source}")
     runs = Path(own["runs"]).expanduser() if "runs" in own else RUNS
-    if source != "wandb":
-        need_path(runs, option="runs")
     return Arguments(
         experiment=own["experiment"],
         source=source,
@@ -106,6 +104,8 @@ def make(asked: Arguments) -> Report:
     section = Composer(base + asked.looks).report
     need(bool(section), f"experiments/{asked.experiment}.yaml has no report: section, which says what to show")
     spec = read(section)
+    if asked.source != "wandb":
+        need_path(asked.runs, option="runs")
     found = _find(asked, composer)
     adopted = _adopt(spec, found, composer)
     if adopted:
