@@ -48,9 +48,7 @@ class Experiment:
         if "quality" in self.selector.needs:
             self.scorer.check()
         if "model" in self.selector.needs:
-            need(
-                self.trainer.trains, "this selector looks at the model in training: trainer=none has none to show"
-            )
+            need(self.trainer.trains, "this selector looks at the model in training: trainer=none has none to show")
         if self.trainer.trains or self.evaluator.evaluates:
             self.model.check()
 
