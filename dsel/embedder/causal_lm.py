@@ -12,6 +12,7 @@ import numpy as np
 from dsel.component import knob, local_identity
 from dsel.embedder.base import Embedder, Vectors
 from dsel.errors import need, need_path
+from dsel.model.fast_linear import fast_linear
 
 
 @dataclass
@@ -57,7 +58,7 @@ class CausalLMEmbedder(Embedder):
 
         model, tokenizer = self._loaded
         parts = []
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_linear(model):
             for start in range(0, len(texts), self.batch_size):
                 batch = tokenizer(
                     texts[start : start + self.batch_size],

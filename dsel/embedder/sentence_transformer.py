@@ -10,6 +10,7 @@ from typing import Any
 from dsel.component import knob, local_identity
 from dsel.embedder.base import Embedder, Vectors
 from dsel.errors import need_path
+from dsel.model.fast_linear import fast_linear
 
 
 @dataclass
@@ -54,11 +55,12 @@ class SentenceTransformer(Embedder):
         return model
 
     def encode(self, texts: list[str]) -> Vectors:
-        return self._model.encode(
-            texts,
-            prompt=self.prefix or None,
-            batch_size=self.batch_size,
-            normalize_embeddings=self.normalize,
-            convert_to_numpy=True,
-            show_progress_bar=False,
-        )
+        with fast_linear(self._model):
+            return self._model.encode(
+                texts,
+                prompt=self.prefix or None,
+                batch_size=self.batch_size,
+                normalize_embeddings=self.normalize,
+                convert_to_numpy=True,
+                show_progress_bar=False,
+            )

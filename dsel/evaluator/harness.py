@@ -16,6 +16,7 @@ from dsel.component import knob
 from dsel.errors import need
 from dsel.evaluator.base import Metric, average
 from dsel.learner import Learner
+from dsel.model.fast_linear import fast_linear
 from dsel.pool import Pool
 from dsel.progress import progress
 from dsel.record import finite
@@ -161,7 +162,7 @@ def _live_model(learner: Learner, batch_size: int) -> Any:
 
         @contextmanager
         def _counted(self, total: int) -> Iterator[None]:
-            with progress("evaluating", total=total, unit="requests") as advance:
+            with progress("evaluating", total=total, unit="requests") as advance, fast_linear(self.model):
 
                 class Hook:
                     def add_partial(self, attr: str, request: Any, result: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dsel.model.chat import render
+from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import in_batches
 from dsel.progress import progress
 
@@ -78,20 +79,21 @@ def batches_of_answers(
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
         return out[:, ids.shape[1] :].tolist()
 
-    while running:
-        unfinished: list[int] = []
-        for rows, news in in_batches(more, [len(so_far[i]) + limit - before for i in running], tokens_a_batch):
-            found: dict[int, str] = {}
-            for i, new in zip([running[row] for row in rows], news, strict=True):
-                so_far[i] = so_far[i] + new
-                if limit < max_new_tokens and not set(ends) & set(new):
-                    unfinished.append(i)
-                else:
-                    answer = so_far[i][len(prompts[groups[i][0]]) :]
-                    found |= dict.fromkeys(groups[i], _text(tokenizer, answer, ends))
-            if found:
-                yield list(found), list(found.values())
-        running, before, limit = unfinished, limit, min(limit * GROWTH, max_new_tokens)
+    with fast_linear(model):
+        while running:
+            unfinished: list[int] = []
+            for rows, news in in_batches(more, [len(so_far[i]) + limit - before for i in running], tokens_a_batch):
+                found: dict[int, str] = {}
+                for i, new in zip([running[row] for row in rows], news, strict=True):
+                    so_far[i] = so_far[i] + new
+                    if limit < max_new_tokens and not set(ends) & set(new):
+                        unfinished.append(i)
+                    else:
+                        answer = so_far[i][len(prompts[groups[i][0]]) :]
+                        found |= dict.fromkeys(groups[i], _text(tokenizer, answer, ends))
+                if found:
+                    yield list(found), list(found.values())
+            running, before, limit = unfinished, limit, min(limit * GROWTH, max_new_tokens)
 
 
 def prompt_ids(tokenizer: Any, texts: Sequence[str], max_prompt: int) -> list[list[int]]:

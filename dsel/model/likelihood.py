@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dsel.errors import ConfigError
 from dsel.model.chat import IGNORED
+from dsel.model.fast_linear import fast_linear
 
 if TYPE_CHECKING:
     import torch
@@ -59,8 +60,9 @@ def mean_nll(model: Any, encoded: Sequence[Encoded], *, tokens_a_batch: int = 81
 
     if model.device.type == "cpu":
         tokens_a_batch = min(tokens_a_batch, TOKENS_ON_CPU)
-    for rows, found in in_batches(losses, [len(texts[i][0]) for i in kept], tokens_a_batch):
-        out[[kept[row] for row in rows]] = found
+    with fast_linear(model):
+        for rows, found in in_batches(losses, [len(texts[i][0]) for i in kept], tokens_a_batch):
+            out[[kept[row] for row in rows]] = found
     return out
 
 

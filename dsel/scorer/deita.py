@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import ConfigError, need
+from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, logits_at, padded
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores, in_shards, need_reduction, over_turns, turns
@@ -66,7 +67,7 @@ class Deita(Pretrained):
             digits = torch.tensor(digit_tokens(tokenizer, self.place), device=model.device)
             encoded = [encode(tokenizer, self.rating, *pairs[i], max_length=self.max_length) for i in rows]
             out = np.empty(len(rows))
-            with torch.inference_mode():
+            with torch.inference_mode(), fast_linear(model):
                 for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
                     ids, mask = padded([encoded[i] for i in batch], model.device)
                     last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1]).bool()

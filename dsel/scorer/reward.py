@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dsel.errors import need
 from dsel.model.chat import render
+from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, padded
 from dsel.pool import Pool
 from dsel.scorer.base import Scores, in_shards
@@ -42,7 +43,7 @@ class Reward(Chat):
                 raise template_refused(self.place, error) from error
             encoded = [ids[: self.max_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
             out = np.empty(len(rows))
-            with torch.inference_mode():
+            with torch.inference_mode(), fast_linear(model):
                 for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
                     tokens = [encoded[i] for i in batch]
                     fill = padding_for(tokens, tokenizer.pad_token_id)

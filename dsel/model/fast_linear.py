@@ -1,0 +1,60 @@
+"""Matrix products of a model on the CPU, about twice as fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+
+
+@contextmanager
+def fast_linear(model: Any) -> Iterator[None]:
+    """Inside, float32 linear layers on the CPU compute in oneDNN, from a copy of their weights in its own layout.
+
+    torch gives such products to MKL, which leaves half of an AMD processor unused, and lays out the weights anew in
+    each call, which is most of the work for the few rows of a decoding step. Results differ in rounding, no more than
+    between two libraries. Elsewhere (other devices and dtypes, quantised layers, torch without MKL or oneDNN), and
+    where gradients are recorded, everything stays as it was. The copy takes as much memory as the layers.
+    """
+    import torch
+
+    there = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+    layers = [layer for layer in model.modules() if there and _is_plain(layer)]
+    try:
+        for layer in layers:
+            layer.forward = _in_onednn(layer)
+        yield
+    finally:
+        for layer in layers:
+            layer.__dict__.pop("forward", None)
+
+
+def _is_plain(layer: Any) -> bool:
+    """Whether it is torch's own linear layer, in float32 on the CPU, and nobody has replaced its `forward`."""
+    import torch
+
+    return (
+        type(layer) is torch.nn.Linear
+        and "forward" not in layer.__dict__
+        and layer.weight.device.type == "cpu"
+        and layer.weight.dtype == torch.float32
+    )
+
+
+def _in_onednn(layer: torch.nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+    import torch
+
+    weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
+    product = torch.ops.mkldnn._linear_pointwise
+    bias = None if layer.bias is None else layer.bias.detach()
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        if torch.is_grad_enabled() or x.dtype != torch.float32:
+            return torch.nn.functional.linear(x, layer.weight, layer.bias)
+        result: torch.Tensor = product(x, weight, bias, "none", [], "")
+        return result
+
+    return forward
