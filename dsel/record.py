@@ -267,7 +267,7 @@ def write_map(
     labels: npt.NDArray[np.int64] | None,
     chosen: npt.NDArray[np.int64],
 ) -> None:
-    """Writes `map.parquet`: index, x, y (the first two principal components), cluster and whether chosen.
+    """Writes `map.parquet`: index, x, y (the first two principal components), cluster or null, and whether chosen.
 
     Of the examples chosen and of the others, up to MAP_POINTS each; the components are those of these points.
     """
@@ -285,7 +285,7 @@ def write_map(
             "index": index,
             "x": plane[:, 0].astype(np.float32),
             "y": plane[:, 1].astype(np.float32),
-            "cluster": pa.array(np.zeros(len(index), int) if labels is None else labels[index]),
+            "cluster": pa.nulls(len(index), pa.int64()) if labels is None else pa.array(labels[index]),
             "chosen": np.arange(len(index)) < len(shown[0]),
         }
     )

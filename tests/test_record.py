@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -66,6 +67,22 @@ def test_notes_gather_in_a_table_round_by_round(tmp_path: Path) -> None:
     rows = pq.read_table(tmp_path / "rounds" / "answers.parquet").to_pylist()
     assert [tuple(r.values()) for r in rows] == [(1, 4, "a", 0.5), (1, 1, "ü\n" * 50, -1.0), (2, 3, "", 2.0)]
     assert {p.name for p in (tmp_path / "rounds").iterdir()} == {"weights.parquet", "answers.parquet"}
+
+
+@pytest.mark.parametrize("clustered", [True, False])
+def test_the_map_spreads_points_as_widely_as_a_plane_can(tmp_path: Path, clustered: bool) -> None:
+    rng = np.random.default_rng(0)
+    embeddings, labels = rng.normal(size=(60, 8)).astype(np.float32) * np.arange(8, 0, -1), rng.integers(4, size=60)
+    run = record(tmp_path)
+    run.round(Selection(np.array([7, 2])), make_pool(60))
+    run.map({"embeddings": embeddings, **({"clustering": SimpleNamespace(labels=labels)} if clustered else {})})
+    table = pq.read_table(tmp_path / "map.parquet").to_pydict()
+    assert sorted(table["index"]) == list(range(60))
+    assert [i for i, chosen in zip(table["index"], table["chosen"], strict=True) if chosen] == [2, 7]
+    assert table["cluster"] == (labels[table["index"]].tolist() if clustered else [None] * 60)
+    centred = embeddings - embeddings.mean(0)
+    spread = np.linalg.svd(centred, compute_uv=False)[:2] ** 2
+    assert np.square([table["x"], table["y"]]).sum(1) == pytest.approx(spread, rel=1e-3)
 
 
 def test_stages_count_their_own_time(tmp_path: Path) -> None:

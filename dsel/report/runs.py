@@ -103,9 +103,9 @@ def wandb(experiment: str, *, entity: str | None, project: str, filters: Mapping
     Raises `ConfigError` without a key, and for what the service says.
     """
     need_package("wandb", extra="wandb", why="source=wandb")
-    from dsel.tracker.wandb import _logged_in
+    from dsel.tracker.wandb import logged_in
 
-    has_key = bool(os.environ.get("WANDB_API_KEY")) or _logged_in()
+    has_key = bool(os.environ.get("WANDB_API_KEY")) or logged_in()
     need(has_key, "source=wandb needs a key: set WANDB_API_KEY or run wandb login (source=wandb_offline needs none)")
     import wandb as client
 

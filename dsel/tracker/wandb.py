@@ -100,7 +100,7 @@ class Wandb:
             return os.environ["WANDB_MODE"]
         if self.mode != "auto":
             return self.mode
-        return "online" if os.environ.get("WANDB_API_KEY") or _logged_in() else "offline"
+        return "online" if os.environ.get("WANDB_API_KEY") or logged_in() else "offline"
 
 
 def _rounds(folder: Path) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _rounds(folder: Path) -> dict[str, Any]:
     return out
 
 
-def _logged_in() -> bool:
+def logged_in() -> bool:
     """Whether `wandb login` has left a key, which it does in the netrc file."""
     host = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dsel.errors import ConfigError
-from dsel.tracker.wandb import Wandb, _logged_in
+from dsel.tracker.wandb import Wandb, logged_in
 
 
 def records(data: bytes) -> Iterator[bytes]:
@@ -107,10 +107,10 @@ def test_a_key_or_a_login_means_online(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.delenv("WANDB_BASE_URL", raising=False)
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("NETRC", str(netrc))
-    assert not _logged_in()
+    assert not logged_in()
     assert Wandb()._mode() == "offline"
     netrc.write_text("machine api.wandb.ai login user password " + "0" * 40)
-    assert _logged_in()
+    assert logged_in()
     assert Wandb()._mode() == "online"
     assert Wandb(mode="offline")._mode() == "offline"
     monkeypatch.setenv("WANDB_MODE", "disabled")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsel.errors import need
+from dsel.errors import ConfigError, need
 from dsel.scorer.column import Column
 from dsel.scorer.none import NoScorer
 from dsel.selector.feedback.base import Doubles, Feedback, Indices
@@ -31,7 +31,10 @@ class Scored(Feedback):
     def check(self) -> None:
         reads = not isinstance(self.scorer, (Column, NoScorer))
         need(reads, "selector.feedback.scorer: give one that reads texts, as the model's answers have no scores yet")
-        self.scorer.check()
+        try:
+            self.scorer.check()
+        except ConfigError as error:
+            raise ConfigError(f"selector.feedback.scorer: {error}") from error
 
     def score(self, study: Study, learner: Learner, rounds: Sequence[Indices], answers: Sequence[str]) -> Doubles:
         pool = study.pool

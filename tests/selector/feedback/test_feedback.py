@@ -261,6 +261,12 @@ def test_a_judge_is_asked_once_about_each_reference_and_answer(bench: Bench, key
         assert server.asked.total() == len(one + two + own)
 
 
+def test_a_judge_without_a_key_is_named_as_the_feedback_that_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ConfigError, match="^selector.feedback.scorer: .*OPENAI_API_KEY"):
+        Scored(Judge()).check()
+
+
 def test_a_judge_that_was_cut_off_is_asked_only_what_is_left(bench: Bench, key: None) -> None:
     pool, down = pool_of(*([(f"What is number {i}", f"It is example-{i}.")] for i in range(60))), [True]
 
