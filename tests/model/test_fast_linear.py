@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
-torch = pytest.importorskip("torch")
-
-from dsel.model.fast_linear import fast_linear  # noqa: E402
+from dsel.model.fast_linear import fast_linear
 
 
 @pytest.fixture
