@@ -29,6 +29,7 @@ from dsel import config_groups, sweep
 from dsel.config_groups import ROOT
 from dsel.errors import ConfigError
 from dsel.evaluator.none import NoEvaluator
+from dsel.interrupt import wait_for_logging
 from dsel.tracker.none import NoTracker
 
 log = logging.getLogger("dsel.run")  # also where it is run as __main__
@@ -130,6 +131,7 @@ def main() -> None:
     if "WORLD_SIZE" not in os.environ:  # one process drives one GPU; torchrun gives each of its processes its own
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     sweep.begin()
+    wait_for_logging()
     try:
         with _place_of_process():
             run()

@@ -37,6 +37,9 @@ class Wandb:
 
     def start(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Open the run: its name is the run folder's, its config the resolved one, without secrets."""
+        mode = self._mode()
+        if mode != "online":  # otherwise the library reports on itself to its service, once a minute
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
         import wandb
 
         # what we log belongs to the run; what the library prints belongs to nobody
@@ -48,7 +51,7 @@ class Wandb:
             tags=[str(facts["choices"].get(k)) for k in ("data", "selector", "model")] + list(self.tags),
             name=folder.name,
             dir=str(folder),
-            mode=self._mode(),  # type: ignore[arg-type]
+            mode=mode,  # type: ignore[arg-type]
             config={**facts["config"], "choices": facts["choices"], "environment": facts["environment"]},
             settings=settings,
         )

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 import struct
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +103,35 @@ def test_an_offline_run_holds_config_curves_metrics_and_selection(
     assert b"selection.parquet" in data
     assert b"selected.jsonl" in data
     assert b"sk-very-secret-value" not in data
+
+
+TALKATIVE = """
+import sys, time
+from pathlib import Path
+from dsel.tracker.wandb import Wandb
+from wandb.analytics.opentelemetry import opentelemetry_proxy
+
+assert opentelemetry_proxy._DEFAULT_EXPORT_INTERVAL_MILLIS == 60_000
+opentelemetry_proxy._DEFAULT_EXPORT_INTERVAL_MILLIS = 200
+tracker = Wandb(mode=sys.argv[2])
+tracker.start(Path(sys.argv[1]), {"choices": {}, "config": {}, "environment": {}})
+tracker.log({"loss": 2.0}, 1)
+time.sleep(3)
+tracker.fail()
+"""
+
+
+def test_an_offline_run_talks_to_nobody(tmp_path: Path) -> None:
+    """Not to its service either, which the library tells about itself unless told not to."""
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+        environment |= {"WANDB_BASE_URL": f"http://127.0.0.1:{service.getsockname()[1]}"}
+        command = [sys.executable, "-c", TALKATIVE, str(tmp_path), "offline"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        service.setblocking(False)
+        with pytest.raises(BlockingIOError):  # nobody waits to be let in
+            service.accept()
 
 
 def test_a_key_or_a_login_means_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
