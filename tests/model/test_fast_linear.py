@@ -74,6 +74,16 @@ def test_other_dtypes_and_nested_calls_are_left_alone(model: Any) -> None:
         assert not any(replaced(model))
 
 
+def test_autocast_chooses_the_precision_as_ever(model: Any) -> None:
+    x = torch.randn(3, 24)
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        expected = model(x)
+        with fast_linear(model):
+            found = model(x)
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found, expected)
+
+
 def test_an_error_inside_leaves_no_trace(model: Any) -> None:
     with pytest.raises(ZeroDivisionError), fast_linear(model):
         raise ZeroDivisionError
