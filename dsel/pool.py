@@ -18,8 +18,12 @@ from dsel.errors import need
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Message = dict[str, str]
-"""One turn: `role` (system, user or assistant) and `content`."""
+Message = dict[str, Any]
+"""One turn: `role` (system, user, assistant or tool), `content` (text), and what a chat template knows besides.
+
+That is `reasoning_content` (text), `tool_calls` (a list), `name` and `tool_call_id`; on the first turn of a
+conversation `tools`, the schemas of the tools it may call; and `train: False` on an assistant turn without loss.
+"""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Pool:
         ids = _distinct([e.id for e in examples])
         columns: dict[str, list[Any]] = {
             "id": ids,
-            "messages": [e.messages for e in examples],
+            "messages": _stored(e.messages for e in examples),
             "source": [e.source for e in examples],
         }
         for score in sorted({s for e in examples for s in e.scores}):
@@ -87,7 +91,7 @@ class Pool:
     @property
     def messages(self) -> list[list[Message]]:
         """Each example's turns, n lists of messages."""
-        return list(self.rows["messages"])
+        return [[_message(m) for m in turns] for turns in self.rows["messages"]]
 
     @property
     def sources(self) -> list[str]:
@@ -96,7 +100,7 @@ class Pool:
     @property
     def texts(self) -> list[str]:
         """What an embedder reads: all turns of an example, prompt and response together, joined by newlines."""
-        return ["\n".join(m["content"] for m in messages) for messages in self.messages]
+        return ["\n".join(text_of(m) for m in messages) for messages in self.messages]
 
     @property
     def prompts(self) -> list[list[Message]]:
@@ -106,7 +110,7 @@ class Pool:
     @property
     def responses(self) -> list[str]:
         """Each example's last assistant turn."""
-        return [messages[-1]["content"] for messages in self.messages]
+        return [text_of(messages[-1]) for messages in self.messages]
 
     @property
     def score_columns(self) -> list[str]:
@@ -152,7 +156,7 @@ class Pool:
 
     def _with(self, messages: list[list[Message]], change: Any) -> Pool:
         """The same examples with other `messages`; `change` tells them from others made of this pool."""
-        rows = self.rows.remove_columns("messages").add_column("messages", messages)
+        rows = self.rows.remove_columns("messages").add_column("messages", _stored(messages))
         return replace(self, rows=rows, fingerprint=digest([self.fingerprint, change]))
 
     def blind(self) -> Pool:
@@ -175,6 +179,32 @@ class Pool:
         held = [i for i, key in enumerate(keys) if key in out]
         kept = [i for i, key in enumerate(keys) if key not in out]
         return self.take(kept), self.take(held)
+
+
+def text_of(message: Message) -> str:
+    """All that a turn says: its reasoning, its content and its tool calls (as JSON), joined by newlines."""
+    parts = [message.get("reasoning_content"), message["content"]]
+    calls = [json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or ()]
+    return "\n".join(part for part in [*parts, *calls] if part)
+
+
+def _stored(conversations: Iterable[Sequence[Message]]) -> list[list[dict[str, str]]]:
+    """Messages as Arrow holds them: what goes beyond role and content is JSON, as its types differ from row to row."""
+    return [
+        [
+            {
+                "role": m["role"],
+                "content": m["content"],
+                "more": json.dumps(more) if (more := {k: m[k] for k in m if k not in ("role", "content")}) else "",
+            }
+            for m in turns
+        ]
+        for turns in conversations
+    ]
+
+
+def _message(stored: Mapping[str, str]) -> Message:
+    return {"role": stored["role"], "content": stored["content"], **(json.loads(stored["more"] or "{}"))}
 
 
 def is_answer(answer: str, response: str) -> bool:

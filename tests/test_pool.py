@@ -183,3 +183,20 @@ def test_a_pool_that_hides_or_lacks_answers_cannot_verify() -> None:
 def test_an_answer_may_differ_in_case_space_and_a_full_stop(response: str, right: bool) -> None:
     assert is_answer("New York", response) is right
     assert is_answer(response, "New York") is right
+
+
+def test_a_message_keeps_what_goes_beyond_role_and_content() -> None:
+    call = {"function": {"name": "add", "arguments": {"a": 1}}}
+    turns = [
+        {"role": "user", "content": "1 + 1?", "tools": [{"name": "add"}]},
+        {"role": "assistant", "content": "", "tool_calls": [call], "reasoning_content": "A sum."},
+        {"role": "tool", "content": "2", "tool_call_id": "x"},
+        {"role": "assistant", "content": "2", "train": False},
+    ]
+    plain = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": "Hello."}]
+    pool = Pool.build("made", [Example("a", turns, "s", {}), Example("b", plain, "s", {})])
+    assert pool.messages == [turns, plain]
+    assert pool.take([1, 0]).messages == [plain, turns]
+    assert pool.turn("first").messages == [turns[:2], plain]
+    assert pool.texts[0] == '1 + 1?\nA sum.\n{"function": {"name": "add", "arguments": {"a": 1}}}\n2\n2'
+    assert pool.texts[1] == "Hi.\nHello."

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import need
-from dsel.pool import Message, Pool
+from dsel.pool import Message, Pool, text_of
 from dsel.progress import progress
 
 Scores = npt.NDArray[np.float32]
@@ -38,10 +38,10 @@ def turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     asked: list[str] = []
     for message in messages:
         if message["role"] == "assistant":
-            pairs.append(("\n".join(asked), message["content"]))
+            pairs.append(("\n".join(asked), text_of(message)))
             asked = []
-        elif message["role"] == "user":
-            asked.append(message["content"])
+        elif message["role"] != "system":  # also what a tool answered
+            asked.append(text_of(message))
     return pairs
 
 

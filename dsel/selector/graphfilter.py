@@ -9,6 +9,7 @@ from typing import ClassVar
 from numpy.typing import ArrayLike
 
 from dsel.errors import need
+from dsel.pool import text_of
 from dsel.selector.arrays import Indices
 from dsel.selector.base import Selection, Static
 from dsel.selector.ngrams import lazy_greedy, tfidf
@@ -37,6 +38,6 @@ class GraphFilter(Static):
 
     def select(self, study: Study) -> Selection:
         quality = study.quality_or_fail()
-        asked = [" ".join(m["content"] for m in chat if m["role"] == "user") for chat in study.pool.messages]
+        asked = [" ".join(text_of(m) for m in chat if m["role"] == "user") for chat in study.pool.messages]
         chosen = greedy(asked, quality - min(0.0, float(quality.min())), study.budget, ngram_max=self.ngram_max)
         return Selection(chosen, scores=quality[chosen])

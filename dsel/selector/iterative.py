@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from dsel.cache import write_json
 from dsel.errors import need
-from dsel.pool import Pool
+from dsel.pool import Pool, text_of
 from dsel.scorer.base import shards
 from dsel.selector.arrays import Indices, finite_scores
 from dsel.selector.base import Selection, Selector, Work
@@ -201,7 +201,7 @@ class Iterative(Selector):
 
         def build(folder: Path) -> None:
             found = [""] * len(prompts)
-            lengths = [sum(len(m["content"]) for m in prompt) for prompt in prompts]
+            lengths = [sum(len(text_of(m)) for m in prompt) for prompt in prompts]
             for number, rows in enumerate(shards(lengths, WITH_AN_ENGINE if learner.has_engine else ANSWERS_A_SHARD)):
                 path = folder / f"shard-{number:05d}.json"
                 if not path.exists():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dsel.pool import text_of
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 
@@ -16,6 +17,6 @@ class Longest(Static):
 
     def select(self, study: Study) -> Selection:
         turns = study.pool.messages
-        length = np.array([sum(len(m["content"]) for m in chat if m["role"] == "assistant") for chat in turns])
+        length = np.array([sum(len(text_of(m)) for m in chat if m["role"] == "assistant") for chat in turns])
         chosen = np.argsort(-length, kind="stable")[: study.budget]
         return Selection(chosen, scores=length[chosen].astype(np.float32))

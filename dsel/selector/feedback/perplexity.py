@@ -12,6 +12,7 @@ import numpy as np
 
 from dsel.component import identity
 from dsel.errors import need
+from dsel.pool import text_of
 from dsel.scorer.base import in_shards
 from dsel.selector.feedback.base import Doubles, Feedback, Indices
 from dsel.study import Study
@@ -47,7 +48,7 @@ class Perplexity(Feedback):
                 whole = self.tokens == "text"
                 return learner.nll([texts[i] for i in rows], max_length=self.max_length, whole=whole)
 
-            lengths = [sum(len(m["content"]) for m in messages) for messages in texts]
+            lengths = [sum(len(text_of(m)) for m in messages) for messages in texts]
             np.save(folder / "losses.npy", in_shards(lengths, compute, folder, title="perplexity", unit="texts"))
 
         key = {"model": learner.state, "texts": generated.fingerprint, "feedback": identity(self)}
