@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from dsel.component import digest, plain
+from dsel.files import damage, read_json, remove, seal, sync, write_json
 
 log = logging.getLogger(__name__)
+
+KEY = "key.json"
 
 
 class Cache:
     """Artifacts under `folder/<kind>/<digest of the key>/`.
 
-    An artifact is built in `<digest>.partial` under a file lock and renamed when it is complete, so that what
-    has its final name is whole. The operating system drops the lock of a process that dies; the next one finds
-    the partial folder and goes on from what is in it.
+    An artifact is built in `<digest>.partial` under a file lock and renamed when it is complete and on disk, so that
+    what has its final name is whole. The operating system drops the lock of a process that dies; the next one finds
+    the partial folder and goes on from what is in it. `key.json` holds the key and the digest of every file; they are
+    checked when an artifact is found, and one that does not hold is set aside as `<digest>.damaged` and built again.
     """
 
     def __init__(self, folder: str | Path):
@@ -28,16 +33,31 @@ class Cache:
         """Where the artifact of `key` is, or will be."""
         return self.folder / kind / digest(key)
 
-    def artifact(self, kind: str, key: Any, build: Callable[[Path], None]) -> tuple[Path, bool]:
-        """Folder of the artifact and whether it was there already.
+    def artifact(
+        self, kind: str, key: Any, build: Callable[[Path], None], *, needs: Sequence[str] = ()
+    ) -> tuple[Path, bool]:
+        """Folder of the artifact and whether it was there already, whole and with the files it `needs`.
 
         `build(folder)` fills the folder when it was not; it may be called again on what a killed run left.
         """
+        final = self.path(kind, key)
+        if found(final, needs):
+            return final, True
+        with self.lock(final, kind):
+            if found(final, needs):
+                return final, True
+            set_aside(final)
+            partial = final.with_suffix(".partial")
+            partial.mkdir(exist_ok=True)
+            build(partial)
+            publish(partial, final, key)
+            return final, False
+
+    @contextmanager
+    def lock(self, final: Path, kind: str) -> Iterator[None]:
+        """The right to build an artifact, which one process has at a time."""
         from filelock import FileLock, Timeout
 
-        final = self.path(kind, key)
-        if final.is_dir():
-            return final, True
         final.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(final.with_suffix(".lock"))
         try:
@@ -46,20 +66,93 @@ class Cache:
             log.info("another run is computing this %s (%s): waiting for it", kind, final.name)
             lock.acquire()
         try:
-            if final.is_dir():
-                return final, True
-            partial = final.with_suffix(".partial")
-            partial.mkdir(exist_ok=True)
-            build(partial)
-            write_json(partial / "key.json", plain(key))
-            partial.rename(final)
-            return final, False
+            yield
         finally:
             lock.release()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as JSON so that a reader sees the old file or the new one, never half of one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+class Lease:
+    """Keeps an artifact from being removed while this process uses it.
+
+    Leases of one artifact are shared; it may be changed or removed by who is `alone`. The operating system drops those
+    of a process that dies.
+    """
+
+    def __init__(self, final: Path):
+        final.parent.mkdir(parents=True, exist_ok=True)
+        self.final = final
+        self._file = final.with_suffix(".use").open("ab")  # closed, and the lease over, when nobody has this object
+        fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Whether nobody else has a lease, and for the length of the block nobody gets one."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_SH)
+
+    def remove(self) -> None:
+        """Give the lease up, and remove the artifact unless somebody else uses it: the last one does."""
+        with self.alone() as alone:
+            if alone:
+                for left in [self.final, *self.final.parent.glob(f"{self.final.name}.gone-*")]:
+                    remove(left)
+        self._file.close()
+
+    def drop(self, name: str) -> None:
+        """Remove one file of the artifact, unless somebody else uses it."""
+        with self.alone() as alone:
+            if alone and (self.final / name).exists():
+                content = read_json(self.final / KEY)
+                content["files"].pop(name, None)
+                write_json(self.final / KEY, content)
+                (self.final / name).unlink()
+
+
+def found(final: Path, needs: Sequence[str] = ()) -> bool:
+    """Whether an artifact is there, whole, with the files it `needs`."""
+    return final.is_dir() and problem(final) is None and set(needs) <= set(read_json(final / KEY)["files"])
+
+
+def problem(final: Path) -> str | None:
+    """What is wrong with the artifact in `final`; None where nothing is."""
+    try:
+        return damage(final, read_json(final / KEY)["files"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{KEY} cannot be read ({type(error).__name__})"
+
+
+def set_aside(final: Path) -> None:
+    """Give what has the name `final`, if it is a damaged artifact, another one. To be called under its lock."""
+    wrong = problem(final) if final.exists() else None
+    if wrong is not None:
+        log.warning("%s is damaged (%s): set aside, and made again", final, wrong)
+        aside = final.with_suffix(".damaged")
+        remove(aside)
+        final.rename(aside)
+
+
+def publish(partial: Path, final: Path, key: Any) -> None:
+    """Give a complete artifact its name, once all of it is on disk. To be called under its lock.
+
+    One of that name, which lacked files (`Lease.drop`), gets those it lacks and is not otherwise touched: somebody may
+    be reading it.
+    """
+    for left in (partial / KEY, *partial.glob(".*")):  # of a killed run
+        left.unlink(missing_ok=True)
+    files = seal(partial)
+    if final.exists():
+        known = read_json(final / KEY)["files"]
+        for name in files.keys() - known.keys():
+            (partial / name).rename(final / name)
+        write_json(final / KEY, {"key": plain(key), "files": {**files, **known}})
+        remove(partial)
+        return
+    write_json(partial / KEY, {"key": plain(key), "files": files})
+    partial.rename(final)
+    sync(final.parent)

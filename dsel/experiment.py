@@ -52,8 +52,12 @@ class Experiment:
         if self.trainer.trains or self.evaluator.evaluates:
             self.model.check()
 
-    def run(self, record: Record) -> None:
-        """Choose, finetune, evaluate; `record` has it all. Checks the budget and k against the pool first."""
+    def run(self, record: Record) -> Any:
+        """Choose, finetune, evaluate; `record` has it all. Checks the budget and k against the pool first.
+
+        Returns what holds the trained weights, to be told to `forget` them when the record says that the run has
+        finished: a run killed before that does not train again.
+        """
         with record.stage("data") as stage:
             pool = self.data.load()
             pool, heldout = pool.hold_out(self.data.holdout)
@@ -101,12 +105,11 @@ class Experiment:
             with record.stage("evaluate"):
                 metrics = self.evaluator.evaluate(learner, pool, heldout, self.cache, record.folder)
             record.metrics(metrics)
-        if self.trainer.trains:
-            if self.trainer.save:
-                with record.stage("save"):
-                    learner.write(record.folder / "model", merge=self.trainer.merge)
-            learner.forget()
+        if self.trainer.trains and self.trainer.save:
+            with record.stage("save"):
+                learner.write(record.folder / "model", merge=self.trainer.merge)
         record.tracked(self.tracker.finish(record.folder, record.facts))
+        return learner
 
     def _learner(self, record: Record) -> Any:
         """The model in training, or None for a run that needs none."""

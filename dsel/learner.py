@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import shutil
 from collections.abc import Callable, Sequence
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsel.cache import Cache, write_json
-from dsel.component import identity, plain
+from dsel.cache import Cache, Lease, found, publish, set_aside
+from dsel.component import identity
+from dsel.files import read_json, write_json
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import encode, render
 from dsel.model.generation import generate, generate_with_vllm, vllm_available
@@ -68,7 +68,7 @@ class Learner:
         self.seed = seed
         self.report = report
         self._fit: Fit | None = None  # the last one
-        self._kept: list[Path] = []
+        self._leases: dict[Path, Lease] = {}
         self._steps = 0  # in all fits before this one, for the training curve
         self._model: Any = None  # in memory, where somebody has asked for it
 
@@ -97,14 +97,15 @@ class Learner:
         trainer = self.trainer if training.epochs is None else replace(self.trainer, epochs=training.epochs)
         fit = Fit(pool, trainer, training, None if training.restart else self._fit)
         place = self.cache.path("fits", self._key(fit))
-        known = place.is_dir()
+        if is_main_process() and place not in self._leases:
+            self._leases[place] = Lease(place)
+        known = found(place)
         self._model = None
         self._folder(fit)
         self._fit = fit
-        self._kept.append(place)
         if training.part[0] > 1 and is_main_process():  # twice the model's size, and used up
-            (self.cache.path("fits", self._key(fit.before)) / OPTIMIZER).unlink(missing_ok=True)
-        outcome = json.loads((place / "outcome.json").read_text(encoding="utf-8"))
+            self._leases[self.cache.path("fits", self._key(fit.before))].drop(OPTIMIZER)
+        outcome = read_json(place / "outcome.json")
         wait_for_everyone()  # the first process may forget what the others have not read yet
         self._steps += int(outcome["steps"])
         if known:
@@ -113,10 +114,10 @@ class Learner:
         return outcome
 
     def forget(self) -> None:
-        """Drop the trained weights from the cache: the run that needed them is complete."""
-        if is_main_process():  # the others may be here while it still evaluates
-            for folder in self._kept:
-                shutil.rmtree(folder, ignore_errors=True)
+        """Drop the trained weights from the cache, but those another run uses: the run that needed them is complete."""
+        for lease in self._leases.values():
+            lease.remove()
+        self._leases.clear()
 
     def write(self, folder: Path, *, merge: bool = False) -> None:
         """Save the model (or its adapters, unless merged) and tokenizer as an ordinary folder of safetensors."""
@@ -188,20 +189,22 @@ class Learner:
         known = {"model": identity(self.spec)}
         return known if fit is None else {**known, "seed": self.seed, "history": fit.history}
 
-    def _folder(self, fit: Fit) -> Path:
-        """Where the weights of `fit` are: trained now, unless they are there."""
+    def _folder(self, fit: Fit, needs: Sequence[str] = ()) -> Path:
+        """Where the weights of `fit`, and the files it `needs`, are: trained now, unless they are there."""
         key = self._key(fit)
         if world_size() == 1:
-            return self.cache.artifact("fits", key, partial(self._build, fit))[0]
+            return self.cache.artifact("fits", key, partial(self._build, fit), needs=needs)[0]
         place = self.cache.path("fits", key)
-        if not place.is_dir():  # every process takes part in training: none may wait for a lock that another holds
-            unfinished = place.with_suffix(".partial")
-            unfinished.mkdir(parents=True, exist_ok=True)
-            self._build(fit, unfinished)
-            if is_main_process():
-                write_json(unfinished / "key.json", plain(key))
-                unfinished.rename(place)
-            wait_for_everyone()
+        if not found(place, needs):  # every process takes part in training, so the first one alone has the lock
+            with self.cache.lock(place, "fits") if is_main_process() else contextlib.nullcontext():
+                if is_main_process():
+                    set_aside(place)
+                unfinished = place.with_suffix(".partial")
+                unfinished.mkdir(parents=True, exist_ok=True)
+                self._build(fit, unfinished)
+                if is_main_process():
+                    publish(unfinished, place, key)
+                wait_for_everyone()
         return place
 
     def _build(self, fit: Fit, folder: Path) -> None:
@@ -213,10 +216,7 @@ class Learner:
 
         earlier = None
         if fit.before is not None and fit.training.part[0] > 1:
-            earlier = self._folder(fit.before)
-            if not (earlier / OPTIMIZER).exists():  # a run with the same beginning went on from here
-                shutil.rmtree(earlier, ignore_errors=True)
-                earlier = self._folder(fit.before)
+            earlier = self._folder(fit.before, needs=(OPTIMIZER,))
         model = self._load(fit.before, trainer=fit.trainer)
         outcome = fit.trainer.train(
             model.train(),

@@ -141,7 +141,9 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
 class Look(Cache):
     """A cache that says where an artifact is, or would be, and builds none."""
 
-    def artifact(self, kind: str, key: Any, build: Callable[[Path], None]) -> tuple[Path, bool]:
+    def artifact(
+        self, kind: str, key: Any, build: Callable[[Path], None], *, needs: Sequence[str] = ()
+    ) -> tuple[Path, bool]:
         place = self.path(kind, key)
         return place, place.is_dir()
 

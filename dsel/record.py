@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dsel.cache import write_json
 from dsel.component import digest
+from dsel.files import write_json
 from dsel.secrets import redact
 
 if TYPE_CHECKING:

@@ -107,7 +107,7 @@ def _run(config: DictConfig) -> float | None:
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         log.info("one of %d GPUs is used; torchrun --nproc_per_node=%d -m dsel.run … uses all of them", gpus, gpus)
     try:
-        experiment.run(record)
+        learner = experiment.run(record)
     except BaseException as error:
         record.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
         experiment.tracker.fail()
@@ -118,6 +118,8 @@ def _run(config: DictConfig) -> float | None:
 
         sweep.remember(runs, key, folder)
         show(record)
+    if learner is not None:
+        learner.forget()
     return objective(record.facts)
 
 

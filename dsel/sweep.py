@@ -18,8 +18,8 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from dsel.cache import write_json
 from dsel.component import digest, identity
+from dsel.files import write_json
 
 log = logging.getLogger(__name__)
 

@@ -11,11 +11,13 @@ import threading
 from pathlib import Path
 
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsel.cache import Cache, write_json
+from dsel.cache import Cache, Lease
 from dsel.component import digest
+from dsel.files import write_json
 
 ROOT = Path(__file__).resolve().parents[1]
 KEY = {"pool": "abc", "embedder": {"class": "x", "path": Path("a") / "b"}}
@@ -31,7 +33,9 @@ def test_an_artifact_is_built_once(tmp_path: Path) -> None:
     assert not cached
     assert folder == cache.path("things", KEY) == tmp_path / "things" / digest(KEY)
     assert (folder / "data").read_text() == "whole"
-    assert json.loads((folder / "key.json").read_text()) == {"pool": "abc", "embedder": {"class": "x", "path": "a/b"}}
+    known = json.loads((folder / "key.json").read_text())
+    assert known["key"] == {"pool": "abc", "embedder": {"class": "x", "path": "a/b"}}
+    assert known["files"] == {"data": [5, xxhash.xxh3_128_hexdigest(b"whole")]}
 
     def never(folder: Path) -> None:
         raise AssertionError("built twice")
@@ -70,7 +74,7 @@ def test_a_failed_build_leaves_no_artifact_and_is_continued(tmp_path: Path) -> N
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
-from dsel.cache import Cache
+from dsel.cache import Cache, Lease
 
 root, role = Path(sys.argv[1]), sys.argv[2]
 
@@ -157,3 +161,63 @@ def test_what_json_cannot_hold_leaves_the_old_file(tmp_path: Path, value: object
     with pytest.raises((TypeError, ValueError)):
         write_json(path, value)
     assert json.loads(path.read_text()) == {"old": True}
+
+
+@pytest.mark.parametrize(
+    "harm", ["flip", "empty", "lost", "key lost", "key torn", "key of before", "key of another kind"]
+)
+def test_a_damaged_artifact_is_set_aside_and_built_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, harm: str
+) -> None:
+    cache = Cache(tmp_path)
+    folder, _ = cache.artifact("things", KEY, fill)
+    data, key = folder / "data", folder / "key.json"
+    if harm == "lost":
+        data.unlink()
+    elif harm == "key lost":
+        key.unlink()
+    elif harm in ("flip", "empty"):
+        data.write_text({"flip": "wholf", "empty": ""}[harm])
+    else:
+        key.write_text({"key torn": '{"key"', "key of before": '{"pool": "abc"}', "key of another kind": "[]"}[harm])
+    for cached in (False, True):
+        assert cache.artifact("things", KEY, fill) == (folder, cached)
+        assert (folder / "data").read_text() == "whole"
+    assert caplog.text.count("is damaged") == 1
+    assert folder.with_suffix(".damaged").is_dir()
+
+
+def test_a_leased_artifact_stays_and_the_last_lease_takes_it_away(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+    folder = cache.path("things", KEY)
+    one, two = Lease(folder), Lease(folder)
+    cache.artifact("things", KEY, fill)
+    one.remove()
+    assert (folder / "data").exists()
+    three = Lease(folder)
+    del two  # a process that ended
+    three.remove()
+    assert not folder.exists()
+    assert not list(folder.parent.glob("*gone*"))
+
+
+def test_a_file_is_dropped_when_nobody_else_needs_it_and_made_again_for_who_does(tmp_path: Path) -> None:
+    cache = Cache(tmp_path)
+
+    def both(folder: Path) -> None:
+        fill(folder)
+        (folder / "extra").write_text("e")
+
+    folder, _ = cache.artifact("things", KEY, both)
+    mine, other = Lease(folder), Lease(folder)
+    mine.drop("extra")
+    assert (folder / "extra").exists()
+    del other
+    mine.drop("extra")
+    assert not (folder / "extra").exists()
+    assert cache.artifact("things", KEY, both) == (folder, True)
+    inode = (folder / "data").stat().st_ino
+    assert cache.artifact("things", KEY, both, needs=["extra"]) == (folder, False)
+    assert (folder / "data").stat().st_ino == inode  # whoever reads it is not disturbed
+    assert cache.artifact("things", KEY, both, needs=["extra"]) == (folder, True)
+    assert [p.name for p in folder.parent.iterdir() if p.is_dir()] == [folder.name]

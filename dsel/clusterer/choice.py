@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from dsel.cache import write_json
+from dsel.files import write_json
 
 Form = Literal["exact", "simplified"]
 

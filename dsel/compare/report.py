@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from dsel.cache import write_json
+from dsel.files import write_json
 from dsel.record import finite
 
 GROUPS = 12  # sources or clusters shown; the JSON has all

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dsel.cache import Cache, write_json
+from dsel.cache import Cache
 from dsel.component import knob
 from dsel.errors import need
 from dsel.evaluator.base import Metric, average
+from dsel.files import write_json
 from dsel.learner import Learner
 from dsel.model.fast_linear import fast_linear
 from dsel.pool import Pool

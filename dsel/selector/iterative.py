@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
-from dsel.cache import write_json
 from dsel.errors import need
+from dsel.files import write_json
 from dsel.pool import Pool, text_of
 from dsel.scorer.base import shards
 from dsel.selector.arrays import Indices, finite_scores

@@ -5,17 +5,20 @@ The library would write optimizer and generator states with pickle. Here they ar
 
 from __future__ import annotations
 
-import json
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dsel.cache import write_json
+from dsel.files import damage, read_json, remove, seal, write_json
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 OPTIMIZER, SCALARS, GENERATORS = "optimizer.safetensors", "optimizer.json", "generators_{}.safetensors"
+DIGESTS = "digests.json"  # of a checkpoint's files: the last one that is written
+
+log = logging.getLogger(__name__)
 
 
 def resumable_trainer() -> Any:
@@ -49,6 +52,15 @@ def resumable_trainer() -> Any:
         def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
             if self.args.should_save:
                 save_state(self.optimizer, self.lr_scheduler, Path(output_dir))
+
+        def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            super()._save_checkpoint(*args, **kwargs)
+            self.accelerator.wait_for_everyone()
+            if self.args.should_save:
+                saved = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                write_json(saved / DIGESTS, seal(saved))
+                for older in set(saved.parent.glob("checkpoint-*")) - {saved}:
+                    remove(older)
 
         def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
             if checkpoint is not None:
@@ -96,7 +108,7 @@ def load_state(optimizer: Any, scheduler: Any, folder: Path) -> None:
     """Put `optimizer` and `scheduler`, made anew with the same options, where `save_state` found theirs."""
     from safetensors.torch import load_file
 
-    facts = json.loads((folder / SCALARS).read_text(encoding="utf-8"))
+    facts = read_json(folder / SCALARS)
     state: dict[int, dict[str, Any]] = {}
     for name, value in {**load_file(folder / OPTIMIZER), **facts["scalars"]}.items():
         index, key = name.split(".", 1)
@@ -108,21 +120,21 @@ def load_state(optimizer: Any, scheduler: Any, folder: Path) -> None:
 
 def steps_made(folder: Path) -> int:
     """The optimizer steps of all parts up to the one whose state is in `folder`."""
-    return int(json.loads((folder / SCALARS).read_text(encoding="utf-8"))["steps"])
+    return int(read_json(folder / SCALARS)["steps"])
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint in `folder`: one that a kill cut short lacks its last file, or that file's end."""
-    found = [p for p in folder.glob("checkpoint-*") if _is_json(p / "trainer_state.json")]
-    return str(max(found, key=lambda p: int(p.name.split("-")[1]))) if found else None
-
-
-def _is_json(file: Path) -> bool:
-    try:
-        json.loads(file.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
+    """The newest whole checkpoint in `folder`: one that a kill cut short, or that is damaged, has not its digests."""
+    made = [p for p in folder.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
+    for checkpoint in sorted(made, key=lambda p: -int(p.name.removeprefix("checkpoint-"))):
+        try:
+            wrong = damage(checkpoint, read_json(checkpoint / DIGESTS))
+        except (OSError, ValueError, TypeError, AttributeError):
+            wrong = "it was cut short"
+        if wrong is None:
+            return str(checkpoint)
+        log.warning("%s is not used: %s", checkpoint, wrong)
+    return None
 
 
 def saver(minutes: float) -> TrainerCallback:

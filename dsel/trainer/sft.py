@@ -206,7 +206,6 @@ class SFT:
             seed=seed,
             logging_steps=self.log_every,
             save_strategy="no",  # by steps, that is: by the clock instead (`saver`)
-            save_total_limit=1,
             report_to="none",
             disable_tqdm=True,
             dataloader_pin_memory=device_of_process().type == "cuda",

@@ -307,7 +307,7 @@ def test_nothing_that_training_leaves_is_a_pickle(
     assert not folder.exists()
     files = {p.name for p in cache.folder.rglob("*") if p.is_file()}
     assert {OPTIMIZER, "outcome.json"} <= files
-    assert {Path(name).suffix for name in files} <= {".safetensors", ".json", ".jinja", ".md", ".lock"}
+    assert {Path(name).suffix for name in files} <= {".safetensors", ".json", ".jinja", ".md", ".lock", ".use"}
     assert not list(cache.folder.rglob("checkpoint*"))
 
 
@@ -317,6 +317,7 @@ def test_the_files_of_a_checkpoint(spec: CausalLM, cache: Cache) -> None:
         f"checkpoint-4/{name}"
         for name in (
             "config.json",
+            "digests.json",
             "generation_config.json",
             "generators_0.safetensors",
             "model.safetensors",

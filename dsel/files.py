@@ -1,0 +1,144 @@
+"""Files that are there whole or not at all, on disk before they have their names, and known by their digests."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+log = logging.getLogger(__name__)
+
+BLOCK = 2**22  # bytes hashed at once
+SIDECAR = ".xxh3"
+
+_known: dict[Path, tuple[tuple[int, int, int], str]] = {}  # what this process has read: (size, mtime, inode) and digest
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A file to write beside `path`; when the block ends well it is synced to disk and takes that name.
+
+    A reader, and whoever comes after a crash, finds the old file or the new one. The suffix is `path`'s own.
+    """
+    temporary = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as JSON, whole or not at all."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def save_piece(path: Path, write: Callable[[Path], None]) -> None:
+    """A piece of unfinished work: `write(file)` makes it, and a digest beside it lets `piece` know it again."""
+    with replacing(path) as temporary:
+        write(temporary)
+        write_json(path.with_name(path.name + SIDECAR), digest_of(temporary))
+
+
+def piece(path: Path) -> Path | None:
+    """`path` where `save_piece` left it as it is now; None where it has to be made, a damaged one with a line."""
+    sidecar = path.with_name(path.name + SIDECAR)
+    if not path.exists():
+        return None
+    try:
+        whole = read_json(sidecar) == digest_of(path)
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        log.warning("%s is damaged: made again", path)
+        path.unlink()
+    return path if whole else None
+
+
+def array_piece(path: Path, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """The array of the piece `path`, made and saved where it is not there."""
+    if piece(path) is None:
+        save_piece(path, lambda file: np.save(file, make()))
+    return np.load(path)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ValueError for what is none, whatever is wrong with it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def digest_of(path: Path) -> str:
+    """XXH3 of a file's bytes, 32 hexadecimal digits; read once a process, as long as size and time stay."""
+    import xxhash
+
+    stat = path.stat()
+    state = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
+    if path in _known and _known[path][0] == state:
+        return _known[path][1]
+    found, block = xxhash.xxh3_128(), bytearray(BLOCK)
+    view = memoryview(block)
+    with path.open("rb", buffering=0) as file:
+        while count := file.readinto(block):
+            found.update(view[:count])
+    _known[path] = state, found.hexdigest()
+    return found.hexdigest()
+
+
+def seal(folder: Path) -> dict[str, list[Any]]:
+    """Sync all files of `folder` to disk; returns name → [size, digest] of each."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file())
+    for place in {*files, *(p.parent for p in files), folder}:
+        sync(place)
+    return {p.relative_to(folder).as_posix(): [p.stat().st_size, digest_of(p)] for p in files}
+
+
+def damage(folder: Path, sealed: Mapping[str, list[Any]]) -> str | None:
+    """What is wrong with the files of `folder`, which `seal` saw as `sealed`; None where nothing is."""
+    for name, (size, digest) in sealed.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        if path.stat().st_size != size:
+            return f"{name} has {path.stat().st_size:,} bytes, not {size:,}"
+        if digest_of(path) != digest:
+            return f"{name} is not what was written"
+    return None
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder: under another name first, so that a kill leaves none half empty under its own."""
+    gone = folder.with_name(f"{folder.name}.gone-{os.urandom(4).hex()}")
+    try:
+        folder.rename(gone)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(gone, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's names, are on disk. File systems that cannot say so are believed."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        import errno
+
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EROFS):
+            raise
+    finally:
+        os.close(handle)

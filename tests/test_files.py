@@ -1,0 +1,126 @@
+"""Files that are whole or not there, and known again."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xxhash
+
+from dsel import files
+from dsel.files import array_piece, damage, digest_of, piece, read_json, remove, replacing, save_piece, seal, write_json
+
+
+def test_a_file_is_replaced_when_all_of_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    sync = files.sync
+
+    def note(path: Path) -> None:
+        synced.append(path.name)
+        sync(path)
+
+    monkeypatch.setattr(files, "sync", note)
+    path = tmp_path / "a.json"
+    write_json(path, {"x": "ü"})
+    assert json.loads(path.read_text()) == {"x": "ü"}
+    assert synced == [f".{os.getpid()}-a.json", tmp_path.name]
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert json.loads(path.read_text()) == {"x": "ü"}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_a_digest_is_that_of_the_bytes_and_follows_them(tmp_path: Path) -> None:
+    path = tmp_path / "big"
+    data = np.random.default_rng(0).bytes(2 * files.BLOCK + 17)
+    path.write_bytes(data)
+    assert digest_of(path) == xxhash.xxh3_128_hexdigest(data)
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert digest_of(path) == xxhash.xxh3_128_hexdigest(path.read_bytes()) != xxhash.xxh3_128_hexdigest(data)
+
+
+@pytest.mark.parametrize("harm", ["flip", "cut", "empty", "longer", "lost", "other"])
+def test_any_change_of_a_sealed_folder_is_found(tmp_path: Path, harm: str) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.npy", "sub/b.json"):
+        (tmp_path / name).write_bytes(name.encode() * 100)
+    sealed = json.loads(json.dumps(seal(tmp_path)))
+    assert sorted(sealed) == ["a.npy", "sub/b.json"]
+    assert damage(tmp_path, sealed) is None
+    for name in sealed:
+        path = tmp_path / name
+        before = path.read_bytes()
+        harmed = bytearray(before)
+        harmed[50] ^= 4
+        changes = {
+            "flip": bytes(harmed),
+            "cut": before[:-3],
+            "empty": b"",
+            "longer": before + b"\0",
+            "other": before[::-1],
+        }
+        if harm == "lost":
+            path.unlink()
+        else:
+            path.write_bytes(changes[harm])
+        assert name in str(damage(tmp_path, sealed))
+        path.write_bytes(before)
+        assert damage(tmp_path, sealed) is None
+
+
+def test_a_piece_that_is_damaged_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, made = tmp_path / "shard-0.npy", []
+
+    def make() -> np.ndarray:
+        made.append(1)
+        return np.arange(5.0)
+
+    for _ in range(2):
+        np.testing.assert_array_equal(array_piece(path, make), np.arange(5.0))
+    assert len(made) == 1
+    assert not caplog.text
+    data = bytearray(path.read_bytes())
+    data[-2] ^= 1
+    path.write_bytes(data)
+    np.testing.assert_array_equal(array_piece(path, make), np.arange(5.0))
+    assert len(made) == 2
+    assert "shard-0.npy is damaged" in caplog.text
+    path.with_name("shard-0.npy.xxh3").unlink()
+    array_piece(path, make)
+    assert len(made) == 3
+
+
+def test_a_kill_between_a_piece_and_its_digest_costs_the_piece(tmp_path: Path) -> None:
+    path = tmp_path / "shard"
+    with pytest.raises(RuntimeError):
+        save_piece(path, lambda file: _fails())
+    assert piece(path) is None
+    save_piece(path, lambda file: file.write_text("old"))
+    path.with_name("shard.xxh3").write_text('"' + xxhash.xxh3_128_hexdigest(b"new") + '"')  # killed before the rename
+    assert piece(path) is None
+
+
+def _fails() -> None:
+    raise RuntimeError
+
+
+def test_a_json_nested_too_deeply_is_a_value_error(tmp_path: Path) -> None:
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError):
+        read_json(tmp_path / "deep.json")
+
+
+def test_what_is_removed_first_loses_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "fit"
+    folder.mkdir()
+    (folder / "weights").write_text("w")
+    monkeypatch.setattr(shutil, "rmtree", lambda *a, **k: None)  # killed here
+    remove(folder)
+    (left,) = tmp_path.iterdir()
+    assert left.name.startswith("fit.gone-")
+    remove(folder)  # nothing there any more
