@@ -25,6 +25,9 @@ That is `reasoning_content` (text), `tool_calls` (a list), `name` and `tool_call
 conversation `tools`, the schemas of the tools it may call; and `train: False` on an assistant turn without loss.
 """
 
+RESERVED = ("id", "messages", "source")
+"""The columns of every pool; a score has another name."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -114,7 +117,7 @@ class Pool:
 
     @property
     def score_columns(self) -> list[str]:
-        return [c for c in self.rows.column_names if c not in ("id", "messages", "source")]
+        return [c for c in self.rows.column_names if c not in RESERVED]
 
     def turn(self, which: str) -> Pool:
         """Each example cut to what is asked before its `first` or `last` response, and that response."""

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dsel.data.formats import BadRow, recognise, rename, scores_of, to_messages
+from dsel.data.formats import recognise, rename, to_messages
 from dsel.data.local import Local
 from dsel.data.reader import Unreadable, read_rows
+from dsel.data.reading import BadRow, Reading
+from dsel.data.unread import TextScores, scores_of
 from dsel.errors import ConfigError, need, need_path
 from dsel.pool import Message, Pool
 
@@ -221,21 +223,22 @@ def _texts(path: Path, expected: int, run: Run | None) -> tuple[list[list[Messag
     """Messages and numeric columns of `selected.jsonl`, whose rows may be of several formats."""
     if not path.exists():
         return None, {}
-    renamed = ((run and run.setting("data")) or {}).get("columns") or {}
-    messages, scores = [], []
+    settings = (run and run.setting("data")) or {}
+    columns, roles = settings.get("columns") or {}, settings.get("roles") or {}
+    messages, scores, texts = [], [], TextScores()
     for number, row in enumerate(read_rows(path), start=1):
         where = f"{path} row {number}"
         try:
             if isinstance(row, Unreadable):
                 raise BadRow(row.reason)
-            ours = rename(row, renamed)
-            form = recognise(ours.keys(), where)
-            messages.append(to_messages(ours, form, Counter()))
+            ours, reading = rename(row, columns), Reading(roles)
+            form = recognise(ours, where, settings.get("format"), tuple(columns))
+            messages.append(to_messages(ours, form, reading))
         except BadRow as bad:
             raise ConfigError(f"{where}: {bad}") from bad
-        scores.append(scores_of(ours, form))
+        scores.append(texts.of(ours, reading.read) | scores_of(ours, reading.read))
     need(len(messages) == expected, f"{path}: {len(messages)} examples, but selection.parquet names {expected}")
-    names = sorted({name for row in scores for name in row})
+    names = sorted({name for row in scores for name in row if not texts.words[name]})
     return messages, {name: np.array([row.get(name, np.nan) for row in scores]) for name in names}
 
 

@@ -2,215 +2,258 @@
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
+import functools
+import json
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dsel.data.calls import TOOLS, tools_of
+from dsel.data.reading import BadRow, Reading, Row, check_text, is_nothing
+from dsel.data.turns import (
+    ANSWERS,
+    GIVEN,
+    PROMPTS,
+    REASONING,
+    SYSTEM,
+    check_media,
+    has_turns,
+    is_side,
+    pair,
+    side,
+    transcript,
+    turns_of,
+    with_system,
+)
 from dsel.errors import ConfigError, need
 from dsel.pool import Message
 
-Row = Mapping[str, Any]
+CHATS = ("messages", "conversations", "conversation", "dialogue", "dialog")
+LOOSE_CHATS = ("contents", "chat", "turns", "data")
+"""Columns that hold turns in some data sets and other things in many."""
 
-
-class BadRow(Exception):
-    """A row that cannot be used; the message is the reason, in a few words that group well."""
-
-
-ROLES = {
-    "system": "system",
-    "user": "user",
-    "human": "user",
-    "prompter": "user",
-    "assistant": "assistant",
-    "gpt": "assistant",
-    "chatgpt": "assistant",
-    "bing": "assistant",
-    "bard": "assistant",
-    "model": "assistant",
-}
-
-
-def from_messages(row: Row) -> list[Message]:
-    """OpenAI chat format: `messages`, a list of {role, content}."""
-    return _turns(row["messages"], role="role", content="content")
-
-
-def from_sharegpt(row: Row) -> list[Message]:
-    """ShareGPT: `conversations`, a list of {from, value}, sometimes with `system` beside it."""
-    turns = row["conversations"]
-    openai = isinstance(turns, list) and turns and isinstance(turns[0], Mapping) and "role" in turns[0]
-    messages = _turns(turns, role="role", content="content") if openai else _turns(turns, role="from", content="value")
-    return _with_system(row, messages)
-
-
-def from_alpaca(row: Row) -> list[Message]:
-    """Alpaca: `instruction`, `input` (may be missing or empty) and `output`.
-
-    The input is appended as "\\nInput: " + input, which is how the published IterIT code and both papers'
-    reference embeddings join the two (method.md §4 and §7).
-    """
-    prompt, given = _text(row["instruction"]), _text(row.get("input"))
-    return _with_system(row, _pair(f"{prompt}\nInput: {given}" if prompt and given else prompt or given, row["output"]))
-
-
-def from_self_instruct(row: Row) -> list[Message]:
-    """Self-Instruct seed tasks: `instruction` and `instances`, of which the first is used."""
-    instances = row["instances"]
-    first = instances[0] if isinstance(instances, list) and instances else {}
-    if not isinstance(first, Mapping):
-        raise BadRow("not text")
-    return from_alpaca({"instruction": row["instruction"], "input": first.get("input"), "output": first.get("output")})
-
-
-def from_prompt_completion(row: Row) -> list[Message]:
-    """`prompt` and `completion`, each a string or a list of {role, content}."""
-    prompt, completion = row["prompt"], row["completion"]
-    if isinstance(prompt, list) and isinstance(completion, list):
-        return _turns([*prompt, *completion], role="role", content="content")
-    return _with_system(row, _pair(prompt, completion))
-
-
-def renamed(prompt: str, completion: str) -> Callable[[Row], list[Message]]:
-    """A prompt/completion format whose two columns are called otherwise."""
-
-    def convert(row: Row) -> list[Message]:
-        return from_prompt_completion({**row, "prompt": row[prompt], "completion": row[completion]})
-
-    convert.__doc__ = f"`{prompt}` and `{completion}`, read as prompt and completion."
-    return convert
+UNWANTED = ("label", "kto_tag")
+"""Columns that say of an answer whether it is wanted (KTO)."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """The columns that make a format recognisable, those it also reads, and its converter to messages."""
+    """The columns that make a format recognisable, those it also reads, and its converter to messages.
+
+    `holds(value)` says whether a required column holds what the format is made of.
+    """
 
     required: tuple[str, ...]
-    convert: Callable[[Row], list[Message]]
-    optional: tuple[str, ...] = ("system",)
+    convert: Callable[[Row, Reading], list[Message]]
+    optional: tuple[str, ...] = (*SYSTEM, *TOOLS)
+    holds: Callable[[Any], bool] = is_side
+
+    @property
+    def name(self) -> str:
+        """What `data.format` calls it."""
+        return "/".join(self.required)
+
+    def fits(self, row: Row) -> bool:
+        """Whether each of the row's columns holds something, and what this format is made of."""
+        return all(not is_nothing(row[c]) and self.holds(row[c]) for c in self.required)
+
+
+def chat(column: str) -> Format:
+    """A list of turns in one column (OpenAI, ShareGPT, LIMA, Capybara), sometimes with `system` and `tools` beside it.
+
+    A conversation that ends with a question is answered by `chosen` (preference pairs in ShareGPT's form).
+    """
+
+    def convert(row: Row, reading: Reading) -> list[Message]:
+        messages = turns_of(reading.take(row, column), column, reading, strings=column != "turns")
+        if messages and messages[-1]["role"] == "user" and not is_nothing(row.get("chosen")):
+            messages += side(reading.take(row, "chosen"), "chosen", "assistant", reading)
+        return with_system(row, messages, reading)
+
+    return Format((column,), convert, (*SYSTEM, *TOOLS, "chosen"), has_turns)
+
+
+def question_and_answer(ask: str, answer: str) -> Format:
+    """A question and an answer in two columns, each text or messages."""
+    optional = tuple(c for c in (*GIVEN, "history", *REASONING, *SYSTEM, *TOOLS) if c not in (ask, answer))
+    return Format((ask, answer), lambda row, reading: pair(row, ask, answer, reading), optional)
+
+
+def from_self_instruct(row: Row, reading: Reading) -> list[Message]:
+    """Self-Instruct seed tasks: `instruction` and `instances`, of which the first is used."""
+    instances = reading.take(row, "instances")
+    first = instances[0] if isinstance(instances, list) and instances else {}
+    if not isinstance(first, Mapping):
+        raise BadRow("`instances` is no list of maps")
+    if isinstance(instances, list) and len(instances) > 1:
+        reading.repairs["instances of an instruction beyond the first, left out"] += len(instances) - 1
+    alpaca = {"instruction": reading.take(row, "instruction"), "input": first.get("input")}
+    return pair({**alpaca, "output": first.get("output")}, "instruction", "output", reading)
 
 
 FORMATS = (
-    Format(("messages",), from_messages, ()),
-    Format(("conversations",), from_sharegpt),
-    Format(("instruction", "instances"), from_self_instruct, ()),
-    Format(("instruction", "output"), from_alpaca, ("input", "system")),
-    Format(("prompt", "completion"), from_prompt_completion),
-    Format(("prompt", "response"), renamed("prompt", "response")),
-    Format(("instruction", "response"), renamed("instruction", "response")),
-    Format(("question", "answer"), renamed("question", "answer")),
-    Format(("inputs_pretokenized", "targets_pretokenized"), renamed("inputs_pretokenized", "targets_pretokenized")),
+    *(chat(column) for column in CHATS),
+    Format(("instruction", "instances"), from_self_instruct, (), lambda value: isinstance(value, (str, list))),
+    *(question_and_answer(ask, answer) for ask in PROMPTS for answer in ANSWERS),
+    Format(("chosen", "rejected"), transcript, SYSTEM, has_turns),
+    *(chat(column) for column in LOOSE_CHATS),
 )
 """In order of precedence: a row that fits several is read as the first."""
+
+KNOWN_AS = {
+    "openai": "messages",
+    "sharegpt": "conversations",
+    "alpaca": "instruction/output",
+    "hh_rlhf": "chosen/rejected",
+}
+"""Other names of formats for `data.format`."""
 
 NAMES = tuple(sorted({c for f in FORMATS for c in (*f.required, *f.optional)} | {"id", "source"}))
 """The column names that `data.columns` can map a file's own columns to."""
 
+KNOWN = (
+    f"a list of turns ({', '.join((*CHATS, *LOOSE_CHATS))}), or a question ({', '.join(PROMPTS)}) "
+    f"with an answer ({', '.join(ANSWERS)})"
+)
 
-def recognise(columns: Collection[str], where: str) -> Format:
-    """The format that has all its required columns among `columns`.
 
-    Raises `ConfigError` naming the columns found at `where` when there is none.
+def recognise(row: Row, where: str, named: str | None = None, mapped: Collection[str] = ()) -> Format:
+    """The format of a row: the first whose columns are there and hold what it reads, else the first whose columns are.
+
+    named: a format by name (`data.format`). mapped: our names of columns that `data.columns` names: a format that
+    reads them comes first. Raises `ConfigError` naming the columns found at `where` when there is none.
     """
-    for candidate in FORMATS:
-        if set(candidate.required) <= set(columns):
-            return candidate
-    known = "; ".join("/".join(f.required) for f in FORMATS)
+    candidates = _candidates(tuple(row), named, frozenset(mapped))
+    if candidates:
+        return next((form for form in candidates if form.fits(row)), candidates[0])
+    has = ", ".join(sorted(map(_printable, row))) or "(none)"
+    if named is not None:
+        lacks = [c for c in format_named(named).required if c not in row]
+        example = ", ".join(f"{c}: …" for c in lacks)
+        raise ConfigError(
+            f"{where}: data.format={named} needs {' and '.join(lacks)}, but the columns are {has}; "
+            f"name them with data.columns={{{example}}}"
+        )
+    lists = [name for name, value in row.items() if isinstance(value, list) and value and has_turns(value)]
+    example = f"{{messages: {_printable(lists[0])}}}" if lists else "{prompt: …, completion: …}"
     raise ConfigError(
-        f"{where}: no instruction format has the columns {', '.join(sorted(columns)) or '(none)'}; known are {known}; "
-        "name yours with e.g. data.columns={prompt: …, completion: …}"
+        f"{where}: no instruction format has the columns {has}; known are {KNOWN}; "
+        f"name yours with e.g. data.columns={example}"
     )
 
 
-def check_columns(columns: Mapping[str, str]) -> None:
-    """Raise `ConfigError` when a `data.columns` mapping has a name no format knows."""
-    unknown = sorted(set(columns) - set(NAMES))
+@functools.lru_cache(maxsize=1024)
+def _candidates(columns: tuple[str, ...], named: str | None, mapped: frozenset[str]) -> list[Format]:
+    """The formats whose columns are all there, in order of precedence."""
+    formats = FORMATS if named is None else (format_named(named),)
+    there = [form for form in formats if set(form.required) <= set(columns)]
+    wanted = (mapped & set(columns)) - {"id", "source"}
+    return [form for form in there if wanted <= {*form.required, *form.optional}] or there
+
+
+def format_named(name: str) -> Format:
+    """The format that `data.format` names. Raises `ConfigError` naming the known ones."""
+    plain = KNOWN_AS.get(name, name)
+    found = next((form for form in FORMATS if form.name == plain), None)
+    known = ", ".join([*KNOWN_AS, *CHATS, *LOOSE_CHATS])
+    if found is None:
+        raise ConfigError(f"data.format={name}: give one of {known}, or question/answer by their columns ({KNOWN})")
+    return found
+
+
+def check_columns(columns: Any) -> None:
+    """Raise `ConfigError` when a `data.columns` mapping has a name no format knows, or names no column."""
+    example = "give {our name: the file's}, e.g. data.columns={prompt: my_question, completion: my_answer}"
+    need(columns is None or isinstance(columns, Mapping), f"data.columns={columns}: {example}")
+    for ours, theirs in (columns or {}).items():
+        need(isinstance(theirs, str), f"data.columns: {ours} is to be {theirs!r}, which is no column's name; {example}")
+    unknown = sorted(str(c) for c in set(columns or ()) - set(NAMES))
     need(not unknown, f"data.columns: {', '.join(unknown)} is none of {', '.join(NAMES)}")
 
 
 def rename(row: Row, columns: Mapping[str, str]) -> Row:
-    """`row` with the columns of a `data.columns` mapping (our name → the file's name) under our names."""
-    if not columns:
-        return row
-    taken = set(columns.values())
-    kept = {k: v for k, v in row.items() if k not in taken}
-    return kept | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    """`row` under our names: those of a `data.columns` mapping (ours → the file's), and known ones in any case."""
+    if columns:
+        taken = set(columns.values())
+        kept = {k: v for k, v in row.items() if k not in taken}
+        row = kept | {ours: row[theirs] for ours, theirs in columns.items() if theirs in row}
+    folded = _folded(tuple(row))
+    return {folded.get(k, k): v for k, v in row.items()} if folded else row
 
 
-def to_messages(row: Row, form: Format, repairs: Counter[str]) -> list[Message]:
-    """The row's turns: optional system, then user and assistant turns ending with a non-empty response.
+@functools.lru_cache(maxsize=1024)
+def _folded(columns: tuple[str, ...]) -> dict[str, str]:
+    """Columns that are a known name but for capitals and spaces (`Question`) → that name."""
+    folded: dict[str, str] = {}
+    for column in columns:
+        plain = column.strip().lower()
+        if column not in NAMES and plain in NAMES and plain not in columns and plain not in folded.values():
+            folded[column] = plain
+    return folded
 
-    Turns before the first user turn (except system) and after the last response are cut, and counted in `repairs`.
-    Raises `BadRow` when the row cannot be used.
+
+def to_messages(row: Row, form: Format, reading: Reading | None = None) -> list[Message]:
+    """The row's turns: they begin with a system or a user turn and end with a response that is trained on.
+
+    Turns before the first user turn (except system) and after the last such response are cut, and counted in
+    `reading.repairs`. Raises `BadRow` when the row cannot be used.
     """
-    try:
-        messages = form.convert(row)
-    except KeyError as error:
-        raise BadRow(f"no column {error.args[0]!r}") from error
+    reading = Reading() if reading is None else reading
+    for name, value in row.items():
+        check_media(name, value)
+    _check_wanted(row, reading)
+    lacks = next((c for c in form.required if c not in row), None)
+    if lacks is not None:
+        raise BadRow(f"no column `{lacks}`")
+    messages = form.convert(row, reading)
+    tools = tools_of(row, reading)
     for message in messages:
-        check_text(message["content"])
-    system = [m for m in messages if m["role"] == "system"]
-    turns = [m for m in messages if m["role"] != "system"]
-    while turns and turns[0]["role"] != "user":
-        turns.pop(0)
-        repairs["leading assistant turns cut"] += 1
+        for value in message.values():
+            check_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    check_text(json.dumps(tools, ensure_ascii=False))
+    messages = _cut(messages, reading)
+    if tools:
+        messages[0] = {**messages[0], "tools": tools}
+    return messages
+
+
+def _cut(messages: list[Message], reading: Reading) -> list[Message]:
+    """`messages` from the first question to the last response that is trained on."""
+    turns = [m for m in messages if m["role"] != "system" or m["content"].strip()]
+    first = next((i for i, m in enumerate(turns) if m["role"] == "user"), len(turns))
+    leading = [m for m in turns[:first] if m["role"] != "system"]
+    if leading:
+        reading.repairs["leading assistant turns cut"] += len(leading)
+    turns = [m for i, m in enumerate(turns) if i >= first or m["role"] == "system"]
     if not any(m["content"].strip() for m in turns if m["role"] == "user"):
         raise BadRow("no user turn")
     while turns and turns[-1]["role"] != "assistant":
         turns.pop()
-        repairs["unanswered last turns cut"] += 1
-    if not turns or any(not m["content"].strip() for m in turns if m["role"] == "assistant"):
+        reading.repairs["unanswered last turns cut"] += 1
+    if not turns or any(not _says(m) for m in turns if m["role"] == "assistant"):
         raise BadRow("empty response")
-    return [*[m for m in system if m["content"].strip()], *turns]
+    if all("train" in m for m in turns if m["role"] == "assistant"):
+        raise BadRow("no response to train: each has weight 0 or train false")
+    while "train" in turns[-1] or turns[-1]["role"] != "assistant":
+        turns.pop()
+        reading.repairs["last turns without loss cut"] += 1
+    return turns
 
 
-def check_text(text: str) -> None:
-    """Raise `BadRow` when `text` holds bytes that were not UTF-8 (they arrive as lone surrogates)."""
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise BadRow("broken UTF-8") from error
+def _says(message: Message) -> bool:
+    return bool(message["content"].strip() or message.get("tool_calls"))
 
 
-def scores_of(row: Row, form: Format) -> dict[str, float]:
-    """The row's numeric columns that are not part of its format: scores it came with."""
-    used = {*form.required, *form.optional, "id", "source"}
-    return {
-        name: float(value)
-        for name, value in row.items()
-        if name not in used and isinstance(value, (int, float)) and not isinstance(value, bool)
-        if abs(value) <= sys.float_info.max  # isfinite() raises on integers beyond it; NaN compares false
-    }
+def _check_wanted(row: Row, reading: Reading) -> None:
+    """Raise `BadRow` for an answer that a column of KTO says is a bad one."""
+    for column in UNWANTED:
+        value = row.get(column)
+        said = {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else value
+        if isinstance(said, bool):
+            reading.read.add(column)
+            if not said:
+                raise BadRow(f"`{column}` is false: a response that is not wanted")
 
 
-def _turns(turns: Any, *, role: str, content: str) -> list[Message]:
-    if not isinstance(turns, list):
-        raise BadRow("not text" if turns else "no user turn")
-    messages = []
-    for turn in turns:
-        if not isinstance(turn, Mapping) or content not in turn or role not in turn:
-            raise BadRow(f"a turn without {role!r} and {content!r}")
-        name = ROLES.get(str(turn[role]).lower())
-        if name is None:
-            raise BadRow(f"unknown role {str(turn[role])[:20]!r}")
-        messages.append({"role": name, "content": _text(turn[content])})
-    return messages
-
-
-def _pair(prompt: Any, response: Any) -> list[Message]:
-    return [{"role": "user", "content": _text(prompt)}, {"role": "assistant", "content": _text(response)}]
-
-
-def _with_system(row: Row, messages: list[Message]) -> list[Message]:
-    system = _text(row.get("system"))
-    return [{"role": "system", "content": system}, *messages] if system else messages
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise BadRow("not text")
-    return value
+def _printable(name: str) -> str:
+    return name.encode("utf-8", "backslashreplace").decode()

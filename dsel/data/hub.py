@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from dsel.data.formats import Row
 from dsel.data.local import Local
-from dsel.data.reader import Unreadable
+from dsel.data.rows import Part
 from dsel.errors import ConfigError, need
 
 
@@ -38,14 +38,15 @@ class Hub(Local):
             "data.path at a local copy",
         )
 
-    def _sources(self) -> Iterator[tuple[str | None, str, Iterable[Row | Unreadable]]]:
+    def _sources(self) -> Iterator[Part]:
         if self.path is not None:
             yield from super()._sources()
             return
         for subset in self.subsets or (None,):
-            yield subset, f"{self.hub}{'/' + subset if subset else ''}", self._load(subset)
+            where = f"{self.hub}{'/' + subset if subset else ''}"
+            yield Part(subset, subset or where.split("/")[-1].split(".")[0], where, self._load(subset))
 
-    def _load(self, subset: str | None) -> Iterable[Row]:
+    def _load(self, subset: str | None) -> Iterable[dict[str, Any]]:
         from datasets import load_dataset
 
         try:

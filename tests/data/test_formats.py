@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -13,20 +13,23 @@ from hypothesis import strategies as st
 from dsel.data.formats import (
     FORMATS,
     NAMES,
-    ROLES,
-    BadRow,
+    Format,
     check_columns,
+    format_named,
     recognise,
     rename,
-    scores_of,
     to_messages,
 )
+from dsel.data.reading import BadRow, Reading
+from dsel.data.roles import ROLES
+from dsel.data.unread import scores_of
 from dsel.errors import ConfigError
 from dsel.pool import Message
 
 QUESTION, ANSWER = "What is\n1 + 1?", " 2 "
 PLAIN: list[Message] = [{"role": "user", "content": QUESTION}, {"role": "assistant", "content": ANSWER}]
 SYSTEM: Message = {"role": "system", "content": "Be brief."}
+IMAGE = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
 LONG: list[Message] = [
     SYSTEM,
     {"role": "user", "content": "one"},
@@ -36,57 +39,62 @@ LONG: list[Message] = [
 ]
 
 
-def read(row: dict[str, Any], repairs: Counter[str] | None = None) -> list[Message]:
-    return to_messages(row, recognise(row.keys(), "here"), Counter() if repairs is None else repairs)
+def read(row: Mapping[str, Any], reading: Reading | None = None) -> list[Message]:
+    return to_messages(row, recognise(row, "here"), reading)
 
 
 def sharegpt(*turns: tuple[str, str]) -> dict[str, Any]:
     return {"conversations": [{"from": name, "value": text} for name, text in turns]}
 
 
-EXAMPLES: dict[tuple[str, ...], dict[str, Any]] = {
-    ("messages",): {"messages": PLAIN},
-    ("conversations",): sharegpt(("human", QUESTION), ("gpt", ANSWER)),
-    ("instruction", "instances"): {"instruction": QUESTION, "instances": [{"input": "", "output": ANSWER}]},
-    ("instruction", "output"): {"instruction": QUESTION, "input": "", "output": ANSWER},
-    ("prompt", "completion"): {"prompt": QUESTION, "completion": ANSWER},
-    ("prompt", "response"): {"prompt": QUESTION, "response": ANSWER},
-    ("instruction", "response"): {"instruction": QUESTION, "response": ANSWER},
-    ("question", "answer"): {"question": QUESTION, "answer": ANSWER},
-    ("inputs_pretokenized", "targets_pretokenized"): {"inputs_pretokenized": QUESTION, "targets_pretokenized": ANSWER},
-}
+def example(form: Format) -> dict[str, Any]:
+    """A row of `form` that asks `QUESTION` and answers `ANSWER`."""
+    if form.required == ("instruction", "instances"):
+        return {"instruction": QUESTION, "instances": [{"input": "", "output": ANSWER}]}
+    if form.required == ("chosen", "rejected"):
+        return {"chosen": PLAIN, "rejected": [PLAIN[0], {"role": "assistant", "content": "3"}]}
+    if len(form.required) == 1:
+        return {form.required[0]: PLAIN}
+    return dict(zip(form.required, (QUESTION, ANSWER), strict=True))
 
 
-def test_every_format_has_an_example_here() -> None:
-    assert [form.required for form in FORMATS] == list(EXAMPLES)
+every_format = pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 
 
-@pytest.mark.parametrize("required", EXAMPLES, ids="/".join)
-def test_every_format_gives_the_same_messages(required: tuple[str, ...]) -> None:
-    row = EXAMPLES[required] | {"id": 7, "source": "here", "unrelated": [1]}
-    assert recognise(row.keys(), "here").required == required
+@every_format
+def test_every_format_gives_the_same_messages(form: Format) -> None:
+    row = example(form) | {"id": 7, "source": "here", "unrelated": [1]}
+    assert recognise(row, "here") is form
     assert read(row) == PLAIN
 
 
-@pytest.mark.parametrize("required", [f.required for f in FORMATS if "system" in f.optional], ids="/".join)
-def test_a_system_column_becomes_the_first_turn(required: tuple[str, ...]) -> None:
-    assert read(EXAMPLES[required] | {"system": SYSTEM["content"]}) == [SYSTEM, *PLAIN]
-    assert read(EXAMPLES[required] | {"system": None}) == PLAIN
-    assert read(EXAMPLES[required] | {"system": ""}) == PLAIN
+@every_format
+def test_a_system_column_becomes_the_first_turn(form: Format) -> None:
+    for column in {"system", "system_prompt"} & {*form.optional}:
+        assert read(example(form) | {column: SYSTEM["content"]}) == [SYSTEM, *PLAIN]
+        assert read(example(form) | {column: None}) == read(example(form) | {column: ""}) == PLAIN
 
 
-@pytest.mark.parametrize("first", range(len(FORMATS)))
-@pytest.mark.parametrize("second", range(len(FORMATS)))
-def test_of_several_formats_the_first_in_the_table_is_read(first: int, second: int) -> None:
-    columns = {*FORMATS[first].required, *FORMATS[second].required}
-    fitting = [i for i, form in enumerate(FORMATS) if set(form.required) <= columns]
-    assert recognise(columns, "here") is FORMATS[fitting[0]]
-    assert fitting[0] <= min(first, second)
+@every_format
+def test_every_format_can_be_named(form: Format) -> None:
+    row = {c: v for other in FORMATS for c, v in example(other).items()} | example(form)
+    assert recognise(row, "here") is FORMATS[0]
+    assert recognise(row, "here", form.name) is form
+    assert to_messages(row, form)[-1]["content"] == ANSWER
+
+
+@every_format
+def test_of_several_formats_the_first_in_the_table_is_read(form: Format) -> None:
+    for other in FORMATS:
+        row = example(form) | example(other)
+        fitting = [f for f in FORMATS if set(f.required) <= row.keys()]
+        assert recognise(row, "here") is fitting[0]
+        assert FORMATS.index(fitting[0]) <= min(FORMATS.index(form), FORMATS.index(other))
 
 
 def test_unknown_columns_are_named() -> None:
     with pytest.raises(ConfigError) as caught:
-        recognise(["task_id", "canonical_solution", "prompt"], "pool.jsonl")
+        recognise(dict.fromkeys(["task_id", "canonical_solution", "prompt"], "x"), "pool.jsonl")
     message = str(caught.value)
     assert message.startswith("pool.jsonl: ") and "canonical_solution, prompt, task_id" in message
     assert "data.columns" in message and "\n" not in message
@@ -106,12 +114,13 @@ conversations = st.builds(
 @given(conversations)
 def test_any_conversation_survives_as_messages_sharegpt_or_trl(messages: list[Message]) -> None:
     names = {"system": "system", "user": "human", "assistant": "gpt"}
-    repairs: Counter[str] = Counter()
-    assert read({"messages": messages}, repairs) == messages
-    assert read(sharegpt(*((names[m["role"]], m["content"]) for m in messages)), repairs) == messages
-    assert read({"conversations": messages}, repairs) == messages
-    assert read({"prompt": messages[:-1], "completion": messages[-1:]}, repairs) == messages
-    assert not repairs
+    reading = Reading()
+    assert read({"messages": messages}, reading) == messages
+    assert read(sharegpt(*((names[m["role"]], m["content"]) for m in messages)), reading) == messages
+    assert read({"conversations": messages}, reading) == messages
+    assert read({"prompt": messages[:-1], "completion": messages[-1:]}, reading) == messages
+    assert not reading.repairs and not reading.unread
+    assert read({"data": json.dumps(messages)}) == read({"chat": repr(messages)}) == messages
 
 
 @given(conversations, st.data())
@@ -136,23 +145,24 @@ def test_turns_and_system_survive() -> None:
 
 
 def test_an_answer_before_any_question_is_cut() -> None:
-    repairs: Counter[str] = Counter()
+    reading = Reading()
     row = sharegpt(("system", "Be brief."), ("gpt", "zero"), ("human", "one"), ("gpt", "two"))
-    assert read(row, repairs) == LONG[:3]
-    assert repairs == {"leading assistant turns cut": 1}
+    assert read(row, reading) == LONG[:3]
+    assert reading.repairs == {"leading assistant turns cut": 1}
 
 
 def test_a_question_without_answer_is_cut() -> None:
-    repairs: Counter[str] = Counter()
-    assert read({"messages": [*LONG, {"role": "user", "content": "five"}]}, repairs) == LONG
-    assert repairs == {"unanswered last turns cut": 1}
+    reading = Reading()
+    assert read({"messages": [*LONG, {"role": "user", "content": "five"}]}, reading) == LONG
+    assert reading.repairs == {"unanswered last turns cut": 1}
 
 
 @pytest.mark.parametrize("name", ROLES)
 def test_role_names_are_read_in_any_case(name: str) -> None:
     row = sharegpt((name, "x"), ("HUMAN", "one"), ("Gpt", "two"))
     roles = [m["role"] for m in read(row)]
-    assert roles == {"system": ["system"], "user": ["user"], "assistant": []}[ROLES[name]] + ["user", "assistant"]
+    kept = {"system": ["system"], "user": ["user"], "assistant": [], "tool": []}
+    assert roles == [*kept[ROLES[name]], "user", "assistant"]
 
 
 def test_an_alpaca_input_is_joined_to_the_instruction() -> None:
@@ -190,21 +200,33 @@ BROKEN = b"caf\xe9".decode("utf-8", "surrogateescape")
         ("no user turn", {"messages": None}),
         ("no user turn", {"messages": [SYSTEM]}),
         ("no user turn", sharegpt(("system", "a"), ("gpt", "b"))),
-        ("not text", {"prompt": 1, "completion": "b"}),
-        ("not text", {"prompt": "a", "completion": ["b"]}),
-        ("not text", {"prompt": [{"role": "user", "content": "a"}], "completion": "b"}),
-        ("not text", {"messages": "a"}),
-        ("not text", {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]}]}),
-        ("not text", {"instruction": "a", "instances": ["b"]}),
-        ("not text", {"instruction": "a", "output": "b", "system": 3}),
+        ("`completion` is a list, not text", {"prompt": "a", "completion": ["b"]}),
+        ("`answer` is a map, not text", {"question": "a", "answer": {"b": "c"}}),
+        ("`input` is a list, not text", {"instruction": "a", "input": ["b"], "output": "c"}),
+        ("`answer` is of type bytes, not text", {"question": "a", "answer": b"c"}),
+        ("`messages` is text, not a list of turns", {"messages": "a"}),
+        ("`messages` is a number, not a list of turns", {"messages": 3}),
+        ("`messages` is text that looks like a list, but", {"messages": "[{'role': 'user'} {'role': 'assistant'}]"}),
+        ("`turns` is a list of strings, and who speaks", {"turns": ["a", "b"]}),
+        ("`instances` is no list of maps", {"instruction": "a", "instances": ["b"]}),
+        ("`chosen` is an answer without its question", {"chosen": "a", "rejected": "b"}),
+        ("`label` is false", {"prompt": "a", "completion": "b", "label": False}),
+        ("`label` is false", {"prompt": "a", "completion": "b", "label": "False"}),
+        ("`kto_tag` is false", {"messages": PLAIN, "kto_tag": False}),
+        ("`images`: a row with more than text", {"messages": PLAIN, "images": ["a.png"]}),
+        ("`audio`: a row with more than text", {"messages": [PLAIN[0] | {"audio": {"id": "a"}}, PLAIN[1]]}),
+        ("`content` has a part of type 'image_url'", {"messages": [PLAIN[0] | {"content": [IMAGE]}, PLAIN[1]]}),
+        ("no response to train", {"messages": [PLAIN[0], PLAIN[1] | {"weight": 0}]}),
+        ("no response to train", {"messages": [PLAIN[0], PLAIN[1] | {"train": False}]}),
         ("broken UTF-8", {"prompt": BROKEN, "completion": "b"}),
         ("broken UTF-8", {"prompt": "a", "completion": BROKEN}),
         ("broken UTF-8", {"prompt": "a", "completion": "b", "system": BROKEN}),
         ("broken UTF-8", {"prompt": "a", "completion": json.loads('"\\ud83d"')}),
-        ("unknown role 'tool'", {"messages": [*PLAIN, {"role": "tool", "content": "{}"}]}),
-        ("unknown role 'None'", {"messages": [{"role": None, "content": "a"}]}),
+        ("unknown role 'narrator'", {"messages": [*PLAIN, {"role": "narrator", "content": "{}"}]}),
+        ("a turn without", {"messages": [{"role": None, "content": "a"}]}),
+        ("broken UTF-8", {"messages": [PLAIN[0], PLAIN[1] | {"reasoning_content": BROKEN}]}),
+        ("broken UTF-8", {"prompt": "a", "completion": "b", "tools": [{"name": BROKEN}]}),
         ("a turn without", {"messages": [{"role": "user"}]}),
-        ("a turn without", {"messages": ["a", "b"]}),
         ("a turn without", {"conversations": [{"value": "a"}]}),
     ],
 )
@@ -213,12 +235,12 @@ def test_an_unusable_row_has_a_short_reason(reason: str, row: dict[str, Any]) ->
         read(row)
     assert str(caught.value).startswith(reason)
     str(caught.value).encode()  # it goes into logs and records
-    assert len(str(caught.value)) < 60
+    assert len(str(caught.value)) < 90
 
 
 def test_a_row_without_its_files_columns_is_unusable() -> None:
-    with pytest.raises(BadRow, match="no column 'completion'"):
-        to_messages({"prompt": "a"}, recognise(["prompt", "completion"], "here"), Counter())
+    with pytest.raises(BadRow, match="no column `completion`"):
+        to_messages({"prompt": "a"}, format_named("prompt/completion"))
 
 
 def test_columns_are_renamed() -> None:
@@ -245,9 +267,12 @@ def test_only_known_names_can_be_mapped_to() -> None:
 def test_scores_are_the_numeric_columns_that_no_format_reads() -> None:
     row = {"prompt": "a", "completion": "b", "id": 3, "source": 4, "system": "", "good": 2, "better": 0.5}
     others = {"flag": True, "word": "1", "gap": None, "nan": float("nan"), "inf": float("inf"), "list": [1]}
-    assert scores_of(row | others, recognise(row.keys(), "here")) == {"good": 2.0, "better": 0.5}
+    reserved = {"messages": 3.5, "\ud800": 1}
+    reading = Reading()
+    to_messages(row | others | reserved, recognise(row, "here"), reading)
+    assert scores_of(row | others | reserved, reading.read) == {"good": 2.0, "better": 0.5}
 
 
 def test_a_number_too_large_for_a_float_is_no_score() -> None:
     row = {"prompt": "a", "completion": "b", "hash": 10**400, "good": 1}
-    assert scores_of(row, recognise(row.keys(), "here")) == {"good": 1.0}
+    assert scores_of(row, {"prompt", "completion"}) == {"good": 1.0}
