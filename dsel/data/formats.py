@@ -210,9 +210,9 @@ def to_messages(row: Row, form: Format, reading: Reading | None = None) -> list[
     for message in messages:
         for value in message.values():
             check_text(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
-    check_text(json.dumps(tools, ensure_ascii=False))
     messages = _cut(messages, reading)
     if tools:
+        check_text(json.dumps(tools, ensure_ascii=False))
         messages[0] = {**messages[0], "tools": tools}
     return messages
 

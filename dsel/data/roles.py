@@ -23,14 +23,18 @@ CALLS = ("function_call", "tool_call")
 
 
 def role_of(name: Any, roles: Mapping[str, str]) -> str:
-    """The role that a turn's `name` stands for, in any case; `roles` comes before what everybody knows."""
-    plain = folded(name)
-    role = {folded(k): v for k, v in roles.items()}.get(plain) if roles else None
-    role = role or ROLES.get(plain)
+    """The role that a turn's `name` stands for. Raises `BadRow` when nobody knows it."""
+    role = known_role(name, roles)
     if role is None:
         shown = str(name)[:20].encode("utf-8", "backslashreplace").decode()
         raise BadRow(f"unknown role {shown!r}", f"data.roles={{{shown}: …}} makes it one of {', '.join(KNOWN)}")
     return role
+
+
+def known_role(name: Any, roles: Mapping[str, str]) -> str | None:
+    """The role of a name in any case: by `roles`, else by what everybody knows; None for any other name."""
+    plain = folded(name)
+    return ({folded(k): v for k, v in roles.items()}.get(plain) if roles else None) or ROLES.get(plain)
 
 
 def folded(name: Any) -> str:

@@ -168,12 +168,12 @@ class Rows:
             log.debug("skipped rows (%s): %s", reason, "; ".join(places))
         mixed = self.texts.mixed()
         if left := {name: found for name, found in self.unread.items() if name not in mixed}:
-            columns = ", ".join(f"{shown(name)} ({found.rows} rows)" for name, found in left.items())
+            columns = ", ".join(f"{shown(name)} ({_count(found.rows, 'row')})" for name, found in left.items())
             named = next(((name, found.free) for name, found in left.items() if found.free), None)
-            advice = f"; data.columns={{{named[1]}: {named[0]}}} puts it into the prompt" if named else ""
+            advice = f"; data.columns={{{named[1]}: {named[0]}}} would put that one into the prompt" if named else ""
             log.warning("columns not read: %s%s", columns, advice)
         if self.found.unread:
-            log.warning("keys of turns not read: %s", _counts(self.found.unread, "turns"))
+            log.warning("keys of turns not read: %s", _counts(self.found.unread, "turn"))
         for name in mixed:
             numbers, words = self.texts.numbers[name], self.texts.words[name]
             log.warning(
@@ -185,10 +185,14 @@ class Rows:
         for repair, count in self.found.repairs.items():
             log.info("%s: %d", repair, count)
         if len(self.forms) > 1:
-            log.info("formats: %s; data.format=… names one", _counts(self.forms, "rows"))
+            log.info("formats: %s; data.format=… names one", _counts(self.forms, "row"))
         if read := sorted(self.texts.settled() & self.texts.texts):
             log.info("numbers in text read as scores: %s", ", ".join(map(shown, read)))
 
 
 def _counts(found: Counter[str], unit: str) -> str:
-    return ", ".join(f"{shown(name)} ({count} {unit})" for name, count in found.items())
+    return ", ".join(f"{shown(name)} ({_count(count, unit)})" for name, count in found.items())
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"

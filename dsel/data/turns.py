@@ -8,7 +8,7 @@ from typing import Any
 
 from dsel.data.calls import call_of, calls_in
 from dsel.data.reading import BadRow, Reading, Row, as_text, is_nothing, kind_of, parsed, unpacked
-from dsel.data.roles import CALLS, KNOWN, ROLES, folded, role_of
+from dsel.data.roles import CALLS, KNOWN, ROLES, folded, known_role, role_of
 from dsel.data.unread import carries_text
 from dsel.pool import Message
 
@@ -178,7 +178,7 @@ def _pair_in(item: Mapping[str, Any], reading: Reading) -> list[Message]:
     if ask and answer:
         messages = pair(item, ask, answer, inner)
     else:
-        said = [(ROLES[folded(k)], k) for k in item if folded(k) in ROLES and isinstance(item[k], str)]
+        said = [(role, k) for k in item if isinstance(item[k], str) and (role := known_role(k, reading.roles))]
         said.sort(key=lambda turn: KNOWN.index(turn[0]))
         messages = [{"role": role, "content": inner.take(item, key)} for role, key in said]
     _note_unread(item, inner.read, reading)

@@ -19,7 +19,9 @@ ABOUT = re.compile(
 )
 """Names of columns that say something about a row rather than in it."""
 
-LABEL = re.compile(r"(^|_)(categor(y|ies)|tasks?|types?|topics?|domains?|subjects?|status|difficulty|level|quality|names?)$")
+LABEL = re.compile(
+    r"(^|_)(categor(y|ies)|tasks?|types?|topics?|domains?|subjects?|status|difficulty|level|quality|names?)$"
+)
 """Names of columns that do so in a word or two; a longer text there is a text like any other."""
 
 COUNTED = re.compile(r"(^|_)(ids?|idx|index|no|number|uuid|hash|date|time|timestamp|year|zip|phone)$|^$|^unnamed: \d+$")
