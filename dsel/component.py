@@ -53,6 +53,28 @@ def digest(key: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 
+def content_of(path: str | Path | None) -> Any:
+    """What a data file is known by: a digest of its bytes; of a folder's, each with its name. None without a path.
+
+    Neither where it is nor when it was written is part of it, so that what was computed from a copy holds for the file.
+    """
+    if path is None:
+        return None
+    found = Path(path).expanduser()
+    if found.is_dir():
+        files = sorted(p for p in found.rglob("*") if p.is_file() and not p.name.startswith((".", "cache-")))
+        return [[p.relative_to(found).as_posix(), _bytes_digest(p)] for p in files]
+    return _bytes_digest(found)
+
+
+def _bytes_digest(path: Path) -> str:
+    sha = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            sha.update(block)
+    return sha.hexdigest()[:24]
+
+
 def folder_state(folder: Path) -> list[list[Any]]:
     """Name, size and modification time of every file in `folder`, sorted: what a local model is known by.
 

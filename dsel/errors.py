@@ -27,8 +27,12 @@ def need_env(variable: str, *, why: str) -> str:
 
 def need_path(path: str | Path, *, option: str) -> Path:
     """`path` with `~` expanded; `ConfigError` naming `option` when nothing is there."""
-    found = Path(path).expanduser()
-    if not found.exists():
+    try:
+        found = Path(path).expanduser()
+        exists = found.exists()
+    except (OSError, RuntimeError, ValueError) as error:  # no permission, no such user, no such name on any disk
+        raise ConfigError(f"{option}={path}: cannot be looked at ({error})") from error
+    if not exists:
         raise ConfigError(f"{option}={path}: no such file or folder (looked in {Path.cwd()})")
     return found
 

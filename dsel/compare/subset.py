@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from dsel.data.formats import recognise, rename, to_messages
 from dsel.data.local import Local
-from dsel.data.reader import Unreadable, read_rows
+from dsel.data.raw import Unreadable
+from dsel.data.reader import read_rows
 from dsel.data.reading import BadRow, Reading
 from dsel.data.unread import TextScores, scores_of
 from dsel.errors import ConfigError, need, need_path

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from dsel.data.layout import Found, find
 from dsel.data.local import Local
 from dsel.data.rows import Part
 from dsel.errors import ConfigError, need
@@ -13,7 +15,7 @@ from dsel.errors import ConfigError, need
 
 @dataclass
 class Hub(Local):
-    """A data set of the hub by its id; with `path`, the files there instead.
+    """A data set of the hub by its id; with `path`, the files there instead, read as the hub would read them.
 
     hub: repository id. revision: branch, tag or commit, for runs that can be repeated.
     subsets: configurations to mix, each with its name as source label (none: the default one).
@@ -22,9 +24,7 @@ class Hub(Local):
 
     hub: str = ""
     revision: str | None = None
-    subsets: Sequence[str] = ()
     files: str | Sequence[str] | None = None
-    split: str = "train"
     needs_subsets: bool = False
 
     def check(self) -> None:
@@ -44,13 +44,24 @@ class Hub(Local):
             return
         for subset in self.subsets or (None,):
             where = f"{self.hub}{'/' + subset if subset else ''}"
-            yield Part(subset, subset or where.split("/")[-1].split(".")[0], where, self._load(subset))
+            yield Part(subset, subset or Path(self.hub).name, where, self._load(subset))
+
+    def _find(self, path: Path, subset: str | None) -> Found:
+        files = (self.files,) if isinstance(self.files, str) else self.files or ()
+        return find(path, self.split, subset=subset, only=files)
+
+    def _files(self, *, say: bool = False) -> list[tuple[str | None, str, Path]]:
+        """Those of a local copy; where they are one source, it has the name that it has on the hub."""
+        found = super()._files(say=say)
+        one = len({(label, name) for label, name, _ in found}) == 1
+        return [(label, label or Path(self.hub).name, file) for label, _, file in found] if one else found
 
     def _load(self, subset: str | None) -> Iterable[dict[str, Any]]:
         from datasets import load_dataset
 
+        split = self.split or "all"
         try:
-            return load_dataset(self.hub, subset, split=self.split, revision=self.revision, data_files=self.files)
+            return load_dataset(self.hub, subset, split=split, revision=self.revision, data_files=self.files)
         except Exception as error:  # offline, gated, renamed: the library raises a dozen kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(

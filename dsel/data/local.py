@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsel.component import content_of
 from dsel.data.formats import check_columns, format_named
-from dsel.data.reader import files_of, read_rows
+from dsel.data.layout import Found, find, sources
+from dsel.data.raw import Unreadable
+from dsel.data.reader import read_rows
 from dsel.data.roles import check_roles
 from dsel.data.rows import Part, Rows
 from dsel.errors import need, need_path
 from dsel.pool import Pool
+
+log = logging.getLogger(__name__)
+
+Paths = str | Path | Sequence[str | Path]
 
 
 @dataclass
 class Local:
     """Instruction data in files or folders.
 
-    path: a file, a folder, a list of them, or a mapping {source label: file or folder}. Without labels a file's
-        `source` (or `dataset`) column is its label, else the file's name.
+    path: a file, a folder, a list of them, or a mapping {source label: file, folder or list}. Without labels a file's
+        `source` (or `dataset`) column is its label, else the file's name, or where several have the same the folder's;
+        shards of one data set are one source.
+    split: of a folder (or a saved data set) that has splits as the hub knows them, in its files' names or its README,
+        only this one is read; null: all files.
+    subsets: of a folder whose README has several configurations, or that has a folder for each, those to mix, each with
+        its name as source label.
     columns: our column name → the file's, where a file's columns are not recognised as they are.
     format: the columns of the format to read (`messages`, `question/answer`, …), where a row fits several.
     roles: name of a role in the files → system, user, assistant or tool, beyond the names that are known.
@@ -29,7 +43,9 @@ class Local:
     holdout: a fraction or count kept out of the pool for `evaluator=heldout_loss`.
     """
 
-    path: Any = None
+    path: Paths | Mapping[str, Paths] | None = None
+    split: str | None = "train"
+    subsets: Sequence[str] = ()
     columns: Mapping[str, str] | None = None
     format: str | None = None
     roles: Mapping[str, str] | None = None
@@ -41,17 +57,24 @@ class Local:
     def check(self) -> None:
         self.check_options()
         need(self.path is not None, "data.path is not set: name a file, a folder, a list, or {label: file}")
-        for path in self._paths().values():
-            files_of(path)
+        self._files()
 
     def check_options(self) -> None:
         need(self.on_bad_row in ("skip", "error"), f"data.on_bad_row={self.on_bad_row}: give skip or error")
         whole = self.limit is None or (isinstance(self.limit, int) and self.limit > 0)
         need(whole, f"data.limit={self.limit}: give a whole number above 0, or null")
+        need(self.holdout >= 0, f"data.holdout={self.holdout}: give a fraction below 1 or a whole number of examples")
         check_columns(self.columns)
         check_roles(self.roles)
         if self.format is not None:
             format_named(str(self.format))
+
+    def extra_identity(self) -> dict[str, Any]:
+        """What is read and the sources it makes up, wherever it is and whenever it was written."""
+        if self.path is None:
+            return {}
+        files = [[label, name, content_of(file)] for label, name, file in self._files()]
+        return {"path": None, "files": files}
 
     def load(self) -> Pool:
         """Read, convert and check every row. Raises `ConfigError` when no row is usable."""
@@ -62,18 +85,53 @@ class Local:
         return Pool.build(self.name, examples, skipped=rows.skipped)
 
     def _sources(self) -> Iterator[Part]:
-        """The files to read, each with its source."""
-        labelled = isinstance(self.path, Mapping)
-        for label, path in self._paths().items():
-            for file in files_of(path):
-                own = label if labelled else None
-                yield Part(own, own or file.name.split(".")[0], str(file), read_rows(file))
+        """The files to read, each with its source; says what is left out."""
+        for label, name, file in self._files(say=True):
+            yield Part(label, name, str(file), self._rows(file))
 
-    def _paths(self) -> dict[str, Path]:
-        if isinstance(self.path, Mapping):
-            return {str(k): need_path(v, option=f"data.path.{k}") for k, v in self.path.items()}
-        paths = [self.path] if isinstance(self.path, (str, Path)) else list(self.path)
-        return {str(p): need_path(p, option="data.path") for p in paths}
+    def _files(self, *, say: bool = False) -> list[tuple[str | None, str, Path]]:
+        """(label or None, name of the source, file) of all that is read; `say` logs what is left out."""
+        labelled: dict[str | None, list[Path]] = {}
+        for own, path in self._paths():
+            for subset in (self.subsets if path.is_dir() else ()) or (None,):
+                found = self._find(path, subset)
+                labelled.setdefault(own or subset, []).extend(found.files)
+                if say and found.left_out:
+                    read = "all" if self.split is None else f"split {self.split}"
+                    log.info("%s: read is %s; left out: %s", path, read, found)
+        out = []
+        for label, files in labelled.items():
+            twice = [str(file) for file, count in Counter(files).items() if count > 1]
+            if say and twice:
+                log.warning("data.path: named more than once, and read once: %s", ", ".join(twice))
+            for source in sources(files):
+                if say and source.missing:
+                    log.warning("%s: shards %s are not there", source.name, ", ".join(map(str, source.missing)))
+                out += [(label, label or source.name, file) for file in source.files]
+        return out
+
+    def _find(self, path: Path, subset: str | None) -> Found:
+        return find(path, self.split, subset=subset)
+
+    def _rows(self, file: Path) -> Iterator[dict[str, Any] | Unreadable]:
+        rows = read_rows(file, self.split)
+        first = next(rows, None)
+        if first is None:
+            log.warning("%s: holds no row", file)
+            return
+        yield first
+        yield from rows
+
+    def _paths(self) -> list[tuple[str | None, Path]]:
+        """(label or None, path) of each path that is named."""
+        labelled = self.path.items() if isinstance(self.path, Mapping) else [(None, self.path)]
+        out: list[tuple[str | None, Path]] = []
+        for label, named in labelled:
+            option = "data.path" if label is None else f"data.path.{label}"
+            paths = [named] if isinstance(named, (str, Path)) else list(named or ())
+            need(bool(paths), f"{option} is empty: name a file or a folder")
+            out += [(label, need_path(path, option=option)) for path in paths]
+        return out
 
     def _where(self) -> str:
-        return ", ".join(str(p) for p in self._paths().values())
+        return ", ".join(str(path) for _, path in self._paths())

@@ -1,33 +1,23 @@
 """Rows out of files: JSON, JSON lines, CSV, Parquet and Arrow, plain or compressed.
 
-A row that cannot be read does not stop the file: it comes back as `Unreadable` with the reason. Bytes that are not
-UTF-8 survive decoding as lone surrogates, which `dsel.data.formats` then finds in the one row that has them.
+A row that cannot be read does not stop the file: it comes back as `Unreadable` with the reason.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsel.data.delimited import read_delimited
+from dsel.data.json_text import read_json, read_json_lines
+from dsel.data.raw import COMPRESSED, Row, Unreadable, read_text
 from dsel.errors import ConfigError, need
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".parquet", ".arrow")
-COMPRESSED = (".gz", ".zst")
-
-Row = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A row no reader could make sense of, and why."""
-
-    reason: str
+READ = f"{', '.join(SUFFIXES)}; also {', '.join(COMPRESSED)}"
+COMPANIONS = (".md", ".py", ".yaml", ".yml", ".lock", ".png", ".jpg", ".pdf")
+DESCRIPTIONS = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # of a data set, not rows
 
 
 def files_of(path: Path) -> list[Path]:
@@ -36,37 +26,55 @@ def files_of(path: Path) -> list[Path]:
     A folder that `datasets.save_to_disk` wrote stands for itself. Raises `ConfigError` when there is nothing to read.
     """
     if path.is_file():
-        need(_suffix(path) in SUFFIXES, f"{path}: not a data file this reads ({', '.join(SUFFIXES)}; also .gz, .zst)")
+        need(_suffix(path) in SUFFIXES, f"{path}: not a data file this reads ({READ})")
         return [path]
     if _is_saved_dataset(path):
         return [path]
     found = sorted(_files_below(path))
-    need(bool(found), f"{path}: no data file in this folder ({', '.join(SUFFIXES)}; also .gz, .zst)")
+    need(bool(found), f"{path}: no data file in this folder ({READ})")
     return found
 
 
-def read_rows(path: Path) -> Iterator[Row | Unreadable]:
-    """The rows of one file, or of a folder written by `datasets.save_to_disk`, in order."""
+def read_rows(path: Path, split: str | None = "train") -> Iterator[Row | Unreadable]:
+    """The rows of one file, or of a folder written by `datasets.save_to_disk`, in order.
+
+    split: of a file that holds several; None for all of them.
+    """
+    try:
+        yield from _read(path, split)
+    except OSError as error:  # no permission, a disk that fails
+        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+
+
+def _read(path: Path, split: str | None) -> Iterator[Row | Unreadable]:
     if path.is_dir():
-        yield from _saved_dataset(path)
+        yield from _saved_dataset(path, split)
         return
     suffix = _suffix(path)
-    if suffix == ".parquet":
-        yield from _parquet(path)
-    elif suffix == ".arrow":
-        yield from _arrow(path)
+    if suffix in (".parquet", ".arrow"):
+        need(path.suffix.lower() == suffix, f"{path}: decompress it first: {suffix} files compress themselves")
+        yield from (_parquet if suffix == ".parquet" else _arrow)(path)
     elif suffix in (".csv", ".tsv"):
-        yield from _csv(_text(path), delimiter="," if suffix == ".csv" else "\t")
-    elif suffix == ".json":
-        yield from _json(_text(path), path)
+        yield from read_delimited(read_text(path, legacy=True), path, "," if suffix == ".csv" else "\t")
     else:
-        yield from _json_lines(_text(path))
+        yield from (read_json if suffix == ".json" else read_json_lines)(read_text(path), path, split)
+
+
+def not_data(folder: Path) -> list[Path]:
+    """Files below a folder whose kind is not read, but for those that accompany data: papers, code, what is hidden."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.is_file()
+        and _suffix(file) not in (*SUFFIXES, *COMPANIONS, "")
+        and not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
+    )
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
     """Data files in `folder` and below it, and folders that stand for themselves; nothing hidden."""
     for entry in folder.iterdir():
-        if entry.name.startswith(".") or entry.name in ("dataset_info.json", "dataset_infos.json"):
+        if entry.name.startswith(".") or entry.name in DESCRIPTIONS:
             continue
         if entry.is_dir() and not _is_saved_dataset(entry):
             yield from _files_below(entry)
@@ -79,74 +87,6 @@ def _suffix(path: Path) -> str:
     if suffixes and suffixes[-1] in COMPRESSED:
         suffixes.pop()
     return suffixes[-1] if suffixes else ""
-
-
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        if path.suffix.lower() == ".gz":
-            data = gzip.decompress(data)
-        elif path.suffix.lower() == ".zst":
-            data = _unzstd(data)
-    except Exception as error:  # each library raises its own kinds: what matters is that the file is damaged
-        raise ConfigError(f"{path}: cannot be decompressed ({error})") from error
-    return data.decode("utf-8-sig", errors="surrogateescape")
-
-
-def _unzstd(data: bytes) -> bytes:
-    import zstandard
-
-    parts = []
-    while data:  # a file may hold several frames
-        frame = zstandard.ZstdDecompressor().decompressobj()
-        parts.append(frame.decompress(data))
-        if not frame.eof:
-            raise EOFError("the file ends in the middle")
-        data = frame.unused_data
-    return b"".join(parts)
-
-
-def _json(text: str, path: Path) -> Iterator[Row | Unreadable]:
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        lines = list(_json_lines(text))  # many files called .json hold one object a line
-        if any(isinstance(row, dict) for row in lines):
-            yield from lines
-            return
-        raise ConfigError(f"{path}: not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from error
-    if isinstance(content, dict):  # {"data": [...]}: the one list of objects inside
-        lists = [v for v in content.values() if isinstance(v, list) and v and isinstance(v[0], dict)]
-        content = lists[0] if len(lists) == 1 else [content]
-    need(isinstance(content, list), f"{path}: expected a JSON array of objects, found a {type(content).__name__}")
-    for row in content:
-        yield row if isinstance(row, dict) else Unreadable("not an object")
-
-
-def _json_lines(text: str) -> Iterator[Row | Unreadable]:
-    for line in text.split("\n"):  # not splitlines(): U+2028 and friends are legal inside JSON strings
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            yield Unreadable("not JSON")
-            continue
-        yield row if isinstance(row, dict) else Unreadable("not an object")
-
-
-def _csv(text: str, delimiter: str) -> Iterator[Row | Unreadable]:
-    csv.field_size_limit(2**31 - 1)
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter)
-    while True:
-        try:
-            row = next(rows)
-        except StopIteration:
-            return
-        except csv.Error:  # a NUL byte, before Python 3.11
-            yield Unreadable("not CSV")
-            continue
-        yield Unreadable("wrong number of columns") if None in row or None in row.values() else dict(row)
 
 
 def _parquet(path: Path) -> Iterator[Row | Unreadable]:
@@ -188,7 +128,7 @@ def _batch_rows(batch: Any) -> Iterator[Row | Unreadable]:
                 yield Unreadable("broken UTF-8")
 
 
-def _saved_dataset(path: Path) -> Iterator[Row | Unreadable]:
+def _saved_dataset(path: Path, split: str | None) -> Iterator[Row | Unreadable]:
     from datasets import DatasetDict, load_from_disk
 
     try:
@@ -197,10 +137,10 @@ def _saved_dataset(path: Path) -> Iterator[Row | Unreadable]:
         raise ConfigError(f"{path}: not a readable saved data set ({_first_line(error)})") from error
     if isinstance(saved, DatasetDict):
         need(
-            "train" in saved or len(saved) == 1,
-            f"{path}: holds the splits {', '.join(saved)}; point data.path at the folder of one of them",
+            split in saved or len(saved) == 1,
+            f"{path}: holds the splits {', '.join(saved)}; set data.split to one of them",
         )
-        saved = saved["train"] if "train" in saved else next(iter(saved.values()))
+        saved = saved[split] if split in saved else next(iter(saved.values()))
     yield from saved
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dsel.data.formats import Format, recognise, rename, to_messages
-from dsel.data.reader import Unreadable
+from dsel.data.raw import Unreadable
 from dsel.data.reading import BadRow, Reading, Row, check_text, is_deep, is_nothing
 from dsel.data.turns import GIVEN
 from dsel.data.unread import TextScores, carries_text, scores_of, shown, unread_columns

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dsel.cache import Cache
+from dsel.component import content_of
 from dsel.errors import need, need_path
 from dsel.evaluator.harness import TASKS, Harness, write_task
 
@@ -27,6 +29,9 @@ class Gsm8kLocal(Harness):
         need_path(str(self.path), option="evaluator.path")
         if self.fewshot_path is not None:
             need_path(self.fewshot_path, option="evaluator.fewshot_path")
+
+    def extra_identity(self) -> dict[str, Any]:
+        return {"path": content_of(self.path), "fewshot_path": content_of(self.fewshot_path)}
 
     def task_folders(self, cache: Cache) -> list[Path]:
         files = {"test": str(Path(str(self.path)).expanduser().resolve())}

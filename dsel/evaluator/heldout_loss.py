@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from dsel.cache import Cache
-from dsel.component import knob
+from dsel.component import content_of, knob
 from dsel.data.local import Local
 from dsel.errors import need, need_path
 from dsel.evaluator.base import Metric
@@ -18,9 +19,13 @@ from dsel.pool import Pool
 
 @dataclass
 class HeldoutLoss:
-    """Token loss in nats over responses, averaged per example: of the files in `path`, or of `data.holdout`."""
+    """Token loss in nats over responses, averaged per example: of the files in `path`, or of `data.holdout`.
+
+    split: of a folder whose files' names tell splits apart, the one to read; null: all files.
+    """
 
     path: str | None = None
+    split: str | None = None
     limit: int | None = None
     max_length: int = 2048
     chunk: int = knob(256)
@@ -30,12 +35,16 @@ class HeldoutLoss:
     def check(self) -> None:
         if self.path is not None:
             need_path(self.path, option="evaluator.path")
+        need(self.limit is None or self.limit > 0, f"evaluator.limit={self.limit}: give a count above 0, or null")
+
+    def extra_identity(self) -> dict[str, Any]:
+        return {"path": content_of(self.path)}
 
     def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """`heldout_loss` over the held-out examples, with its standard error over examples."""
         from dsel.progress import progress
 
-        data = heldout if self.path is None else Local(path=self.path, limit=self.limit).load()
+        data = heldout if self.path is None else Local(path=self.path, split=self.split, limit=self.limit).load()
         need(len(data) > 0, "evaluator=heldout_loss needs data.holdout=… (a fraction or count) or evaluator.path=…")
         if self.limit is not None:
             data = data.take(range(min(self.limit, len(data))))

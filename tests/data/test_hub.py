@@ -77,6 +77,29 @@ def test_a_local_copy_is_read_instead(tmp_path: Path) -> None:
         Hub(hub="nobody/nothing", path="missing").check()
 
 
+def test_a_local_copy_is_read_as_the_hub_would_be(repository: str) -> None:
+    for options in ({"subsets": ["code", "chat"]}, {"subsets": ["chat"], "split": "test"}):
+        there, here = Hub(hub=repository, **options), Hub(hub=repository, path=repository, **options)  # type: ignore[arg-type]
+        here.check()
+        assert here.load().fingerprint == there.load().fingerprint
+    with pytest.raises(ConfigError, match=r"subsets chat, code; name some with data\.subsets"):
+        Hub(hub="nobody/nothing", path=repository).check()
+
+
+def test_files_are_those_of_a_local_copy_too(repository: str) -> None:
+    pool = Hub(hub="nobody/nothing", path=repository, files="code/test.jsonl").load()
+    assert pool.ids == ["nothing/1"] and pool.responses == ["re code 3"]
+    with pytest.raises(ConfigError, match=r"no file gone\.json there"):
+        Hub(hub="nobody/nothing", path=repository, files="gone.json").check()
+
+
+def test_a_copy_of_a_data_set_has_its_name(tmp_path: Path) -> None:
+    write(tmp_path / "data" / "train-00000-of-00001.json", "one")
+    write(tmp_path / "data" / "test-00000-of-00001.json", "two")
+    pool = Hub(name="alpaca", hub="tatsu-lab/alpaca", path=str(tmp_path)).load()
+    assert pool.ids == ["alpaca/1"] and pool.sources == ["alpaca"]
+
+
 def test_a_data_set_of_hundreds_of_subsets_asks_for_some() -> None:
     with pytest.raises(ConfigError, match=r"data=p3: bigscience/P3 .*data\.subsets"):
         Hub(name="p3", hub="bigscience/P3", needs_subsets=True).check()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsel.component import digest
 from dsel.data.local import Local
 from dsel.errors import ConfigError
 
@@ -64,6 +66,61 @@ def test_labelled_files_keep_their_order_and_may_differ_in_format(tmp_path: Path
     code = write(tmp_path / "folder" / "y.jsonl", {"instruction": "c", "input": "", "output": "d"})
     pool = Local(path={"chat": str(chat), "code": str(code.parent)}).load()
     assert list(zip(pool.sources, pool.texts, strict=True)) == [("chat", "a\nb"), ("code", "c\nd")]
+
+
+def test_a_label_may_have_several_files(tmp_path: Path) -> None:
+    files = [str(write(tmp_path / f"{name}.jsonl", row(0), row(1))) for name in "abc"]
+    pool = Local(path={"flan": files[0], "rest": files[1:]}).load()
+    assert pool.sources == ["flan"] * 2 + ["rest"] * 4
+    assert pool.ids == ["flan/1", "flan/2", "rest/1", "rest/2", "rest/3", "rest/4"]
+
+
+def test_files_of_one_name_are_two_sources_and_shards_are_one(tmp_path: Path) -> None:
+    files = [write(tmp_path / name / "train.jsonl", row(0), row(1)) for name in ("chat", "code")]
+    pool = Local(path=[str(f) for f in files]).load()
+    assert pool.sources == ["chat", "chat", "code", "code"]
+    assert pool.ids == ["chat/1", "chat/2", "code/1", "code/2"]
+    for i in range(2):
+        write(tmp_path / "x" / f"part-{i}.jsonl", row(i), row(i))
+    assert Local(path=tmp_path / "x").load().ids == ["part/1", "part/2", "part/3", "part/4"]
+
+
+def test_the_test_split_is_in_no_pool_unasked(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split, count in (("train", 3), ("test", 2)):
+        write(tmp_path / "d" / "data" / f"{split}-00000-of-00001.jsonl", *map(row, range(count)))
+    with caplog.at_level(logging.INFO, "dsel"):
+        assert len(Local(path=tmp_path / "d").load()) == 3
+    (line,) = [r.getMessage() for r in caplog.records if "left out" in r.getMessage()]
+    assert "split test (test-00000-of-00001.jsonl)" in line
+    assert len(Local(path=tmp_path / "d", split="test").load()) == 2
+    assert len(Local(path=tmp_path / "d", split=None).load()) == 5
+    refused(Local(path=tmp_path / "d", split="dev"), "no split dev", "train", "test", "data.split")
+
+
+def test_missing_shards_double_and_empty_files_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = write(tmp_path / "a-00001-of-00002.jsonl", row(0))
+    pool = Local(path=[file, file, write(tmp_path / "b.jsonl")]).load()
+    assert pool.sources == ["a"]
+    for said in ("a: shards 0 are not there", f"read once: {file}", "b.jsonl: holds no row"):
+        assert said in caplog.text
+
+
+def test_a_pool_is_known_by_what_is_in_its_files(tmp_path: Path) -> None:
+    def key(path: Any, **options: Any) -> str:
+        return digest(Local(path=path, **options))
+
+    one, two = (write(tmp_path / name / "a.jsonl", row(0), row(1)) for name in ("one", "two"))
+    os.utime(two, (1, 1))
+    before = key(one)
+    assert key(str(two)) == key([two]) == before
+    assert len({before, key({"x": one}), key(write(tmp_path / "b.jsonl", row(0), row(1))), key(one, limit=1)}) == 4
+    write(one, row(0), row(2))
+    assert key(one) != before == key(two)
+    write(tmp_path / "one" / "test.jsonl", row(7))
+    write(tmp_path / "one" / "train.jsonl", row(8))
+    split = key(one.parent)
+    write(tmp_path / "one" / "test.jsonl", row(9))
+    assert key(one.parent) == split  # what is left out changes nothing
 
 
 @pytest.mark.parametrize("limit", [1, 3, 4, 100])

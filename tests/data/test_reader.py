@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import logging
+import lzma
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,8 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsel.data.reader import Unreadable, files_of, read_rows
+from dsel.data.raw import Unreadable
+from dsel.data.reader import files_of, read_rows
 from dsel.errors import ConfigError
 
 ROWS: list[dict[str, Any]] = [
@@ -67,6 +71,27 @@ WRITERS = {
     "members.jsonl.gz": lambda rows: b"".join(gzip.compress(as_json_lines([row])) for row in rows),
     "lines.jsonl.zst": lambda rows: zstandard.compress(as_json_lines(rows)),
     "frames.jsonl.zst": lambda rows: b"".join(zstandard.compress(as_json_lines([row])) for row in rows),
+    "lines.jsonl.bz2": lambda rows: bz2.compress(as_json_lines(rows)),
+    "lines.jsonl.xz": lambda rows: lzma.compress(as_json_lines(rows)),
+    "utf16.jsonl": lambda rows: as_json_lines(rows).decode().encode("utf-16"),
+    "array.jsonl": lambda rows: json.dumps(rows, indent=1).encode(),
+    "one-line-array.jsonl": lambda rows: json.dumps(rows).encode(),
+    "pretty.jsonl": lambda rows: "\n".join(json.dumps(row, indent=2) for row in rows).encode(),
+    "pretty.json": lambda rows: "\n".join(json.dumps(row, indent=2) for row in rows).encode(),
+    "commas.json": lambda rows: ",\n".join(json.dumps(row) for row in rows).encode(),
+    "columns.json": lambda rows: json.dumps({c: [row[c] for row in rows] for c in rows[0]}).encode(),
+    "pandas.json": lambda rows: json.dumps({c: {str(i): r[c] for i, r in enumerate(rows)} for c in rows[0]}).encode(),
+    "grid.json": lambda rows: json.dumps(
+        {"columns": list(rows[0]), "index": [0, 1, 2], "data": [list(row.values()) for row in rows]}
+    ).encode(),
+    "splits.json": lambda rows: json.dumps({"train": rows, "test": [{"prompt": "not this"}]}).encode(),
+    "lmflow.json": lambda rows: json.dumps({"type": "text2text", "instances": rows}).encode(),
+    "semicolons.csv": lambda rows: as_csv(rows, ";"),
+    "bars.csv": lambda rows: as_csv(rows, "|"),
+    "tabs.csv": lambda rows: as_csv(rows, "\t"),
+    "commas.tsv": as_csv,
+    "utf16.csv": lambda rows: as_csv(rows).decode().encode("utf-16"),
+    "excel.csv": lambda rows: b"sep=;\r\n" + as_csv(rows, ";"),
     "table.csv": as_csv,
     "bom.csv": lambda rows: b"\xef\xbb\xbf" + as_csv(rows),
     "table.csv.gz": lambda rows: gzip.compress(as_csv(rows)),
@@ -120,6 +145,121 @@ def test_a_csv_row_of_the_wrong_width_costs_only_itself(tmp_path: Path, line: st
     first, bad, last = read_rows(path)
     assert bad == Unreadable("wrong number of columns")
     assert [first, last] == [{"prompt": "a", "completion": "b"}, {"prompt": "c", "completion": "d"}]
+
+
+CSV = "prompt,completion\nq0,a0\n{}\nq2,a2\nq3,a3\nq4,a4\n"
+
+
+@pytest.mark.parametrize("line", ['q1,"a1', '"q1,a1', 'q1,"a1" said he', 'q1,"a1"x"'])
+def test_a_stray_quote_costs_only_its_row(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(CSV.format(line))
+    rows = list(read_rows(path))
+    assert [row["completion"] if isinstance(row, dict) else row.reason for row in rows] == [
+        "a0", "a stray quote", "a2", "a3", "a4",
+    ]  # fmt: skip
+
+
+def test_a_quote_inside_a_field_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(CSV.format('a 5" pipe,"so ""quoted"", and\nover lines"'))
+    assert list(read_rows(path))[1] == {"prompt": 'a 5" pipe', "completion": 'so "quoted", and\nover lines'}
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-8", "utf-16", "utf-16-le", "utf-32"])
+def test_a_spreadsheets_csv_is_read(tmp_path: Path, encoding: str, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("Anweisung; Antwort\r\nÜbersetze „Vogel“;bird\r\nName;Ärger\r\n".encode(encoding))
+    with caplog.at_level(logging.INFO, "dsel"):
+        rows = list(read_rows(path))
+    assert rows == [
+        {"Anweisung": "Übersetze „Vogel“", "Antwort": "bird"},
+        {"Anweisung": "Name", "Antwort": "Ärger"},
+    ]
+    assert f"{path}: its columns are separated by ';'" in caplog.text
+    assert ("cp1252" in caplog.text) == (encoding == "cp1252")
+
+
+def test_one_broken_byte_makes_no_file_cp1252(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("prompt,completion\nä,ö\nü,ß\n".encode() + b"a\xffb,c\n")
+    assert [row["prompt"] for row in read_rows(path) if isinstance(row, dict)] == ["ä", "ü", "a\udcffb"]
+
+
+def test_two_columns_of_one_name_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("text,id,text\na,1,b\n")
+    refused(tmp_path / "a.csv", "two columns are called text")
+
+
+TURNS = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+SHAREGPT = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("content", "rows"),
+    [
+        ({"messages": TURNS}, [{"messages": TURNS}]),
+        ({"conversations": SHAREGPT, "id": "x"}, [{"conversations": SHAREGPT, "id": "x"}]),
+        ({"id": 1, "thread": TURNS}, [{"id": 1, "thread": TURNS}]),
+        (TURNS, [{"messages": TURNS}]),
+        (SHAREGPT, [{"conversations": SHAREGPT}]),
+        ([TURNS, TURNS[:2]], [{"messages": TURNS}] * 2),
+        ({"a": TURNS, "b": SHAREGPT}, [{"id": "a", "messages": TURNS}, {"id": "b", "conversations": SHAREGPT}]),
+        ({"prompt": TURNS[:1], "chosen": TURNS[1:]}, [{"prompt": TURNS[:1], "chosen": TURNS[1:]}]),
+        ({"messages": TURNS, "tools": [{"type": "function"}]}, [{"messages": TURNS, "tools": [{"type": "function"}]}]),
+        ({"instruction": "i", "instances": [{"input": ""}]}, [{"instruction": "i", "instances": [{"input": ""}]}]),
+        ({"data": [{"prompt": "p"}], "meta": {"n": 1}}, [{"prompt": "p"}]),
+        ({"7": {"prompt": "p"}, "8": {"prompt": "q"}}, [{"id": "7", "prompt": "p"}, {"id": "8", "prompt": "q"}]),
+        ({"id": "0", "data": ["q", "a"]}, [{"id": "0", "data": ["q", "a"]}]),
+        ({"conversations": ["q", "a"]}, [{"conversations": ["q", "a"]}]),
+    ],
+)
+def test_what_the_rows_of_a_json_file_are(tmp_path: Path, content: Any, rows: list[Any]) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(content, indent=1))
+    assert list(read_rows(tmp_path / "a.json")) == rows
+
+
+def test_of_several_lists_the_split_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"train": ROWS, "test": ROWS[:1], "version": 1}))
+    with caplog.at_level(logging.INFO, "dsel"):
+        assert list(read_rows(path)) == ROWS
+    assert "read is train (3 rows); left out: test (1)" in caplog.text
+    assert list(read_rows(path, "test")) == ROWS[:1]
+    assert len(list(read_rows(path, None))) == 4
+    path.write_text(json.dumps({"chat": ROWS, "code": ROWS[:1]}))
+    refused(path, "chat (3), code (1)", "data.split")
+
+
+def test_a_conversation_a_line_needs_no_object(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f"{json.dumps(TURNS)}\n{json.dumps(SHAREGPT)}\n[1]\n")
+    rows = list(read_rows(tmp_path / "a.jsonl"))
+    assert rows == [{"messages": TURNS}, {"conversations": SHAREGPT}, Unreadable("not an object")]
+
+
+def test_a_cut_array_is_refused_not_read_in_part(tmp_path: Path) -> None:
+    text = json.dumps([{"messages": TURNS}] * 3, indent=1)
+    (tmp_path / "a.json").write_text(text[:-20])
+    refused(tmp_path / "a.json", "not JSON (line")
+
+
+@pytest.mark.parametrize("kind", ["nested", "dictionary"])
+def test_columns_of_any_type_are_read(tmp_path: Path, kind: str) -> None:
+    nested = pa.table({"messages": [TURNS], "scores": [[1.0, 2.0]]})
+    names = pa.table({"prompt": pa.array(["p"]).dictionary_encode(), "completion": ["c"]})
+    table = nested if kind == "nested" else names
+    pq.write_table(table, tmp_path / "a.parquet")
+    assert list(read_rows(tmp_path / "a.parquet")) == table.to_pylist()
+
+
+def test_a_file_that_may_not_be_read_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jsonl").write_text("{}")
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_bytes", denied)
+    refused(tmp_path / "a.jsonl", "cannot be read (Permission denied)")
 
 
 def broken_table() -> pa.Table:

@@ -1,0 +1,151 @@
+"""Rows of JSON: an array, objects in a row, a container with a list of rows, or a table column by column."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dsel.data.raw import Row, Unreadable
+from dsel.errors import ConfigError, need
+
+log = logging.getLogger(__name__)
+
+# Columns of which one at least is in any row that is an example: an object that has one is no container of rows.
+TEXTS = frozenset(
+    "messages conversations conversation turns dialog dialogue instruction prompt question query input inputs output "
+    "response answer completion target targets text chosen rejected context".split()
+)
+
+
+def read_json(text: str, path: Path, split: str | None) -> Iterator[Row | Unreadable]:
+    """The rows of a JSON file: one value, a value a line, or several one after the other."""
+    try:
+        content = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        lines = list(read_lines(text))
+        if _mostly_rows(lines):  # many files called .json are JSON lines
+            yield from lines
+        elif (values := _one_after_the_other(text)) is not None:
+            yield from map(_row, values)
+        else:
+            where = (
+                f"line {error.lineno}, column {error.colno}: {error.msg}" if isinstance(error, ValueError) else error
+            )
+            raise ConfigError(f"{path}: not JSON ({where})") from error
+        return
+    except ValueError as error:  # a number of more digits than Python takes
+        raise ConfigError(f"{path}: not JSON that can be read ({error})") from error
+    need(isinstance(content, (list, dict)), f"{path}: expected objects, found a {type(content).__name__}")
+    yield from map(_row, [content] if is_turns(content) else _rows(content, path, split))
+
+
+def read_json_lines(text: str, path: Path, split: str | None) -> Iterator[Row | Unreadable]:
+    """The rows of a file of JSON lines; where its lines are no rows it may still be JSON over many lines."""
+    if isinstance(next(read_lines(text), None), dict):
+        yield from read_lines(text)
+        return
+    lines = list(read_lines(text))
+    if lines and not _mostly_rows(lines):
+        with suppress(ConfigError):  # neither: the lines are reported as they are
+            lines = list(read_json(text, path, split))
+    yield from lines
+
+
+def read_lines(text: str) -> Iterator[Row | Unreadable]:
+    """A row from each line that is not empty."""
+    for line in text.split("\n"):  # not splitlines(): U+2028 and friends are legal inside JSON strings
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            yield Unreadable("not JSON")
+            continue
+        yield _row(row)
+
+
+def is_turns(value: Any) -> bool:
+    """Whether a value is a conversation: a list of objects that each say who speaks."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(turn, dict) and ("role" in turn or "from" in turn) for turn in value)
+        and all({"content", "value", "tool_calls", "parts"} & set(turn) for turn in value)
+    )
+
+
+def _mostly_rows(lines: list[Row | Unreadable]) -> bool:
+    return 2 * sum(isinstance(row, dict) for row in lines) > len(lines)
+
+
+def _one_after_the_other(text: str) -> list[Any] | None:
+    """The values of a text that is nothing but JSON values, with white space or commas between them."""
+    decoder, between, values = json.JSONDecoder(), re.compile(r"[\s,]*"), []
+    at = 0
+    while at < len(text):
+        try:
+            value, at = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            return None
+        values.append(value)
+        at = between.match(text, at).end()  # type: ignore[union-attr]
+    return values or None
+
+
+def _row(value: Any) -> Row | Unreadable:
+    """An object is a row; so is a conversation without one, in the column that its form has."""
+    if isinstance(value, dict):
+        return value
+    if is_turns(value):
+        return {"messages" if "role" in value[0] else "conversations": value}
+    return Unreadable("not an object")
+
+
+def _rows(content: Any, path: Path, split: str | None) -> list[Any]:
+    """What the rows of a file's one value are: an object may be a row itself, hold them, or be a table of them."""
+    if isinstance(content, list):
+        return content
+    if TEXTS & set(content):
+        return _table(content) or [content]
+    if {"columns", "data"} <= set(content) and _is_grid(content):  # pandas, orient="split"
+        return [dict(zip(content["columns"], row, strict=False)) for row in content["data"]]
+    values = list(content.values())
+    if values and all(map(is_turns, values)):  # a conversation for each name
+        return [{"id": name, "messages" if "role" in v[0] else "conversations": v} for name, v in content.items()]
+    if values and all(isinstance(v, dict) and TEXTS & set(v) for v in values):  # a row for each name
+        return [{"id": name, **row} for name, row in content.items()]
+    lists = {k: v for k, v in content.items() if isinstance(v, list) and v and _holds_rows(v)}
+    if len(lists) <= 1:
+        return next(iter(lists.values()), [content])
+    if split is None:
+        return [row for rows in lists.values() for row in rows]
+    listed = ", ".join(f"{name} ({len(rows)})" for name, rows in lists.items() if name != split)
+    need(
+        split in lists,
+        f"{path}: holds several lists of rows, {listed}; set data.split to one of them, or to null for all",
+    )
+    log.info("%s: read is %s (%d rows); left out: %s", path, split, len(lists[split]), listed)
+    return lists[split]
+
+
+def _holds_rows(values: list[Any]) -> bool:
+    return (isinstance(values[0], dict) and not is_turns(values)) or is_turns(values[0])
+
+
+def _is_grid(content: Mapping[str, Any]) -> bool:
+    return isinstance(content["columns"], list) and all(isinstance(row, list) for row in content["data"])
+
+
+def _table(columns: Mapping[str, Any]) -> list[Row] | None:
+    """The rows of a table given by its columns, each a list or an object by index; None where it is none."""
+    values = list(columns.values())
+    if len(values) > 1 and all(isinstance(v, list) and not is_turns(v) and len(v) == len(values[0]) for v in values):
+        return [dict(zip(columns, row, strict=True)) for row in zip(*values, strict=True)]
+    if all(isinstance(v, dict) and v.keys() == values[0].keys() for v in values) and not TEXTS & set(values[0]):
+        return [{name: v[index] for name, v in columns.items()} for index in values[0]]
+    return None
