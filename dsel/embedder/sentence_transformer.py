@@ -11,6 +11,7 @@ from dsel.component import knob, local_identity
 from dsel.embedder.base import Embedder, Vectors
 from dsel.errors import need_path
 from dsel.model.fast_linear import fast_linear
+from dsel.model.weights import need_weights
 
 
 @dataclass
@@ -35,6 +36,7 @@ class SentenceTransformer(Embedder):
     def check(self) -> None:
         if self.path is not None:
             need_path(self.path, option="embedder.path")
+        need_weights(self.hub, self.path, self.revision, option="embedder", allow_bin=None)
 
     def extra_identity(self) -> dict[str, Any]:
         return local_identity(self.path)

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsel.cache import Cache
-from dsel.component import local_identity
+from dsel.component import knob, local_identity
 from dsel.errors import need, need_package, need_path
 from dsel.model.chat import template
+from dsel.model.weights import need_weights, safe_loading
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +30,8 @@ class CausalLM:
     dtype: of the weights; `auto` is bfloat16 where the hardware has it, else float32. attention: transformers'
     `attn_implementation`. chat_template: used when the tokenizer brings none: the name of a file in
     `dsel/model/templates`, or a path. pad_token: an existing token, so that no vocabulary is ever resized.
-    lora_targets: the modules LoRA adapts.
+    lora_targets: the modules LoRA adapts. allow_bin: whether weights may come as `.bin` files, where there are no
+    safetensors.
     """
 
     hub: str
@@ -41,12 +43,14 @@ class CausalLM:
     pad_token: str | None = None
     lora_targets: str | Sequence[str] = "all-linear"
     trust_remote_code: bool = False
+    allow_bin: bool = knob(False)
 
     def check(self) -> None:
         need(self.dtype in DTYPES, f"model.dtype={self.dtype}: give one of {', '.join(DTYPES)}")
         if self.path is not None:
             folder = need_path(self.path, option="model.path")
             need((folder / "config.json").exists(), f"model.path={self.path}: no config.json in this folder")
+        need_weights(self.hub, self.path, self.revision, option="model", allow_bin=self.allow_bin)
         if self.attention.startswith("flash_attention"):
             need_package("flash_attn", extra="gpu", why=f"model.attention={self.attention}")
         if self.chat_template is not None:
@@ -93,7 +97,7 @@ class CausalLM:
             dtype=torch_dtype(dtype or self.dtype),
             attn_implementation=self.attention,
             quantization_config=quantization,
-            use_safetensors=True,
+            **safe_loading(self.allow_bin),
             device_map=None if sharded or device.type == "cpu" else {"": device},
             **self._common(),
         )

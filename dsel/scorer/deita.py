@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsel.component import knob
 from dsel.errors import ConfigError, need
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, logits_at, padded
@@ -22,10 +23,10 @@ from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores, in_shards, need_reduction, over_turns, turns
 from dsel.scorer.pretrained import Pretrained
 
-# The prompts the published scorers were trained with, to the last blank.
+# The prompts of the published code and model cards (hkust-nlp/deita), to the last blank.
 TEMPLATES = {
     "quality": "You are a helpful assistant. Please identify the quality score of the Response corresponding to the "
-    "Question. \n#Question#:\n{instruction}\n#Response#:\n{output} \n##Quality: ",
+    "Question. \n #Question#:\n{instruction}\n#Response#:\n{output} \n##Quality: ",
     "complexity": "You are a helpful assistant. Please identify the complexity score of the following user query. \n"
     "##Query: {instruction}  \n##Complexity: ",
 }
@@ -86,12 +87,13 @@ class Deita(Pretrained):
 class Evol(Scorer):
     """Deita's evol score: quality × complexity of each turn, over turns as `turns` says (sum, mean or first).
 
-    path: a local folder of one model that gives both ratings.
+    path: a local folder of one model that gives both ratings. allow_bin: see `Pretrained`, for both.
     """
 
     quality: Deita
     complexity: Deita
     path: str | None = None
+    allow_bin: bool = knob(False)
     turns: str = "sum"
 
     def check(self) -> None:

@@ -14,6 +14,7 @@ from dsel.component import knob, local_identity
 from dsel.errors import ConfigError, need, need_path
 from dsel.model.causal_lm import DTYPES, device_of_process, torch_dtype
 from dsel.model.chat import template
+from dsel.model.weights import need_weights, safe_loading
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 
@@ -24,8 +25,8 @@ log = logging.getLogger(__name__)
 class Pretrained(Scorer):
     """A model by its hub id, or from a local folder (`path`).
 
-    max_length: tokens of a text that are read. tokens_a_batch: padded tokens that are read at once. device: the
-    accelerator if there is one.
+    max_length: tokens of a text that are read. allow_bin: whether weights may come as `.bin` files, where there are no
+    safetensors. tokens_a_batch: padded tokens that are read at once. device: the accelerator if there is one.
     """
 
     hub: str
@@ -34,6 +35,7 @@ class Pretrained(Scorer):
     max_length: int = 2048
     dtype: str = "auto"
     trust_remote_code: bool = False
+    allow_bin: bool = knob(False)
     tokens_a_batch: int = knob(8192)
     device: str | None = knob(None)
 
@@ -44,6 +46,7 @@ class Pretrained(Scorer):
         if self.path is not None:
             folder = need_path(self.path, option="scorer.path")
             need((folder / "config.json").exists(), f"scorer.path={self.path}: no config.json in this folder")
+        need_weights(self.hub, self.path, self.revision, option="scorer", allow_bin=self.allow_bin)
 
     def extra_identity(self) -> dict[str, Any]:
         return local_identity(self.path)
@@ -70,7 +73,7 @@ class Pretrained(Scorer):
         model = auto.from_pretrained(
             self.place,
             dtype=torch_dtype(self.dtype),
-            use_safetensors=True,
+            **safe_loading(self.allow_bin),
             device_map=None if device.type == "cpu" else {"": device},
             **common,
         )

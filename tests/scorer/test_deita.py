@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from dsel.component import digest
 from dsel.errors import ConfigError
 from dsel.scorer import base, deita
 from dsel.scorer.deita import TEMPLATES, Deita, Evol, encode
+from tests.conftest import ROOT
 from tests.scorer.pools import MIXED, pool_of
 
 POOL = pool_of(*MIXED, system="Be brief.")
@@ -131,6 +135,82 @@ def test_a_tokenizer_without_digits_is_refused_before_the_weights_load(tmp_path:
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     with pytest.raises(ConfigError, match="4, 6 is not a single token"):
         Deita(hub="", path=str(tmp_path)).score(POOL, tmp_path)
+
+
+def test_the_prompts_are_the_published_ones_to_the_last_blank() -> None:
+    """hkust-nlp/deita, src/deita/selection/scorer/llama_scorer.py, and the two model cards."""
+    assert [line.replace(" ", "·") for line in TEMPLATES["quality"].split("\n")] == [
+        "You·are·a·helpful·assistant.·Please·identify·the·quality·score·of·the·Response·corresponding·to·the·Question.·",
+        "·#Question#:",
+        "{instruction}",
+        "#Response#:",
+        "{output}·",
+        "##Quality:·",
+    ]
+    assert [line.replace(" ", "·") for line in TEMPLATES["complexity"].split("\n")] == [
+        "You·are·a·helpful·assistant.·Please·identify·the·complexity·score·of·the·following·user·query.·",
+        "##Query:·{instruction}··",
+        "##Complexity:·",
+    ]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Llama as hkust-nlp's scorers are: a tokenizer that is a SentencePiece model (`tokenizer.model`) and nothing
+    else; its weights are safetensors."""
+    import sentencepiece
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    folder = tmp_path_factory.mktemp("llama")
+    texts = [TEMPLATES["quality"], TEMPLATES["complexity"], *(part for chat in MIXED for turn in chat for part in turn)]
+    lines = [line for text in texts for line in text.splitlines()] * 20 + ["1 2 3 4 5 6"] * 20
+    with (folder / "tokenizer.model").open("wb") as file:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(lines), model_writer=file, vocab_size=400, model_type="bpe", byte_fallback=True,
+            split_digits=True, allow_whitespace_only_pieces=True, remove_extra_whitespaces=False,
+            normalization_rule_name="identity", character_coverage=1.0, hard_vocab_limit=False, minloglevel=2,
+        )  # fmt: skip
+    kind = {"tokenizer_class": "LlamaTokenizer", "bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
+    (folder / "tokenizer_config.json").write_text(json.dumps({**kind, "add_bos_token": True, "add_eos_token": False}))
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=400, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        initializer_range=0.3,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("rating", ["quality", "complexity"])
+def test_a_llama_with_a_sentencepiece_tokenizer_rates(llama: Path, tmp_path: Path, rating: str) -> None:
+    """Its tokens are SentencePiece's own, after a token that begins the text, and it rates as any other does."""
+    import sentencepiece
+
+    config = composed(f"scorer=deita_{rating}", f"scorer.path={llama}", "scorer.dtype=float32", "scorer.device=cpu")
+    scorer = instantiate(config.scorer, _convert_="all")
+    scorer.check()
+    _, tokenizer = scorer.load()
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(llama / "tokenizer.model"))
+    for instruction, output in [("How many wolves are there ?", "Four ."), ("Say 1\n\nor  2", ""), (" é 它们", "x")]:
+        text = TEMPLATES[rating].format(instruction=instruction, output=output)
+        found = encode(tokenizer, rating, instruction, output, max_length=2048)
+        assert found == [pieces.bos_id(), *pieces.encode(text)]
+    assert deita.digit_tokens(tokenizer, "here") == [pieces.piece_to_id(digit) for digit in "123456"]
+    scores = scorer.score(POOL, tmp_path)
+    np.testing.assert_allclose(scores, [sum(turns) for turns in ratings(scorer)], rtol=1e-5)
+    assert len(set(scores.tolist())) > 3
+
+
+def test_presets_name_the_revision_that_has_safetensors() -> None:
+    evol = composed("scorer=evol").scorer
+    assert (evol.quality.hub, evol.quality.revision) == ("hkust-nlp/deita-quality-scorer", "refs/pr/3")
+    assert (evol.complexity.hub, evol.complexity.revision) == ("hkust-nlp/deita-complexity-scorer", "refs/pr/2")
+
+
+def composed(*overrides: str) -> Any:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=list(overrides))
 
 
 def test_options_are_checked(quality: Deita, complexity: Deita, tmp_path: Path) -> None:
