@@ -28,7 +28,7 @@ WANTED = {
     "selector": "random uniform longest quality deita qdit kcenter kmeans_closest kmeans_uniform kmq kmeans_centroids "
     "kmeans_median kmeans_dynamic ifd graphfilter facility_location semdedup",
     "model": "llama2_7b llama3_8b mistral_7b qwen2_5_1_5b smollm2_135m tiny",
-    "trainer": "full lora qlora none",
+    "trainer": "full lora qlora paper iterit_paper none",
     "evaluator": "paper iterit_paper gsm8k_local heldout_loss procedural none",
     "tracker": "wandb none",
 }
@@ -88,13 +88,31 @@ def test_defaults_are_the_papers_setting() -> None:
     config = composed()
     assert config.budget == 10_000
     assert config.trainer.epochs == 3
-    assert config.trainer.learning_rate == 1e-5
+    assert (config.trainer.learning_rate, config.trainer.warmup) == (2e-5, 0.03)  # the scripts'; the text is below
     assert config.trainer.batch_size == 64
     assert config.trainer.max_length == 2048
     assert (config.clusterer.niter, config.clusterer.nredo, config.clusterer.seed) == (300, 5, 42)
     assert config.embedder.model == "embed-english-v3.0"
     lora = composed("trainer=lora").trainer.lora
     assert (lora.rank, lora.alpha, lora.dropout) == (64, 16, 0.1)
+
+
+def test_experiments_train_as_the_text_of_their_paper_says() -> None:
+    from dsel.config_groups import register
+
+    register()
+    settings = ("epochs", "learning_rate", "warmup", "schedule", "batch_size", "max_length", "weight_decay")
+    papers = {
+        "wizardlm_main transfer num_clusters alpaca_main feedback embedders": (3, 1e-5, 1000, "linear", 64, 2048, 0.0),
+        "iterit_main iterit_ablations": (3, 2e-5, 0.03, "cosine", 32, 1024, 0.0),
+    }
+    for names, expected in papers.items():
+        for name in names.split():
+            trainer = composed(f"experiments={name}").trainer
+            assert tuple(trainer[setting] for setting in settings) == expected, name
+            assert trainer.lora is None
+            with_adapters = composed(f"experiments={name}", "trainer=lora").trainer
+            assert (with_adapters.learning_rate, with_adapters.warmup) == (2e-4, 0.03)
 
 
 def test_no_file_asks_for_remote_code_or_code_execution() -> None:

@@ -41,10 +41,10 @@ class SFT:
     """
 
     epochs: float = 3
-    learning_rate: float = 1e-5
+    learning_rate: float = 2e-5
     batch_size: int = 64
     max_length: int = 2048
-    warmup: float = 1000
+    warmup: float = 0.03
     schedule: str = "linear"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
