@@ -21,7 +21,7 @@ from dsel.selector.arrays import Indices, finite_scores
 from dsel.selector.base import Selection, Selector, Work
 from dsel.selector.feedback.base import Feedback
 from dsel.selector.feedback.verifier import Verifier
-from dsel.selector.kmq import sample
+from dsel.selector.kmq import Draw, need_draw, need_drawable, sample
 from dsel.study import Study
 from dsel.trainer.base import Training
 
@@ -85,9 +85,9 @@ class Iterative(Selector):
     """`selector=iterative`: Algorithm 1 of Yu et al. 2024.
 
     Each of `rounds` rounds draws its share of the budget from the examples not chosen yet: clusters by their weight,
-    at first 1/k each, and inside a cluster as kMQ does. A guide, the model finetuned for `guide_epochs`, answers the
-    prompts of the chosen examples; the feedback compares its answers with the references, and `update` makes the next
-    round's weights of it. Nobody is asked after the last round.
+    at first 1/k each, and inside a cluster as kMQ does, by quality or uniformly (see `kmq.sample`). A guide, the
+    model finetuned for `guide_epochs`, answers the prompts of the chosen examples; the feedback compares its answers
+    with the references, and `update` makes the next round's weights of it. Nobody is asked after the last round.
 
     restart: the guide is the `base` model finetuned on all examples chosen so far, or the last guide that goes on
     (`continue`) with the new ones. final: the model of the run is the base model finetuned on the whole subset for the
@@ -111,6 +111,11 @@ class Iterative(Selector):
     max_new_tokens: int = 512
     max_prompt: int = 2048
     temperature: float = 0.0
+    draw: Draw = "softmax"
+
+    def __post_init__(self) -> None:
+        if self.draw == "uniform":  # which reads no quality
+            self.needs = self.needs - {"quality"}  # type: ignore[misc]
 
     def check(self) -> None:
         choices = {
@@ -128,6 +133,7 @@ class Iterative(Selector):
             need(isinstance(value, int) and value > 0, f"selector.{name}={value}: give a whole number above 0")
         need(self.guide_epochs > 0, f"selector.guide_epochs={self.guide_epochs}: must be above 0")
         need(self.temperature >= 0, f"selector.temperature={self.temperature}: must be 0 (greedy) or above")
+        need_draw(self.draw)
         self.feedback.check()
 
     def plan(self, n: int, budget: int, epochs: float) -> Work:
@@ -155,12 +161,15 @@ class Iterative(Selector):
         study, done = self.study, len(self._chosen)
         if done == self.rounds:
             return None
-        labels, quality = study.clustering.labels, study.quality_or_fail()
+        labels = study.clustering.labels
+        quality = None if self.draw == "uniform" else study.quality_or_fail()
+        if quality is not None and not done:
+            need_drawable(self.draw, quality, labels)
         weights = np.full(study.clustering.k, 1 / study.clustering.k) if self._weights is None else self._weights
         self._weights = weights
         earlier = np.concatenate([np.empty(0, dtype=np.int64), *self._chosen])
         size = shares(study.budget, self.rounds)[done]
-        new = sample(labels, quality, size, study.rng, weights=weights, exclude=earlier)
+        new = sample(labels, quality, size, study.rng, weights=weights, exclude=earlier, draw=self.draw)
         self._chosen.append(new)
         table = {
             "cluster": np.arange(len(weights)),
@@ -169,8 +178,9 @@ class Iterative(Selector):
             "chosen": np.bincount(labels[new], minlength=len(weights)),
         }
         study.note("weights", done + 1, table)
+        scores = None if quality is None else quality[new]
         return Selection(
-            new, clusters=labels[new], weights=weights[labels[new]], scores=quality[new], training=self._training()
+            new, clusters=labels[new], weights=weights[labels[new]], scores=scores, training=self._training()
         )
 
     def tell(self, learner: Learner) -> None:

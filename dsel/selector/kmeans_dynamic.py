@@ -11,27 +11,42 @@ from numpy.typing import ArrayLike
 from dsel.errors import need
 from dsel.selector.arrays import Indices
 from dsel.selector.base import Selection, Static
-from dsel.selector.kmq import sample
+from dsel.selector.iterative import update
+from dsel.selector.kmq import Draw, need_draw, need_drawable, sample
 from dsel.study import Study
 
 
 def draw(
-    labels: ArrayLike, quality: ArrayLike, budget: int, rng: np.random.Generator, *, per_cluster: int = 10
+    labels: ArrayLike,
+    quality: ArrayLike,
+    budget: int,
+    rng: np.random.Generator,
+    *,
+    per_cluster: int = 10,
+    estimate: str = "mean",
+    draw: Draw = "softmax",
 ) -> tuple[Indices, np.ndarray]:
-    """Batches of `per_cluster` times k draws; a cluster's weight in the next is its share of the last one's quality.
+    """Batches of `per_cluster` times k draws, shared by weights that are estimated again from each batch's draws.
 
-    labels int[n], quality [n], not negative. Inside a cluster as in `kmq.sample`. The weights of the first batch are
-    equal. Returns the choice int64[budget] and the weight each was drawn with, float64[budget].
+    labels int[n], quality [n], not negative; `draw` inside a cluster as in `kmq.sample`. The weights of the first
+    batch are equal. Then, by `estimate`: `mean`, a cluster's weight is multiplied by the mean quality of its last
+    draws, and one that had none keeps its weight; `sum`, it is the sum of that quality, so that a cluster which had no
+    draw once has none ever after (the released code). As draws come by weight, the two agree where they are many.
+    Returns the choice int64[budget] and the weight each was drawn with, float64[budget].
     """
     groups, scores = np.asarray(labels), np.asarray(quality, dtype=np.float64)
     k = int(groups.max()) + 1
     weights, chosen, drawn_with = np.full(k, 1 / k), np.empty(0, dtype=np.int64), np.empty(0)
     while len(chosen) < budget:
         size = min(per_cluster * k, budget - len(chosen))
-        batch = sample(groups, scores, size, rng, weights=weights, exclude=chosen)
+        batch = sample(groups, scores, size, rng, weights=weights, exclude=chosen, draw=draw)
         chosen, drawn_with = np.append(chosen, batch), np.append(drawn_with, weights[groups[batch]])
-        gained = np.bincount(groups[batch], scores[batch], minlength=k)
-        if gained.sum() > 0:
+        if not scores[batch].any():
+            continue  # nothing good in sight, no cluster better than another
+        if estimate == "mean":
+            weights, _ = update(weights, groups[batch], scores[batch], normalise="none")
+        else:
+            gained = np.bincount(groups[batch], scores[batch], minlength=k)
             weights = gained / gained.sum()
     return chosen, drawn_with
 
@@ -42,12 +57,22 @@ class KMeansDynamic(Static):
 
     needs: ClassVar[frozenset[str]] = frozenset({"clustering", "quality"})
     per_cluster: int = 10
+    estimate: str = "mean"
+    draw: Draw = "softmax"
 
     def check(self) -> None:
         need(self.per_cluster >= 1, f"selector.per_cluster={self.per_cluster}: must be at least 1")
+        need(self.estimate in ("mean", "sum"), f"selector.estimate={self.estimate}: give mean or sum")
+        need_draw(self.draw)
 
     def select(self, study: Study) -> Selection:
         labels, quality = study.clustering.labels, study.quality_or_fail()
         shifted = quality - min(0.0, float(quality.min()))
-        chosen, weights = draw(labels, shifted, study.budget, study.rng, per_cluster=self.per_cluster)
+        need_drawable(self.draw, shifted, labels)
+        chosen, weights = draw(
+            *(labels, shifted, study.budget, study.rng),
+            per_cluster=self.per_cluster,
+            estimate=self.estimate,
+            draw=self.draw,
+        )
         return Selection(chosen, clusters=labels[chosen], weights=weights, scores=quality[chosen])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,6 +13,12 @@ from dsel.errors import need
 from dsel.selector.arrays import Doubles, Indices, check_budget, check_indices, finite_scores
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
+
+log = logging.getLogger(__name__)
+
+Draw = Literal["softmax", "proportional", "uniform"]
+DRAWS = get_args(Draw)
+LAST = 1e3  # below all logits and far beyond any Gumbel noise: examples of no quality come after all others
 
 
 def sample(
@@ -23,6 +30,7 @@ def sample(
     weights: ArrayLike | None = None,
     exclude: ArrayLike | None = None,
     allocation: Literal["proportional", "equal"] = "proportional",
+    draw: Draw = "softmax",
 ) -> Indices:
     """Draw `budget` distinct examples: a share for each cluster, quality-weighted draws inside it.
 
@@ -30,18 +38,19 @@ def sample(
     Clusters share the budget in proportion to how many examples they have to offer (Yu et al. 2024, §2.2) or
     equally; `weights` [k], not negative, replaces both (their Algorithm 1), and what is then left of fractions
     is drawn, so that few draws from many equal clusters favour none. Inside a cluster examples are drawn one
-    after another without replacement with probability softmax(quality) among those left (their Eq. 3).
-    Returns int64[budget], cluster by cluster in the order drawn; the same `rng` state gives the same
-    draws.
+    after another without replacement among those left, with probability p(x | q) (their Eq. 3): `draw` is
+    softmax(quality), as in their code; proportional to quality, examples of quality zero after all others; or
+    uniform, whatever the quality. Returns int64[budget], cluster by cluster in the order drawn; the same `rng` state
+    gives the same draws.
 
-    Raises ValueError for a budget beyond what is available, quality that is not finite (rows named), labels
-    or weights out of range.
+    Raises ValueError for a budget beyond what is available, quality that is not finite (rows named) or, to be
+    proportional to, negative; labels or weights out of range.
     """
     labels = np.asarray(labels)
     if labels.ndim != 1 or not labels.size or labels.dtype.kind not in "iu" or labels.min() < 0:
         raise ValueError("labels must be a non-empty vector of integers from 0")
     n = len(labels)
-    scores = np.zeros(n) if quality is None else finite_scores(quality, n)
+    scores = np.zeros(n) if quality is None or draw == "uniform" else _logits(finite_scores(quality, n), draw)
     # Sorting softmax logits plus Gumbel noise is drawing without replacement (Gumbel-top-k: Kool et al. 2019,
     # §3.2), with no exponential that could overflow. Noise for every example keeps a draw's stream fixed.
     keys = scores + rng.gumbel(size=n)
@@ -115,10 +124,49 @@ def _checked_weights(weights: ArrayLike, k: int) -> Doubles:
     return w
 
 
+def _logits(quality: Doubles, draw: str) -> Doubles:
+    """What the softmax of is p(x | q)."""
+    if draw == "softmax":
+        return quality
+    if draw != "proportional":
+        raise ValueError(f"draw must be one of {', '.join(DRAWS)}, not {draw!r}")
+    if (quality < 0).any():
+        raise ValueError(f"quality must not be negative for draws in proportion to it; the lowest is {quality.min()}")
+    some = quality > 0
+    logs = np.log(quality, where=some, out=np.zeros_like(quality))
+    return np.where(some, logs, logs.min() - LAST)
+
+
 def need_allocation(allocation: str) -> None:
     """Raise `ConfigError` unless `sample` knows `allocation`."""
     known = allocation in ("proportional", "equal")
     need(known, f"selector.allocation={allocation}: give proportional or equal")
+
+
+def need_draw(draw: str) -> None:
+    """Raise `ConfigError` unless `sample` knows `draw`."""
+    need(draw in DRAWS, f"selector.draw={draw}: give one of {', '.join(DRAWS)}")
+
+
+def need_drawable(draw: str, quality: ArrayLike, labels: ArrayLike) -> None:
+    """Raise `ConfigError` for quality that cannot be drawn by, and warn where its softmax leaves nothing to chance."""
+    q, groups = np.asarray(quality, dtype=np.float64), np.asarray(labels)
+    if draw == "proportional":
+        advice = "give another scorer, or selector.draw=softmax, which takes any numbers"
+        low = f"the lowest quality is {q.min()}, and draws in proportion to it need one that is not negative"
+        need(q.min() >= 0, f"selector.draw=proportional: {low}: {advice}")
+    if draw == "softmax":
+        best = np.full(groups.max() + 1, -np.inf)
+        np.maximum.at(best, groups, q)
+        p = np.exp(q - best[groups])
+        tops, others = np.bincount(groups, p == 1), np.bincount(groups, p < 1) > 0
+        share = (tops / np.maximum(np.bincount(groups, p), 1))[others]
+        if len(share) and np.median(share) > 0.99:
+            log.warning(
+                "the softmax of this quality gives the best of a cluster %.4g of all probability (median): draws are "
+                "each cluster's top in order, and chance has no part; selector.draw=proportional lets it",
+                np.median(share),
+            )
 
 
 @dataclass
@@ -126,16 +174,19 @@ class KMQ(Static):
     """`selector=kmq`: k-means-quality, the static method of Yu et al. 2024 (§2.2, Eq. 3): `sample` with quality.
 
     allocation: clusters share the budget in proportion to their size (the paper) or `equal` (its released code, which
-    also falls short of the budget; here it is met exactly).
+    also falls short of the budget; here it is met exactly). draw: see `sample`.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"clustering", "quality"})
     allocation: Literal["proportional", "equal"] = "proportional"
+    draw: Draw = "softmax"
 
     def check(self) -> None:
         need_allocation(self.allocation)
+        need_draw(self.draw)
 
     def select(self, study: Study) -> Selection:
         labels, quality = study.clustering.labels, study.quality_or_fail()
-        chosen = sample(labels, quality, study.budget, study.rng, allocation=self.allocation)
+        need_drawable(self.draw, quality, labels)
+        chosen = sample(labels, quality, study.budget, study.rng, allocation=self.allocation, draw=self.draw)
         return Selection(chosen, clusters=labels[chosen], scores=quality[chosen])

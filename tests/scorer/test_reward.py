@@ -7,10 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_dir
 
 from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
+from dsel.model.chat import render, template
 from dsel.scorer.reward import Reward, padding_for
+from tests.conftest import ROOT
 from tests.scorer.pools import MIXED, pool_of
 
 POOL = pool_of(*MIXED, system="Be kind.")
@@ -74,6 +77,26 @@ def test_a_long_conversation_is_cut(spec: CausalLM, tmp_path: Path) -> None:
     other = scorer.score(pool_of([("word " * 90, "no")]), tmp_path / "b")
     np.testing.assert_array_equal(one, other)
     assert replace(scorer, max_length=512).score(pool_of([("word " * 90, "no")]), tmp_path) != other
+
+
+def test_hh_rlhf_reads_conversations_as_it_was_trained(spec: CausalLM, tmp_path: Path) -> None:
+    """Its model card's format, with the token that begins a text."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=["scorer=reward_hh_rlhf"]).scorer
+    assert (config.hub, config.revision) == ("weqweasdas/hh_rlhf_rm_open_llama_3b", "refs/pr/2")
+    tokenizer = spec.load_tokenizer()
+    tokenizer.chat_template = template(config.chat_template, option="scorer.chat_template")
+    tokenizer.bos_token = "<s>"
+    two = [("How do wolves live ?\n", "In packs. "), ("And {bears} ?", "Alone.")]
+    (plain,), (told,) = pool_of(two).messages, pool_of(two, system="Be brief.").messages
+    expected = "###Human: How do wolves live ? ###Assistant: In packs. ###Human: And {bears} ? ###Assistant: Alone."
+    assert render(tokenizer, plain) == "<s>" + expected
+    assert render(tokenizer, told) == "<s>" + expected.replace("Human: How", "Human: Be brief.\nHow")
+    assert render(tokenizer, plain[:3], generation_prompt=True).endswith("And {bears} ? ###Assistant:")
+    folder = build(tmp_path / "model", spec)
+    scorer = Reward(hub="", path=str(folder), dtype="float32", device="cpu", chat_template="hh_rlhf")
+    scorer.check()
+    assert len(set(scorer.score(POOL, tmp_path).tolist())) == len(POOL)
 
 
 def test_padding_is_no_token_of_the_texts() -> None:

@@ -27,6 +27,7 @@ from dsel.model.causal_lm import CausalLM
 from dsel.pool import Message, Pool
 from dsel.record import Record
 from dsel.run import GROUPS
+from dsel.scorer.none import NoScorer
 from dsel.selector import iterative
 from dsel.selector.base import Selection, Selector
 from dsel.selector.feedback.base import Feedback
@@ -305,6 +306,32 @@ def test_the_released_codes_weights_forget(bench: Bench) -> None:
     softmax = np.exp([3, 0, 0, 0]) / (np.exp(3) + 3)
     for selection in chosen[1:]:
         np.testing.assert_allclose(selection.weights, softmax[selection.clusters])
+
+
+def test_uniform_draws_inside_clusters_read_no_quality(bench: Bench) -> None:
+    """The released code's: the same clusters as by quality, from the same weights, but whoever is in them."""
+    uniform = Iterative(told(3, 0, 0, 0), draw="uniform")
+    assert "quality" not in uniform.needs and "quality" in Iterative(told(1, 1, 1, 1)).needs
+    chosen = play(uniform, problem(bench, scorer=NoScorer()), Scripted())
+    assert [len(selection.indices) for selection in chosen] == [8, 8, 8]
+    assert all(selection.scores is None for selection in chosen)
+    assert "score" not in [name for name, _ in bench.seen]
+    counts = np.zeros(N)
+    for seed in range(300):
+        (one,) = play(Iterative(told(1, 1, 1, 1), rounds=1, draw="uniform"), problem(bench, seed=seed), Scripted())
+        counts[one.indices] += 1
+    assert abs(counts - 120).max() < 5 * np.sqrt(300 * 0.4 * 0.6)  # 24 of 60, each as often as any
+
+
+def test_the_released_code_has_a_name_of_its_own() -> None:
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        selector = compose("config", overrides=["selector=iterative_code"]).selector
+    assert (selector.draw, selector.guide_epochs, selector.turn) == ("uniform", 3, "first")
+    assert not selector.accumulate
+    assert selector.feedback.scorer.hub == "weqweasdas/hh_rlhf_rm_open_llama_3b"
+    made = instantiate(selector, _convert_="all")
+    assert made.needs == {"clustering", "model"}
 
 
 def test_a_cluster_of_poor_references_is_left(bench: Bench) -> None:

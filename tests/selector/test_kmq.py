@@ -175,6 +175,35 @@ def test_draws_follow_the_softmax_one_after_another():
     assert (np.abs(seen / times - expected) <= 5 * error).all()
 
 
+def test_draws_in_proportion_follow_eq_3_one_after_another():
+    """The frequency of every ordered pair against p_i p_j / (1 - p_i) with p ∝ q, within five standard errors."""
+    quality, times = np.array([0.0, 0.5, 1.0, 2.0]), 20_000
+    p = quality / quality.sum()
+    expected = p[:, None] * p / (1 - p[:, None]) * (1 - np.eye(4))
+    rng, seen = np.random.default_rng(0), np.zeros((4, 4))
+    for _ in range(times):
+        i, j = kmq.sample(np.zeros(4, dtype=int), quality, 2, rng, draw="proportional")
+        seen[i, j] += 1
+    error = np.sqrt(expected * (1 - expected) / times) + 1e-12
+    assert (np.abs(seen / times - expected) <= 5 * error).all()
+
+
+def test_examples_of_no_quality_come_last_and_in_any_order():
+    quality, rng = np.array([0.0, 1e-9, 0.0, 1e9]), np.random.default_rng(0)
+    orders = [kmq.sample(np.zeros(4, dtype=int), quality, 4, rng, draw="proportional").tolist() for _ in range(50)]
+    firsts = {tuple(kmq.sample(np.zeros(4, dtype=int), quality, 3, rng, draw="proportional")) for _ in range(50)}
+    assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
+    assert firsts == {(3, 1, 0), (3, 1, 2)}
+    assert len({tuple(sorted(kmq.sample(np.zeros(3, dtype=int), np.zeros(3), 1, rng, draw="proportional")))
+                for _ in range(50)}) == 3  # fmt: skip
+
+
+def test_uniform_draws_do_not_read_the_quality():
+    labels, quality = np.repeat([0, 1], 10), np.arange(20.0) * 100
+    one = kmq.sample(labels, quality, 6, np.random.default_rng(4), draw="uniform")
+    np.testing.assert_array_equal(one, kmq.sample(labels, None, 6, np.random.default_rng(4)))
+
+
 def test_no_quality_is_uniform():
     rng, seen = np.random.default_rng(0), np.zeros(6)
     for _ in range(6000):
@@ -202,5 +231,11 @@ def test_bad_arguments():
         kmq.sample([0, -1], None, 1, rng)
     with pytest.raises(ValueError, match="allocation"):
         kmq.sample(labels, None, 1, rng, allocation="by name")
+    with pytest.raises(
+        ValueError, match="quality must not be negative for draws in proportion to it; the lowest is -1"
+    ):
+        kmq.sample(labels, [0, 1, -1], 1, rng, draw="proportional")
+    with pytest.raises(ValueError, match="draw must be one of"):
+        kmq.sample(labels, [0, 1, 1], 1, rng, draw="by name")
     with pytest.raises(ValueError, match="exclude"):
         kmq.sample(labels, None, 1, rng, exclude=[3])
