@@ -120,11 +120,11 @@ class Pool:
         return [c for c in self.rows.column_names if c not in RESERVED]
 
     def turn(self, which: str) -> Pool:
-        """Each example cut to what is asked before its `first` or `last` response, and that response."""
+        """Each example cut to what is asked before its `first` or `last` response that is trained on, and that one."""
         if which == "last":
             return self
         conversations = self.messages
-        firsts = [next(i for i, m in enumerate(messages) if m["role"] == "assistant") for messages in conversations]
+        firsts = [next(i for i, m in enumerate(messages) if is_trained(m)) for messages in conversations]
         if all(len(messages) == i + 1 for messages, i in zip(conversations, firsts, strict=True)):
             return self
         return self._with([messages[: i + 1] for messages, i in zip(conversations, firsts, strict=True)], which)
@@ -182,6 +182,11 @@ class Pool:
         held = [i for i, key in enumerate(keys) if key in out]
         kept = [i for i, key in enumerate(keys) if key not in out]
         return self.take(kept), self.take(held)
+
+
+def is_trained(message: Message) -> bool:
+    """Whether a turn is a response that carries loss."""
+    return message["role"] == "assistant" and message.get("train") is not False
 
 
 def text_of(message: Message) -> str:

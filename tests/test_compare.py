@@ -324,6 +324,14 @@ def test_a_run_may_rename_columns_and_mix_formats(tmp_path: Path) -> None:
     assert compare(read(run), made("q", "p"))["overlap"]["jaccard"] == 1
 
 
+def test_a_run_may_name_its_format_and_roles(tmp_path: Path) -> None:
+    chat = [{"role": "asker", "content": "p"}, {"role": "assistant", "content": "P"}]
+    rows = [{"messages": 3.5, "conversations": chat, "prompt": "x", "completion": "y"}]
+    pool = Pool.build("named", [Example("e0", (made("p").messages or ())[0], "s", row) for row in rows])
+    run = by_rounds(tmp_path / "r", pool, [0], data={"format": "sharegpt", "roles": {"asker": "user"}})
+    assert compare(read(run), made("p"))["overlap"]["jaccard"] == 1
+
+
 def test_a_selection_without_its_text(tmp_path: Path, rounds_pool: Pool) -> None:
     run = by_rounds(tmp_path / "r", rounds_pool, [1, 2])
     bare = shutil.copy(run / "selection.parquet", tmp_path / "mine.parquet")

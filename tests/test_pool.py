@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsel.errors import ConfigError
-from dsel.pool import Example, Pool, is_answer, resolve_budget
+from dsel.pool import Example, Message, Pool, is_answer, resolve_budget
 
 
 def example(i: int, *, text: str | None = None, source: str = "a", **more: object) -> Example:
@@ -114,6 +114,21 @@ def test_the_last_turn_is_the_pool_and_the_first_cuts_what_follows() -> None:
     assert first.responses == ["r0", "r1", "r2"]
     assert [len(p) for p in first.prompts] == [1, 1, 3]
     assert told(pool)[1] == "q1 r1 p1 t1"
+
+
+def test_the_first_turn_is_one_that_is_trained_on() -> None:
+    contents = [
+        ("user", "q0"),
+        ("assistant", "r0"),
+        ("user", "q1"),
+        ("assistant", "r1"),
+        ("user", "q2"),
+        ("assistant", "r2"),
+    ]
+    messages: list[Message] = [{"role": role, "content": content} for role, content in contents]
+    messages[1]["train"] = False
+    first = Pool.build("p", [Example("a", messages, "s", {})]).turn("first")
+    assert told(first) == ["q0 r0 q1 r1"]
 
 
 def test_answered_replaces_the_last_response_alone() -> None:

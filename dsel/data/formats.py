@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsel.data.calls import TOOLS, tools_of
-from dsel.data.reading import BadRow, Reading, Row, check_text, is_nothing
+from dsel.data.reading import BadRow, Reading, Row, check_text, is_nothing, printable
 from dsel.data.turns import (
     ANSWERS,
     GIVEN,
@@ -126,7 +126,7 @@ def recognise(row: Row, where: str, named: str | None = None, mapped: Collection
     candidates = _candidates(tuple(row), named, frozenset(mapped))
     if candidates:
         return next((form for form in candidates if form.fits(row)), candidates[0])
-    has = ", ".join(sorted(map(_printable, row))) or "(none)"
+    has = ", ".join(sorted(map(printable, row))) or "(none)"
     if named is not None:
         lacks = [c for c in format_named(named).required if c not in row]
         example = ", ".join(f"{c}: …" for c in lacks)
@@ -135,7 +135,7 @@ def recognise(row: Row, where: str, named: str | None = None, mapped: Collection
             f"name them with data.columns={{{example}}}"
         )
     lists = [name for name, value in row.items() if isinstance(value, list) and value and has_turns(value)]
-    example = f"{{messages: {_printable(lists[0])}}}" if lists else "{prompt: …, completion: …}"
+    example = f"{{messages: {printable(lists[0])}}}" if lists else "{prompt: …, completion: …}"
     raise ConfigError(
         f"{where}: no instruction format has the columns {has}; known are {KNOWN}; "
         f"name yours with e.g. data.columns={example}"
@@ -155,9 +155,11 @@ def format_named(name: str) -> Format:
     """The format that `data.format` names. Raises `ConfigError` naming the known ones."""
     plain = KNOWN_AS.get(name, name)
     found = next((form for form in FORMATS if form.name == plain), None)
-    known = ", ".join([*KNOWN_AS, *CHATS, *LOOSE_CHATS])
     if found is None:
-        raise ConfigError(f"data.format={name}: give one of {known}, or question/answer by their columns ({KNOWN})")
+        raise ConfigError(
+            f"data.format={name}: give one of {', '.join([*KNOWN_AS, *CHATS, *LOOSE_CHATS])}, or question/answer with "
+            f"one of {', '.join(PROMPTS)} and one of {', '.join(ANSWERS)}"
+        )
     return found
 
 
@@ -253,7 +255,3 @@ def _check_wanted(row: Row, reading: Reading) -> None:
             reading.read.add(column)
             if not said:
                 raise BadRow(f"`{column}` is false: a response that is not wanted")
-
-
-def _printable(name: str) -> str:
-    return name.encode("utf-8", "backslashreplace").decode()

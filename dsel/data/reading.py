@@ -157,3 +157,8 @@ def check_text(text: str) -> None:
             text.encode("utf-8")
         except UnicodeEncodeError as error:
             raise BadRow("broken UTF-8") from error
+
+
+def printable(name: Any) -> str:
+    """A name out of a file as a log can print it."""
+    return str(name).encode("utf-8", "backslashreplace").decode()

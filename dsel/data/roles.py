@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from dsel.data.reading import BadRow
+from dsel.data.reading import BadRow, printable
 from dsel.errors import need
 
 KNOWN = ("system", "user", "assistant", "tool")
@@ -26,7 +26,7 @@ def role_of(name: Any, roles: Mapping[str, str]) -> str:
     """The role that a turn's `name` stands for. Raises `BadRow` when nobody knows it."""
     role = known_role(name, roles)
     if role is None:
-        shown = str(name)[:20].encode("utf-8", "backslashreplace").decode()
+        shown = printable(str(name)[:20])
         raise BadRow(f"unknown role {shown!r}", f"data.roles={{{shown}: …}} makes it one of {', '.join(KNOWN)}")
     return role
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsel.data.formats import Format, recognise, rename, to_messages
 from dsel.data.raw import Unreadable
-from dsel.data.reading import BadRow, Reading, Row, check_text, is_deep, is_nothing
+from dsel.data.reading import BadRow, Reading, Row, check_text, is_deep, is_nothing, printable
 from dsel.data.turns import GIVEN
 from dsel.data.unread import TextScores, carries_text, scores_of, shown, unread_columns
 from dsel.errors import ConfigError, need
@@ -70,7 +71,8 @@ class Rows:
         examples = list(self._examples(parts))
         unseen = sorted(set(self.columns.values()) - self.seen)
         whole = self.config.limit is None or len(examples) < self.config.limit
-        need(not (examples and whole and unseen), f"data.columns names {', '.join(unseen)}, which no row has")
+        has = ", ".join(sorted(map(printable, examples[0].original))) if examples else ""
+        need(not (has and whole and unseen), f"data.columns names {', '.join(unseen)}, but the columns are {has}")
         return [self._settled(example) for example in examples]
 
     def _examples(self, parts: Iterable[Part]) -> Iterator[Example]:
@@ -108,7 +110,7 @@ class Rows:
             if lacks:
                 raise BadRow(f"no column `{lacks[0]}`") from error
             missing = sorted(c for c in self.columns.values() if c not in row)
-            has = ", ".join(sorted(row))
+            has = ", ".join(sorted(map(printable, row)))
             fault = ConfigError(f"{where}: data.columns names {', '.join(missing)}, but the columns are {has}")
             unknown.append(fault if missing else error)
             if self.config.on_bad_row == "error" or len(unknown) >= UNKNOWN_ROWS:
@@ -127,7 +129,7 @@ class Rows:
         check_text(source + identifier)
         scores = scores_of(ours, reading.read)
         self._note(row, ours, form, reading, messages)
-        self.texts.numbers.update(scores)
+        self.texts.numbers.update(scores.keys())
         return Example(identifier, messages, source, row, scores | self.texts.of(ours, reading.read))
 
     def _note(self, row: Row, ours: Row, form: Format, reading: Reading, messages: list[Any]) -> None:
@@ -140,7 +142,7 @@ class Rows:
         for name in (*unread_columns(ours, reading.read, messages), *replaced):
             found = self.unread.setdefault(name, Unread())
             found.rows += 1
-            if isinstance(ours.get(name), str) and name not in REJECTED:
+            if isinstance(ours.get(name), str) and name not in REJECTED and re.fullmatch(r"[\w.-]+", name):
                 found.free = next((c for c in GIVEN if c in form.optional and is_nothing(ours.get(c))), "")
 
     def _settled(self, example: Example) -> Example:
@@ -162,26 +164,19 @@ class Rows:
     def report(self) -> None:
         """Say what was skipped, what was not read and what was read otherwise than it stood, a line each."""
         for reason, places in self.named.items():
-            shown_places = "; ".join(places[:NAMED_ROWS])
+            some = "; ".join(places[:NAMED_ROWS])
             more = f"; and {len(places) - NAMED_ROWS} more" if len(places) > NAMED_ROWS else ""
-            log.warning("skipped %d rows (%s%s): %s%s", len(places), reason, self.advice[reason], shown_places, more)
+            log.warning("skipped %d rows (%s%s): %s%s", len(places), reason, self.advice[reason], some, more)
             log.debug("skipped rows (%s): %s", reason, "; ".join(places))
         mixed = self.texts.mixed()
-        if left := {name: found for name, found in self.unread.items() if name not in mixed}:
-            columns = ", ".join(f"{shown(name)} ({_count(found.rows, 'row')})" for name, found in left.items())
-            named = next(((name, found.free) for name, found in left.items() if found.free), None)
-            advice = f"; data.columns={{{named[1]}: {named[0]}}} would put that one into the prompt" if named else ""
-            log.warning("columns not read: %s%s", columns, advice)
+        left = Counter({name: found.rows for name, found in self.unread.items() if name not in mixed})
+        if left:
+            log.warning("columns not read: %s%s", _counts(left, "row"), self._how_to_name(left))
         if self.found.unread:
             log.warning("keys of turns not read: %s", _counts(self.found.unread, "turn"))
         for name in mixed:
             numbers, words = self.texts.numbers[name], self.texts.words[name]
-            log.warning(
-                "%s holds numbers (%d rows) and other text (%d rows): text is no score there",
-                shown(name),
-                numbers,
-                words,
-            )
+            log.warning("%s: numbers in %d rows, other text in %d: that is no score", shown(name), numbers, words)
         for repair, count in self.found.repairs.items():
             log.info("%s: %d", repair, count)
         if len(self.forms) > 1:
@@ -189,10 +184,14 @@ class Rows:
         if read := sorted(self.texts.settled() & self.texts.texts):
             log.info("numbers in text read as scores: %s", ", ".join(map(shown, read)))
 
+    def _how_to_name(self, columns: Iterable[str]) -> str:
+        """How the first of `columns` that could be part of a prompt becomes it, beside what is named already."""
+        name = next((name for name in columns if self.unread[name].free), None)
+        if name is None:
+            return ""
+        mapping = ", ".join(f"{k}: {v}" for k, v in (self.columns | {self.unread[name].free: name}).items())
+        return f"; data.columns={{{mapping}}} would put {shown(name)} into the prompt"
+
 
 def _counts(found: Counter[str], unit: str) -> str:
-    return ", ".join(f"{shown(name)} ({_count(count, unit)})" for name, count in found.items())
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}" if number == 1 else f"{number} {unit}s"
+    return ", ".join(f"{shown(name)} ({count} {unit}{'s' * (count > 1)})" for name, count in found.items())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsel.data.calls import call_of, calls_in
-from dsel.data.reading import BadRow, Reading, Row, as_text, is_nothing, kind_of, parsed, unpacked
+from dsel.data.reading import BadRow, Reading, Row, as_text, is_nothing, kind_of, parsed, printable, unpacked
 from dsel.data.roles import CALLS, KNOWN, ROLES, folded, known_role, role_of
 from dsel.data.unread import carries_text
 from dsel.pool import Message
@@ -167,7 +167,9 @@ def _turns(item: Any, name: str, reading: Reading) -> list[Message]:
             return _turn(item, reading)
         if found := _pair_in(item, reading):
             return found
-    raise BadRow("a turn without a role and a text")
+        keys = ", ".join(sorted(printable(k)[:20] for k in item)[:5]) or "none"
+        raise BadRow(f"a turn without a role and a text: its keys are {keys}")
+    raise BadRow(f"a turn without a role and a text: it is {kind_of(item)}")
 
 
 def _pair_in(item: Mapping[str, Any], reading: Reading) -> list[Message]:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from dsel.data.reading import Row, is_nothing
+from dsel.data.reading import Row, is_nothing, printable
 from dsel.pool import RESERVED, Message, text_of
 
 ABOUT = re.compile(
@@ -100,7 +100,7 @@ class TextScores:
 
 def shown(name: str) -> str:
     """A column's name as a log can print it."""
-    return f"`{name.encode('utf-8', 'backslashreplace').decode()}`"
+    return f"`{printable(name)}`"
 
 
 def _is_text(name: str) -> bool:
