@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from dsel.cache import Cache
+from dsel.component import check_types
 from dsel.errors import need
+from dsel.hub import need_models
 from dsel.pool import resolve_budget
 from dsel.record import Record
 from dsel.selector.base import Selector
@@ -37,6 +39,7 @@ class Experiment:
 
     def check(self) -> None:
         """Raise `ConfigError` for what can be known to fail, before anything heavy loads."""
+        check_types(self)
         resolve_budget(self.budget, n=2**63)
         need(isinstance(self.seed, int) and self.seed >= 0, f"seed={self.seed}: give a whole number, 0 or above")
         for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker):
@@ -58,6 +61,7 @@ class Experiment:
         Returns what holds the trained weights, to be told to `forget` them when the record says that the run has
         finished: a run killed before that does not train again.
         """
+        self._need_models()
         with record.stage("data") as stage:
             pool = self.data.load()
             pool, heldout = pool.hold_out(self.data.holdout)
@@ -81,6 +85,7 @@ class Experiment:
             note=record.note,
             verify=pool.verifier,
         )
+        self._need_readers(study)
         self.selector.begin(study)
         learner = self._learner(record)
         while True:
@@ -110,6 +115,23 @@ class Experiment:
                 learner.write(record.folder / "model", merge=self.trainer.merge)
         record.tracked(self.tracker.finish(record.folder, record.facts))
         return learner
+
+    def _need_models(self) -> None:
+        """Raise `ConfigError` for a model or a task that cannot be had, before anything is paid for."""
+        need_models(self.selector, "selector")  # its feedback may read with one
+        if self.trainer.trains or self.evaluator.evaluates:
+            need_models(self.model, "model")
+        if hasattr(self.evaluator, "need_tasks"):
+            self.evaluator.need_tasks(self.cache)
+
+    def _need_readers(self, study: Study) -> None:
+        """The same for what reads the pool, where the cache has not what it would find."""
+        read = self.selector.needs & {"embeddings", "clustering", "quality"}
+        missing = {name for name in read if not study.is_cached(name)}
+        if missing & {"embeddings", "clustering"} and not study.is_cached("embeddings"):
+            need_models(self.embedder, "embedder")
+        if "quality" in missing:
+            need_models(self.scorer, "scorer")
 
     def _learner(self, record: Record) -> Any:
         """The model in training, or None for a run that needs none."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +19,8 @@ from dsel.errors import need
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+log = logging.getLogger(__name__)
 
 Message = dict[str, Any]
 """One turn: `role` (system, user, assistant or tool), `content` (text), and what a chat template knows besides.
@@ -171,14 +175,22 @@ class Pool:
 
         Which examples are held out depends on their content alone, not on their order, the seed or the rest of
         the pool, so that runs over differently mixed pools are measured on the same examples. Examples with the
-        same content go to the same side.
+        same content go to the same side: where such a group would go beyond the number asked for, the next that does
+        not is taken, and the log says what could not be made up.
         """
-        wanted = share if share >= 1 else round(share * len(self))
-        need(float(wanted).is_integer() and 0 <= wanted < len(self), _holdout_message(share, len(self)))
+        wanted = share if not 0 <= share < 1 else round(share * len(self))
+        whole = math.isfinite(wanted) and float(wanted).is_integer()
+        need(whole and 0 <= wanted < len(self), _holdout_message(share, len(self)))
         if wanted == 0:
             return self, self.take([])
         keys = [hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in self.messages]
-        out = set(sorted(set(keys))[: int(wanted)])
+        groups, out, count = Counter(keys), set(), 0
+        for key in sorted(groups):
+            if count + groups[key] <= wanted:
+                out.add(key)
+                count += groups[key]
+        if count < wanted:
+            log.warning("data.holdout=%g: %d rows are held out, as equal ones stay together", share, count)
         held = [i for i, key in enumerate(keys) if key in out]
         kept = [i for i, key in enumerate(keys) if key not in out]
         return self.take(kept), self.take(held)

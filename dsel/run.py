@@ -30,6 +30,7 @@ from dsel.config_groups import ROOT
 from dsel.errors import ConfigError
 from dsel.evaluator.none import NoEvaluator
 from dsel.interrupt import wait_for_logging
+from dsel.overrides import readable
 from dsel.tracker.none import NoTracker
 
 log = logging.getLogger("dsel.run")  # also where it is run as __main__
@@ -135,6 +136,7 @@ def main() -> None:
     sweep.begin()
     wait_for_logging()
     try:
+        sys.argv[1:] = map(readable, sys.argv[1:])
         with _place_of_process():
             run()
         if sweep.End.failures:

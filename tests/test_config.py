@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from dsel.component import check_types
 from dsel.run import GROUPS
 from tests.conftest import ROOT
 
@@ -44,6 +45,7 @@ def test_every_file_composes_and_builds(group: str, name: str) -> None:
     config = composed(f"{group}={name}")[group]
     component = instantiate(config, _convert_="all")
     assert type(component).__module__.startswith(f"dsel.{group}.")
+    check_types(component, group)
     fields = set(config) - {"_target_"}
     assert all(hasattr(component, field) for field in fields)
 

@@ -65,7 +65,29 @@ def test_holdout_never_splits_equal_examples() -> None:
     assert not {str(m) for m in kept.messages} & {str(m) for m in held.messages}
 
 
-@pytest.mark.parametrize("share", [-1, 1.5, 40, 41])
+@pytest.mark.parametrize("share", [10, 0.1, 37])
+def test_rows_are_counted_where_texts_repeat(share: float, caplog: pytest.LogCaptureFixture) -> None:
+    messages = Pool.build("p", [example(i) for i in range(30)]).messages
+    sizes = [5] * 18 + [1] * 10  # 100 rows of 28 texts
+    rows = [i for i, size in enumerate(sizes) for _ in range(size)]
+    pool = Pool.build("p", [Example(str(n), messages[i], "a", {}) for n, i in enumerate(rows)])
+    wanted = share if share >= 1 else round(share * 100)
+    kept, held = pool.hold_out(share)
+    assert len(held) == wanted and len(kept) == 100 - wanted
+    assert not {str(m) for m in kept.messages} & {str(m) for m in held.messages}
+    assert not caplog.records
+
+
+def test_a_holdout_that_cannot_be_exact_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    messages = Pool.build("p", [example(i) for i in range(2)]).messages
+    pool = Pool.build("p", [Example(str(i), messages[i % 2], "a", {}) for i in range(100)])
+    assert [len(part) for part in pool.hold_out(60)] == [50, 50]
+    assert "data.holdout=60: 50 rows are held out" in caplog.text
+    assert [len(part) for part in pool.hold_out(10)] == [100, 0]
+    assert "data.holdout=10: 0 rows are held out" in caplog.text
+
+
+@pytest.mark.parametrize("share", [-1, 1.5, 40, 41, float("nan"), float("inf")])
 def test_impossible_holdouts_are_refused(share: float) -> None:
     pool = Pool.build("p", [example(i) for i in range(40)])
     with pytest.raises(ConfigError, match="data.holdout"):

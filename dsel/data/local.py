@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dsel.component import content_of
+from dsel.component import Count, content_of
 from dsel.data.formats import check_columns, format_named
 from dsel.data.layout import Found, find, sources
 from dsel.data.raw import Unreadable
@@ -49,7 +49,7 @@ class Local:
     columns: Mapping[str, str] | None = None
     format: str | None = None
     roles: Mapping[str, str] | None = None
-    limit: int | None = None
+    limit: Count | None = None
     on_bad_row: str = "skip"
     holdout: float = 0
     name: str = "local"

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from dsel.component import Count
 from dsel.data import facts
 from dsel.data.kinds import Fields, Kind, draw_item
 from dsel.data.lookups import LOOKUPS
@@ -303,7 +304,7 @@ class Procedural:
     noise: float = 0.3
     near_duplicates: float = 0.15
     zipf: float = 1.0
-    limit: int | None = None
+    limit: Count | None = None
     holdout: float = 0
     name: str = "procedural"
 

@@ -12,6 +12,7 @@ import numpy as np
 from dsel.component import knob, local_identity
 from dsel.embedder.base import Embedder, Vectors
 from dsel.errors import need, need_path
+from dsel.hub import loads
 from dsel.model.fast_linear import fast_linear
 from dsel.model.weights import need_weights
 
@@ -41,6 +42,7 @@ class CausalLMEmbedder(Embedder):
         return local_identity(self.path)
 
     @cached_property
+    @loads("embedder")
     def _loaded(self) -> tuple[Any, Any]:
         import torch
         from transformers import AutoModel, AutoTokenizer

@@ -10,6 +10,7 @@ from typing import Any
 from dsel.component import knob, local_identity
 from dsel.embedder.base import Embedder, Vectors
 from dsel.errors import need_path
+from dsel.hub import loads
 from dsel.model.fast_linear import fast_linear
 from dsel.model.weights import need_weights
 
@@ -42,6 +43,7 @@ class SentenceTransformer(Embedder):
         return local_identity(self.path)
 
     @cached_property
+    @loads("embedder")
     def _model(self) -> Any:
         from sentence_transformers import SentenceTransformer as Model
 

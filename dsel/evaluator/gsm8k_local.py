@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dsel.cache import Cache
-from dsel.component import content_of
+from dsel.component import Count, content_of
 from dsel.errors import need, need_path
 from dsel.evaluator.harness import TASKS, Harness, write_task
 
@@ -19,7 +19,7 @@ class Gsm8kLocal(Harness):
 
     path: str | None = None
     fewshot_path: str | None = None
-    max_new_tokens: int = 256
+    max_new_tokens: Count = 256
 
     uses_builtin_tasks = False
 

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
 from dsel.cache import Cache
 from dsel.component import knob
-from dsel.errors import need
+from dsel.errors import ConfigError, need
 from dsel.evaluator.base import Metric, average
 from dsel.files import write_json
+from dsel.hub import reason
 from dsel.learner import Learner
 from dsel.model.fast_linear import fast_linear
 from dsel.pool import Pool
@@ -57,10 +60,8 @@ class Harness:
     def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """A metric for each task and their average; the harness's full results go to `folder/evaluation.json`."""
         import lm_eval
-        from lm_eval.tasks import TaskManager
 
-        folders = [str(p) for p in self.task_folders(cache)]
-        manager = TaskManager(include_path=folders, include_defaults=self.uses_builtin_tasks)
+        manager = self._manager(cache)
         lm = _live_model(learner, self.batch_size)
         metrics: dict[str, Metric] = {}
         full: dict[str, Any] = {}
@@ -88,6 +89,32 @@ class Harness:
             write_json(folder / "evaluation.json", finite(full))
             metrics.update(self.read(name, spec, results))
         return self.average(metrics)
+
+    def need_tasks(self, cache: Cache) -> None:
+        """Raise `ConfigError` for a task that there is not, or whose data cannot be had: before anything is trained."""
+        if not self.uses_builtin_tasks:
+            return  # what they read is here
+        from huggingface_hub import constants
+
+        manager = self._manager(cache)
+        for name, spec in self.tasks.items():
+            if spec.get("unsafe") and not self.allow_code_execution:
+                continue
+            if name not in manager.all_tasks:
+                near = difflib.get_close_matches(name, manager.all_tasks, n=3)
+                like = f" (there are {', '.join(near)})" if near else ""
+                raise ConfigError(f"evaluator.tasks.{name}: lm-evaluation-harness has no such task{like}")
+            try:
+                with _code_execution(bool(spec.get("unsafe"))):
+                    manager.load([name])
+            except Exception as error:  # each task loads its data and metrics in its own way
+                raise ConfigError(
+                    f"evaluator.tasks.{name}: what it needs cannot be had ({reason(error)}); fetch it once where there "
+                    f"is a network and copy that hub cache here (HF_HOME={constants.HF_HOME}), or leave the task out"
+                ) from error
+
+    def _manager(self, cache: Cache) -> Any:
+        return _tasks(tuple(str(p) for p in self.task_folders(cache)), self.uses_builtin_tasks)
 
     def task_folders(self, cache: Cache) -> list[Path]:
         """Folders with task files beside the harness's own."""
@@ -135,6 +162,14 @@ def metric_of(name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) ->
         shots=spec["shots"],
         higher_is_better=True if better is None else bool(better),
     )
+
+
+@lru_cache(maxsize=1)
+def _tasks(folders: tuple[str, ...], builtin: bool) -> Any:
+    """The harness's index of tasks: read once in a process, as it has thousands of files of its own."""
+    from lm_eval.tasks import TaskManager
+
+    return TaskManager(include_path=list(folders), include_defaults=builtin)
 
 
 def write_task(path: Path, task: Mapping[str, Any]) -> None:

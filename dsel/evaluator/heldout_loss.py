@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dsel.cache import Cache
-from dsel.component import content_of, knob
+from dsel.component import Count, content_of, knob
 from dsel.data.local import Local
 from dsel.errors import need, need_path
 from dsel.evaluator.base import Metric
@@ -26,16 +26,15 @@ class HeldoutLoss:
 
     path: str | None = None
     split: str | None = None
-    limit: int | None = None
-    max_length: int = 2048
-    chunk: int = knob(256)
+    limit: Count | None = None
+    max_length: Count = 2048
+    chunk: Count = knob(256)
 
     evaluates = True
 
     def check(self) -> None:
         if self.path is not None:
             need_path(self.path, option="evaluator.path")
-        need(self.limit is None or self.limit > 0, f"evaluator.limit={self.limit}: give a count above 0, or null")
 
     def extra_identity(self) -> dict[str, Any]:
         return {"path": content_of(self.path)}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dsel.cache import Cache
-from dsel.component import digest
+from dsel.component import Count, digest
 from dsel.errors import need
 from dsel.evaluator.base import Metric
 from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
@@ -27,7 +27,7 @@ class Procedural(Harness):
 
     per_kind: int = 16
     heldout_seed: int = 0
-    max_new_tokens: int = 24
+    max_new_tokens: Count = 24
 
     uses_builtin_tasks = False
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dsel.cache import Cache
 from dsel.component import knob, local_identity
 from dsel.errors import need, need_package, need_path
+from dsel.hub import loads
 from dsel.model.chat import template
 from dsel.model.weights import need_weights, safe_loading
 
@@ -63,6 +64,7 @@ class CausalLM:
         """Make sure the weights can be loaded, and say whether they were there (a model built here builds itself)."""
         return True
 
+    @loads("model")
     def load_tokenizer(self) -> Any:
         """The tokenizer, with a chat template and a padding token."""
         from transformers import AutoTokenizer
@@ -84,6 +86,7 @@ class CausalLM:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         return tokenizer
 
+    @loads("model")
     def load(self, tokenizer: Any, *, dtype: str | None = None, quantization: Any = None) -> Any:
         """The model on this process's device, in `dtype` (default: the configured one)."""
         from transformers import AutoModelForCausalLM

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dsel.cache import Cache
-from dsel.component import digest
+from dsel.component import Count, digest
 from dsel.model.causal_lm import CausalLM
 from dsel.progress import progress
 
@@ -25,9 +25,9 @@ class Tiny(CausalLM):
 
     hub: str = ""
     seed: int = 0
-    steps: int = 450
-    hidden: int = 256
-    layers: int = 3
+    steps: Count = 450
+    hidden: Count = 256
+    layers: Count = 3
     built: Path | None = dataclasses.field(default=None, init=False, metadata={"identity": False})
 
     def extra_identity(self) -> dict[str, Any]:

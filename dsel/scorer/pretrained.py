@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dsel.component import knob, local_identity
 from dsel.errors import ConfigError, need, need_path
+from dsel.hub import loads
 from dsel.model.causal_lm import DTYPES, device_of_process, torch_dtype
 from dsel.model.chat import template
 from dsel.model.weights import need_weights, safe_loading
@@ -56,6 +57,7 @@ class Pretrained(Scorer):
         """What transformers is asked for: the folder, or the hub id."""
         return self.hub if self.path is None else str(Path(self.path).expanduser())
 
+    @loads("scorer")
     def load(self) -> tuple[Any, Any]:
         """The causal language model, in evaluation mode, and its tokenizer."""
         from transformers import AutoModelForCausalLM

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import need
+from dsel.hub import loads
 from dsel.model.chat import render
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, padded
@@ -55,6 +56,7 @@ class Reward(Chat):
         scores = in_shards([len(text) for text in pool.texts], compute, scratch, title="reward")
         return scores.astype(np.float32)
 
+    @loads("scorer")
     def load(self) -> tuple[Any, Any]:
         from transformers import AutoConfig, AutoModelForSequenceClassification
 

@@ -9,15 +9,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlparse
 
-from dsel.errors import need, need_package
+from dsel.errors import ConfigError, need, need_package
 from dsel.record import finite
 
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline")
+FOLDERS = {"WANDB_DATA_DIR": "", "WANDB_CACHE_DIR": "cache", "WANDB_ARTIFACT_DIR": "artifacts"}
+"""What the library would write to the home folder, and where it goes in the run folder's `wandb`."""
+
 TABLE_ROWS, LINES = 10_000, 12  # of a round's table, and of a plot, that go to W&B; files have all
 
 
@@ -31,6 +34,8 @@ class Wandb:
     tags: Sequence[str] = ()
     mode: str = "auto"
 
+    _set: ClassVar[dict[str, str]] = {}  # what this process put into the environment for an earlier run
+
     def check(self) -> None:
         need_package("wandb", extra="wandb", why="tracker=wandb (tracker=none does without)")
         need(self.mode in MODES, f"tracker.mode={self.mode}: give one of {', '.join(MODES)}")
@@ -40,21 +45,27 @@ class Wandb:
         mode = self._mode()
         if mode != "online":  # otherwise the library reports on itself to its service, once a minute
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
+        for variable, name in FOLDERS.items():
+            if os.environ.get(variable) == Wandb._set.get(variable):  # the user's own choice stays
+                Wandb._set[variable] = os.environ[variable] = str((folder / "wandb" / name).absolute())
         import wandb
 
         # what we log belongs to the run; what the library prints belongs to nobody
         settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True)
-        self._run = wandb.init(
-            project=self.project,
-            entity=self.entity,
-            group=self.group,
-            tags=[str(facts["choices"].get(k)) for k in ("data", "selector", "model")] + list(self.tags),
-            name=folder.name,
-            dir=str(folder),
-            mode=mode,  # type: ignore[arg-type]
-            config={**facts["config"], "choices": facts["choices"], "environment": facts["environment"]},
-            settings=settings,
-        )
+        try:
+            self._run = wandb.init(
+                project=self.project,
+                entity=self.entity,
+                group=self.group,
+                tags=[str(facts["choices"].get(k)) for k in ("data", "selector", "model")] + list(self.tags),
+                name=folder.name,
+                dir=str(folder),
+                mode=mode,  # type: ignore[arg-type]
+                config={**facts["config"], "choices": facts["choices"], "environment": facts["environment"]},
+                settings=settings,
+            )
+        except wandb.Error as error:
+            raise refused(error) from error
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """One point of a training curve."""
@@ -80,9 +91,9 @@ class Wandb:
         artifact = wandb.Artifact(f"selection-{run.id}", type="selection", metadata=dict(facts["pool"]))
         for name in ("selection.parquet", "selected.jsonl", "clusters.parquet", "k_selection.json", "k_selection.png"):
             if (folder / name).exists():
-                artifact.add_file(str(folder / name))
+                artifact.add_file(str(folder / name), skip_cache=True)
         for file in sorted(folder.glob("rounds/*.parquet")):
-            artifact.add_file(str(file), name=f"rounds/{file.name}")
+            artifact.add_file(str(file), name=f"rounds/{file.name}", skip_cache=True)
         run.log_artifact(artifact)
         offline, place = run.settings.mode == "offline" or run.offline, Path(run.dir).parent
         url = None if offline else run.url
@@ -141,3 +152,17 @@ def logged_in() -> bool:
         return host is not None and netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, NetrcParseError):
         return False
+
+
+def refused(error: Exception) -> ConfigError:
+    """The one line for a run that W&B did not let begin."""
+    import wandb
+
+    reason = " ".join(str(error).split("Consider increasing")[0].split())[:300]
+    mode = "set tracker.mode=offline" + " and unset WANDB_MODE, which wins" * bool(os.environ.get("WANDB_MODE"))
+    denied = any(word in reason.lower() for word in ("401", "403", "permission", "api key", "api_key", "unauthorized"))
+    if not (isinstance(error, wandb.errors.AuthenticationError) or denied):
+        return ConfigError(f"W&B cannot be reached ({reason}); to keep the run here {mode}")
+    if os.environ.get("WANDB_API_KEY"):
+        return ConfigError(f"W&B refuses WANDB_API_KEY ({reason}); unset it, or {mode}")
+    return ConfigError(f"W&B has no key that it takes ({reason}); `wandb login` again, or {mode}")

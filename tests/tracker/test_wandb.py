@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dsel.errors import ConfigError
-from dsel.tracker.wandb import Wandb, logged_in
+from dsel.tracker.wandb import Wandb, logged_in, refused
 
 
 def records(data: bytes) -> Iterator[bytes]:
@@ -132,6 +132,66 @@ def test_an_offline_run_talks_to_nobody(tmp_path: Path) -> None:
         service.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody waits to be let in
             service.accept()
+
+
+HOMELESS = """
+import sys
+from pathlib import Path
+from dsel.tracker.wandb import Wandb
+
+facts = {"choices": {}, "config": {}, "environment": {}, "budget": 1, "pool": {"examples": 1}, "metrics": {}}
+for run in sys.argv[1:]:
+    folder = Path(run)
+    folder.mkdir()
+    (folder / "selected.jsonl").write_text(run)
+    tracker = Wandb(mode="offline")
+    tracker.start(folder, facts)
+    tracker.finish(folder, {**facts, "rounds": [], "stages": []})
+"""
+
+
+def test_nothing_is_written_outside_the_run_folder(tmp_path: Path) -> None:
+    home, runs = tmp_path / "home", [tmp_path / "a", tmp_path / "b"]
+    home.mkdir()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB", "XDG"))} | {"HOME": str(home)}
+    command = [sys.executable, "-c", HOMELESS, *map(str, runs)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not [p for p in home.rglob("*") if p.is_file()]
+    for run in runs:
+        staged = [p.read_text() for p in (run / "wandb" / "artifacts" / "staging").iterdir() if p.is_file()]
+        assert str(run) in staged
+
+
+@pytest.mark.parametrize("mode", [None, "online"])
+def test_a_refused_key_is_one_line(
+    tmp_path: Path, facts: dict, monkeypatch: pytest.MonkeyPatch, mode: str | None
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "abc")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    if mode:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    with pytest.raises(ConfigError) as caught:
+        Wandb(mode="online").start(tmp_path, facts)
+    assert str(caught.value).startswith("W&B refuses WANDB_API_KEY (")
+    assert "unset it, or set tracker.mode=offline" in str(caught.value)
+    assert ("unset WANDB_MODE" in str(caught.value)) == (mode is not None)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        ("Timed out while retrying\nConsider increasing the init_timeout", "W&B cannot be reached (Timed out"),
+        ("user is not logged in (401 Unauthorized)", "W&B has no key that it takes ("),
+    ],
+)
+def test_what_else_keeps_a_run_from_beginning(error: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from wandb.errors import CommError
+
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    found = str(refused(CommError(error)))
+    assert found.startswith(message) and "tracker.mode=offline" in found and "\n" not in found
 
 
 def test_a_key_or_a_login_means_online(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
