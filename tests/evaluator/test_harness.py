@@ -112,6 +112,7 @@ def test_gsm8k_reads_a_local_file_and_reports_a_standard_error(spec: CausalLM, c
         ("500 and 500 make 1,000.\n#### 1,000", True),
         ("The answer is $1000", True),
         ("It is 1000.", True),
+        ("**$1,000.00**", True),
         ("I think 999", False),
         ("no idea", False),
     ],
@@ -129,3 +130,69 @@ def test_gsm8k_answers_are_judged_by_their_last_number(
         Learner(spec, None, cache, seed=0), make_pool(4), make_pool(4).take([]), cache, tmp_path
     )
     assert metrics["gsm8k_local"].value == float(right)
+
+
+
+def judged(response: str, reference: str = "so\n#### 29") -> tuple[float, float]:
+    """The task file's own verdict on a response: (strict, flexible)."""
+    from lm_eval.filters import build_filter_ensemble
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    task = load_yaml(TASKS / "_gsm8k_local.yaml")
+    (metric,) = task["metric_list"]
+    found = []
+    for spec in task["filter_list"]:
+        steps = [[f["function"], {k: v for k, v in f.items() if k != "function"}] for f in spec["filter"]]
+        resps: Any = [[response]]
+        for step in build_filter_ensemble(spec["name"], steps).filters:
+            resps = step().apply(resps, [{}])
+        found.append(metric["metric"](references=[reference], predictions=[next(iter(resps))]))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "The total is $29.", "The total is $29.00.", "29.0", "29", "29.", "29 dollars", "**29**", "**$29.00**", "$29...",
+        r"\boxed{29}", r"\(\$29.00\)", "29%", "from 10-29", "58-29", "(5)-29", "costs $10-$29", "x = 29", "It's 29!", "No.29",
+        "$29,", "029", "2 and then 29\n",
+    ],
+)  # fmt: skip
+def test_a_right_number_is_right_however_it_is_written(answer: str) -> None:
+    assert judged(answer) == (0, 1)
+    assert judged(f"15+14=29\n#### {answer}")[1] == 1
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "2,9", "2.9", "290", "$290.0", "29.01", "29.50", "-29", "$-29", "-$29", "= -29", "−29", "(-29)", "29, or 30", "1,29",
+        "9", "0.29", ".29", "2 9", "29.0.1", "29,00", "129", "29,000", "none",
+    ],
+)  # fmt: skip
+def test_a_wrong_number_is_wrong(answer: str) -> None:
+    assert judged(answer) == (0, 0)
+    assert judged(f"#### {answer}") in [(0, 0), (1, 0)]  # strict takes the first number: that of "29, or 30"
+
+
+@pytest.mark.parametrize(
+    ("reference", "right", "wrong"),
+    [
+        ("#### 1,234", ["1,234.00", "1234", "$1,234."], ["1.234", "234", "12,34", "1,2,3,4", "1,234.5"]),
+        ("a #### b\n#### 70000", ["70,000", "$70,000.00"], ["70", "70.000", "7,0000"]),
+        ("#### -5", ["-5", "−5.0", "-$5", "$-5.00", "is -5."], ["5", "10-5", "$5"]),
+        ("#### 2.5", ["2.50", "$2.5", "2.5."], ["25", "2,5", "2"]),
+        ("#### 0", ["0", "$0.00", "-0"], ["10", "none", "."]),
+        ("#### $18", ["18", "$18.00"], ["81"]),
+        ("18", ["18.0"], ["81"]),
+    ],
+)
+def test_references_are_numbers_too(reference: str, right: list[str], wrong: list[str]) -> None:
+    assert [judged(answer, reference)[1] for answer in right] == [1] * len(right)
+    assert [judged(answer, reference)[1] for answer in wrong] == [0] * len(wrong)
+
+
+def test_what_is_written_as_the_references_are_is_strict() -> None:
+    assert judged("#### 29") == judged("#### 29.0") == (1, 1)
+    assert judged("#### 2,9") == (0, 0)
+    assert judged("#### 28\nor 29") == (0, 1)
