@@ -29,15 +29,22 @@ log = logging.getLogger(__name__)
 
 KEPT = ("results", "groups", "n-shot", "n-samples", "versions")  # of the harness's results, in evaluation.json
 TASKS = Path(__file__).parent / "tasks"
+REQUIRED, OPTIONAL = {"shots", "metric"}, {"chat_template", "limit", "multiturn", "unsafe"}
+KEYS_OF_A_TASK = ", ".join(sorted(REQUIRED | OPTIONAL))
 
 
 @dataclass
 class Harness:
     """Tasks of lm-evaluation-harness, its own and those in `dsel/evaluator/tasks`.
 
-    tasks: name → {shots, metric}, with `metric` as the harness names it (`acc,none`), and optionally `unsafe: true`
-    for tasks that run code the model wrote: they are left out, with a line in the log, unless
-    `allow_code_execution` is set. limit: examples a task (null: all). chat_template: wrap prompts in it.
+    tasks: name → {shots, metric}, with `metric` as the harness names it (`acc,none`), and optionally
+      chat_template, limit: of this task, in place of the evaluator's;
+      multiturn: with a chat template, each shot is a turn of its own (true, the default) or all are in one message;
+      unsafe: true for tasks that run code the model wrote: they are left out, with a line in the log, unless
+      `allow_code_execution` is set.
+    limit: examples a task, of a group's tasks each (null: all). chat_template: wrap prompts in it.
+
+    Answers are generated as the task says; of the model's own generation settings only the end tokens count.
     """
 
     tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -54,8 +61,11 @@ class Harness:
         need(bool(self.tasks), "evaluator.tasks is empty: name tasks, or choose evaluator=none")
         need(self.limit is None or self.limit > 0, f"evaluator.limit={self.limit}: give a count above 0, or null")
         for name, spec in self.tasks.items():
-            missing = {"shots", "metric"} - set(spec)
+            missing, unknown = REQUIRED - set(spec), sorted(set(spec) - REQUIRED - OPTIONAL)
             need(not missing, f"evaluator.tasks.{name}: set {' and '.join(sorted(missing))}")
+            need(not unknown, f"evaluator.tasks.{name}: unknown {', '.join(unknown)}; there are {KEYS_OF_A_TASK}")
+            limit = spec.get("limit")
+            need(limit is None or limit > 0, f"evaluator.tasks.{name}.limit={limit}: give a count above 0, or null")
 
     def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """A metric for each task and their average; the harness's full results go to `folder/evaluation.json`."""
@@ -67,13 +77,14 @@ class Harness:
         full: dict[str, Any] = {}
         for name, spec in self._allowed().items():
             log.info("evaluating %s (%d-shot)", name, spec["shots"])
-            with _code_execution(bool(spec.get("unsafe"))):
+            with _code_execution(bool(spec.get("unsafe"))), _own_settings_away(learner.model):
                 results = lm_eval.simple_evaluate(
                     model=lm,
                     tasks=[name],
                     num_fewshot=spec["shots"],
-                    limit=self.limit,
-                    apply_chat_template=self.chat_template,
+                    limit=spec.get("limit", self.limit),
+                    apply_chat_template=bool(spec.get("chat_template", self.chat_template)),
+                    fewshot_as_multiturn=bool(spec.get("multiturn", True)),
                     task_manager=manager,
                     log_samples=False,
                     bootstrap_iters=1000,
@@ -83,9 +94,7 @@ class Harness:
                     fewshot_random_seed=self.seed,
                     confirm_run_unsafe_code=bool(spec.get("unsafe")),
                 )
-            full[name] = {
-                k: results[k] for k in ("results", "groups", "n-shot", "n-samples", "versions") if k in results
-            }
+            full[name] = {k: results[k] for k in KEPT if k in results}
             write_json(folder / "evaluation.json", finite(full))
             metrics.update(self.read(name, spec, results))
         return self.average(metrics)
@@ -196,6 +205,10 @@ def _live_model(learner: Learner, batch_size: int) -> Any:
             with self._counted(len(requests)):
                 return super().generate_until(requests, disable_tqdm=True)
 
+        def _model_generate(self, *args: Any, **options: Any) -> Any:
+            plain = {"top_k": 0} if options.get("do_sample") else {}  # the library's own default is 50
+            return super()._model_generate(*args, **plain | options)
+
         @contextmanager
         def _counted(self, total: int) -> Iterator[None]:
             with progress("evaluating", total=total, unit="requests") as advance, fast_linear(self.model):
@@ -212,6 +225,24 @@ def _live_model(learner: Learner, batch_size: int) -> Any:
                     self.cache_hook = before
 
     return Live(pretrained=learner.model, tokenizer=learner.tokenizer, batch_size=batch_size)
+
+
+@contextmanager
+def _own_settings_away(model: Any) -> Iterator[None]:
+    """Inside, what a call of `model.generate` leaves open is not filled in from the model's own generation config.
+
+    (A repetition penalty, a shortest length.) Token ids, end tokens among them, stay.
+    """
+    from transformers import GenerationConfig
+
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside adapters
+    own = model.generation_config
+    ids = {key: value for key, value in own.to_dict().items() if key.endswith("_token_id")}
+    model.generation_config = GenerationConfig(**ids)
+    try:
+        yield
+    finally:
+        model.generation_config = own
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from dsel.cache import Cache
 from dsel.errors import ConfigError
 from dsel.evaluator.gsm8k_local import Gsm8kLocal
-from dsel.evaluator.harness import TASKS, Harness, metric_of
+from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
 from dsel.evaluator.tasks.code import complete_programs
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
@@ -55,7 +55,8 @@ def test_paper_has_the_published_shots() -> None:
     tasks = OmegaConf.load(ROOT / "conf" / "evaluator" / "paper.yaml").tasks
     shots = {name: spec.shots for name, spec in tasks.items()}
     assert shots == {
-        "mmlu": 5, "gsm8k": 8, "hellaswag": 10, "arc_challenge": 25, "truthfulqa_mc2": 0, "humaneval_pass10": 0,
+        "mmlu_chat": 5, "gsm8k_cot": 8, "hellaswag": 10, "arc_challenge": 25, "truthfulqa_mc2": 0,
+        "humaneval_pass10": 0,
     }  # fmt: skip
 
 
@@ -71,12 +72,139 @@ def test_programs_are_prompt_and_completion() -> None:
     assert complete_programs([["1", "2"], ["3"]], [{"prompt": "a"}, {"prompt": "b"}]) == [["a1", "a2"], ["b3"]]
 
 
+def asked(
+    evaluator: Harness, manager: Any, spec: CausalLM, cache: Cache, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[tuple[str, ...]]:
+    """The arguments of all that the harness asks the model; every answer is no answer."""
+    import lm_eval.models.huggingface as hf
+    import lm_eval.tasks
+
+    found: list[tuple[str, ...]] = []
+
+    def answer(value: Any) -> Any:
+        def method(self: Any, requests: list[Any], disable_tqdm: bool = False) -> list[Any]:
+            found.extend(request.args for request in requests)
+            return [value] * len(requests)
+
+        return method
+
+    monkeypatch.setattr(lm_eval.tasks, "TaskManager", lambda **_: manager)
+    monkeypatch.setattr(hf.HFLM, "loglikelihood", answer((0.0, False)))
+    monkeypatch.setattr(hf.HFLM, "generate_until", answer(""))
+    evaluator.check()
+    evaluator.evaluate(Learner(spec, None, cache, seed=0), make_pool(4), make_pool(4).take([]), cache, folder)
+    return found
+
+
+def test_mmlu_is_asked_as_in_the_paper(
+    manager: Any, spec: CausalLM, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All shots in one message, answered by letters; the model's turn begins "The answer is:"."""
+    import datasets
+
+    rows = [{"question": f"Q{i}?", "choices": ["w", "x", "y", "z"], "answer": i % 4} for i in range(5)]
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset",
+        lambda **_: datasets.DatasetDict({s: datasets.Dataset.from_list(rows) for s in ("dev", "test")}),
+    )
+    tasks = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "evaluator" / "paper.yaml").tasks)
+    options = {**tasks["mmlu_chat"], "shots": 2, "limit": 1}
+    found = asked(Harness(tasks={"mmlu_chat": options}), manager, spec, cache, tmp_path, monkeypatch)
+    assert len(found) == 57 * 4  # one question of each subject, with four answers
+    context, answers = next(args[0] for args in found if "anatomy" in args[0]), {args[1] for args in found}
+    assert answers == {" A", " B", " C", " D"}
+    question = "{}?\nA. w\nB. x\nC. y\nD. z\nAnswer:"
+    shots = [f"{question.format('Q0')} A\n\n", f"{question.format('Q1')} B\n\n", question.format("Q0")]
+    chat = [
+        {"role": "system", "content": "The following are multiple choice questions (with answers) about anatomy.\n\n"},
+        {"role": "user", "content": "".join(shots)},
+        {"role": "assistant", "content": "The answer is:"},
+    ]
+    rendered = spec.load_tokenizer().apply_chat_template(chat, tokenize=False, continue_final_message=True)
+    assert context == rendered
+
+
+def test_a_task_has_a_format_and_a_limit_of_its_own(
+    spec: CausalLM, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.tasks import TaskManager
+
+    write_problems(tmp_path / "test.jsonl")
+    prompts = {}
+    for name, own in {
+        "chat": {"chat_template": True},
+        "plain": {},
+        "one": {"chat_template": True, "multiturn": False},
+    }.items():
+        evaluator = Gsm8kLocal(
+            tasks={"gsm8k_local": {**SPEC, **own, "limit": 2}}, path=str(tmp_path / "test.jsonl"), limit=5
+        )  # fmt: skip
+        manager = TaskManager(include_path=list(map(str, evaluator.task_folders(cache))), include_defaults=False)
+        found = asked(evaluator, manager, spec, cache, tmp_path, monkeypatch)
+        assert len(found) == 2
+        prompts[name] = found[0][0]
+    assert [prompts[name].count("<|user|>") for name in ("chat", "plain", "one")] == [3, 0, 1]
+
+
+def sampling(task: dict[str, Any]) -> dict[str, Any]:
+    return {**task, "generation_kwargs": {**task["generation_kwargs"], "do_sample": True, "temperature": 0.5}}
+
+
+@pytest.mark.parametrize("sample", [False, True])
+def test_generation_settings_of_a_model_do_not_leak_into_a_task(
+    spec: CausalLM, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample: bool
+) -> None:
+    """What a checkpoint's generation config says (Qwen's top_k 20, a penalty) and what the library would fill in."""
+    from transformers import GenerationMixin
+
+    write_problems(tmp_path / "test.jsonl")
+    learner = Learner(spec, None, cache, seed=0)
+    own = learner.model.generation_config
+    own.update(top_k=20, top_p=0.8, repetition_penalty=1.05, do_sample=True, temperature=0.7)
+    before, used = own.to_dict(), []
+    real = GenerationMixin._prepare_generation_config
+
+    def prepare(self: Any, *args: Any, **options: Any) -> Any:
+        found = real(self, *args, **options)
+        used.append(found[0])
+        return found
+
+    monkeypatch.setattr(GenerationMixin, "_prepare_generation_config", prepare)
+    task = write_task if not sample else lambda path, task: write_task(path, sampling(task))
+    monkeypatch.setattr("dsel.evaluator.gsm8k_local.write_task", task)
+    evaluator = Gsm8kLocal(tasks={"gsm8k_local": SPEC}, path=str(tmp_path / "test.jsonl"), limit=1, max_new_tokens=2)
+    evaluator.evaluate(learner, make_pool(4), make_pool(4).take([]), cache, tmp_path)
+    (config,) = used
+    assert (config.do_sample, config.repetition_penalty, config.num_beams) == (sample, 1.0, 1)
+    assert not sample or (config.temperature, config.top_k, config.top_p) == (0.5, 0, 1.0)
+    assert config.eos_token_id is not None
+    assert learner.model.generation_config.to_dict() == before
+
+
+def test_humaneval_samples_from_the_nucleus_alone() -> None:
+    from lm_eval.tasks._yaml_loader import load_yaml
+
+    ten, one = (load_yaml(TASKS / f"humaneval_pass{k}.yaml")["generation_kwargs"] for k in (10, 1))
+    assert (ten["temperature"], ten["top_p"], ten["top_k"], ten["do_sample"]) == (0.8, 0.95, 0, True)
+    assert (one["temperature"], one["top_k"], one["do_sample"]) == (0.1, 0, True)
+
+
 def test_a_metric_the_task_does_not_report_names_those_it_does() -> None:
     with pytest.raises(ValueError, match="the task reports acc,none"):
         metric_of("t", {"shots": 0, "metric": "f1,none"}, {"results": {"t": {"acc,none": 1.0, "acc_stderr,none": 0.1}}})
 
 
-@pytest.mark.parametrize("options", [{"tasks": {}}, {"tasks": {"a": {"shots": 1}}}, {"tasks": {"a": SPEC}, "limit": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tasks": {}},
+        {"tasks": {"a": {"shots": 1}}},
+        {"tasks": {"a": SPEC}, "limit": 0},
+        {"tasks": {"a": {**SPEC, "limit": 0}}},
+        {"tasks": {"a": {**SPEC, "chat": True}}},
+    ],
+)
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="evaluator"):
         Harness(**options).check()
@@ -132,7 +260,6 @@ def test_gsm8k_answers_are_judged_by_their_last_number(
     assert metrics["gsm8k_local"].value == float(right)
 
 
-
 def judged(response: str, reference: str = "so\n#### 29") -> tuple[float, float]:
     """The task file's own verdict on a response: (strict, flexible)."""
     from lm_eval.filters import build_filter_ensemble
@@ -153,9 +280,9 @@ def judged(response: str, reference: str = "so\n#### 29") -> tuple[float, float]
 @pytest.mark.parametrize(
     "answer",
     [
-        "The total is $29.", "The total is $29.00.", "29.0", "29", "29.", "29 dollars", "**29**", "**$29.00**", "$29...",
-        r"\boxed{29}", r"\(\$29.00\)", "29%", "from 10-29", "58-29", "(5)-29", "costs $10-$29", "x = 29", "It's 29!", "No.29",
-        "$29,", "029", "2 and then 29\n",
+        "The total is $29.", "The total is $29.00.", "29.0", "29", "29.", "29 dollars", "**29**", "**$29.00**",
+        "$29...", r"\boxed{29}", r"\(\$29.00\)", "29%", "from 10-29", "58-29", "(5)-29", "costs $10-$29", "x = 29",
+        "It's 29!", "No.29", "$29,", "029", "2 and then 29\n",
     ],
 )  # fmt: skip
 def test_a_right_number_is_right_however_it_is_written(answer: str) -> None:
@@ -166,8 +293,8 @@ def test_a_right_number_is_right_however_it_is_written(answer: str) -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        "2,9", "2.9", "290", "$290.0", "29.01", "29.50", "-29", "$-29", "-$29", "= -29", "−29", "(-29)", "29, or 30", "1,29",
-        "9", "0.29", ".29", "2 9", "29.0.1", "29,00", "129", "29,000", "none",
+        "2,9", "2.9", "290", "$290.0", "29.01", "29.50", "-29", "$-29", "-$29", "= -29", "−29", "(-29)", "29, or 30",
+        "1,29", "9", "0.29", ".29", "2 9", "29.0.1", "29,00", "129", "29,000", "none",
     ],
 )  # fmt: skip
 def test_a_wrong_number_is_wrong(answer: str) -> None:
