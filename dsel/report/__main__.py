@@ -20,7 +20,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dsel.errors import ConfigError, need, need_path
 from dsel.report import runs as sources
-from dsel.report.match import Composer, literal, shared
+from dsel.report.match import Composer, literal, override, shared
 from dsel.report.runs import SOURCES, Found
 from dsel.report.spec import Overrides, Spec, keys, read
 from dsel.report.tables import Report, build
@@ -108,8 +108,8 @@ def make(asked: Arguments) -> Report:
         need_path(asked.runs, option="runs")
     found = _find(asked, composer)
     adopted = _adopt(spec, found, composer)
-    if adopted:
-        composer = Composer(base + adopted)
+    if any(adopted):
+        composer = Composer(base + adopted[0], adopted[1])
     tables = [build(table, found.runs, composer) for table in spec.tables]
     return Report(
         title=spec.title or asked.experiment,
@@ -156,18 +156,23 @@ def _find(asked: Arguments, composer: Composer) -> Found:
     return sources.wandb(asked.experiment, entity=entity, project=project, filters=asked.filters)
 
 
-def _adopt(spec: Spec, found: Found, composer: Composer) -> Overrides:
-    """The overrides that all runs of the experiment have beside what the tables tell apart (a smaller model, a limit).
+def _adopt(spec: Spec, found: Found, composer: Composer) -> tuple[Overrides, dict[str, Any]]:
+    """What all runs of the experiment have beside what the tables tell apart (a smaller model, a limit).
 
-    Whoever runs a whole experiment with another model does not have to say so again.
+    Whoever runs a whole experiment with another model does not have to say so again. Returns the options chosen, which
+    are ours, and the settings, which are as recorded.
     """
     cells = [o for t in spec.tables for parts in (t.at, *t.rows.values()) for o in parts]
     cells += [o for t in spec.tables for column in t.columns.values() for o in column.overrides]
-    coordinates = [composer.coordinates(run, unread=True) for run in found.runs]
-    return shared([c for c in coordinates if c is not None], keys(cells))
+    each = [recorded for run in found.runs if (recorded := composer.recorded(run, unread=True)) is not None]
+    settings = {override(path, value): (path, value) for _, own in each for path, value in own.items()}
+    common = shared([(*choices, *(override(*setting) for setting in own.items())) for choices, own in each], keys(cells))
+    return tuple(o for o in common if o not in settings), dict(settings[o] for o in common if o in settings)
 
 
-def _notes(asked: Arguments, found: Found, adopted: Overrides, tables: Sequence[Any], composer: Composer) -> list[str]:
+def _notes(
+    asked: Arguments, found: Found, adopted: tuple[Overrides, dict[str, Any]], tables: Sequence[Any], composer: Composer
+) -> list[str]:
     """What a reader of the whole report has to know."""
     places = {"local": f"run folders under {asked.runs}", "wandb_offline": f"offline W&B logs under {asked.runs}"}
     notes = [f"Made of {_count(len(found.runs), 'finished run')} ({places.get(asked.source, 'W&B')})."]
@@ -176,8 +181,9 @@ def _notes(asked: Arguments, found: Found, adopted: Overrides, tables: Sequence[
         notes.append(f"Left out: {reasons}.")
     if asked.overrides:
         notes.append(f"With settings of this command: {' '.join(asked.overrides)}.")
-    if adopted:
-        notes.append(f"All of the runs differ from the experiment's file in: {' '.join(adopted)}.")
+    if any(adopted):
+        everywhere = sorted([*adopted[0], *(override(*setting) for setting in adopted[1].items())])
+        notes.append(f"All of the runs differ from the experiment's file in: {' '.join(everywhere)}.")
     placed = {id(run) for table in tables for run in table.placed}
     earlier = {id(run) for table in tables for run in table.superseded} - placed
     if earlier:
@@ -186,7 +192,7 @@ def _notes(asked: Arguments, found: Found, adopted: Overrides, tables: Sequence[
     others = Counter(composer.coordinates(run) for run in found.runs if id(run) not in placed)
     if others:
         several = sorted(others.items(), key=lambda item: (-item[1], str(item[0])))
-        gone, own = "options there are no more", "the experiment's own"
+        gone, own = "options there are no more, or values that are none", "the experiment's own"
         listed = [f"{n} with {gone if o is None else ' '.join(o) or own}" for o, n in several[:5]]
         more = f"; and {_count(len(several) - 5, 'other kind')}" if len(several) > 5 else ""
         notes.append(f"{_count(others.total(), 'run')} in no table, with other settings: {'; '.join(listed)}{more}.")

@@ -4,7 +4,7 @@ An experiment names what it shows: the path of a setting (`budget`, `clusterer.k
 against it, of all tables that vary it, or the path and another metric with a space between them; `weights`, the
 clusters' weights over the rounds of an iterative method; `sources`, what the subsets are made of; `map`, the pool in
 two dimensions with the chosen examples by cluster. A figure whose data is not there is left out, with a line in the
-log that says what is missing.
+log that says what is missing; so is a run whose file is not what a run writes.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsel.errors import ConfigError, need
+from dsel.guard import read_parquet
 from dsel.report import statistics
 from dsel.report.runs import Run
 from dsel.report.spec import keys
 from dsel.report.tables import Cell, Table
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -36,6 +39,10 @@ INK = "#1b1f24"  # of all that is not data; in the page it becomes the page's ow
 GREY = "#8a919a"  # of points, which become pictures: it is seen on light and on dark
 WIDE = 7.0  # inches; a wider figure takes a line of the page for itself
 PANELS, LINES, SOURCES = 4, 12, 8  # at most, in a figure
+ROOM = 48  # characters of a label
+LARGEST = 2**28  # bytes of a run's table
+WEIGHTS = {"round": "int64", "cluster": "int64", "weight": "float64"}
+MAP = {"x": "float64", "y": "float64", "cluster": "int64", "chosen": "bool"}
 SILHOUETTE = "clustering.silhouette"
 NAMES = {"budget": "examples chosen", "clusterer.k": "clusters k", "selector.rounds": "rounds"}
 
@@ -90,12 +97,12 @@ def against(name: str, tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
             own = [p for p in line if not math.isnan(p.mean)]
             if own:
                 errors = [0.0 if math.isnan(p.stderr) else p.stderr for p in own]
-                axes.errorbar([p.x for p in own], [p.mean for p in own], errors, capsize=3, label=label, **style)
+                axes.errorbar([p.x for p in own], [p.mean for p in own], errors, capsize=3, label=_short(label), **style)
             paper = [p for p in line if p.published is not None]
             if paper:
                 axes.plot(
                     [p.x for p in paper], [p.published for p in paper],
-                    label=f"{label}, published".lstrip(", "), linestyle=":", markerfacecolor="none", alpha=0.8, **style,
+                    label=_short(f"{label}, published".lstrip(", ")), linestyle=":", markerfacecolor="none", alpha=0.8, **style,
                 )  # fmt: skip
         ticks = sorted({p.x for line in lines.values() for p in line})
         _x_axis(axes, ticks, NAMES.get(setting, setting))
@@ -112,17 +119,13 @@ def against(name: str, tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
 
 def weights(tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
     """The clusters' weights over the rounds, of one run for each row that has noted them."""
-    import pyarrow.parquet as pq
-
-    runs = _one_run_a_row(tables, "rounds/weights.parquet")
+    runs = _one_run_a_row(tables, "rounds/weights.parquet", WEIGHTS)
     if not runs:
         log.info("no figure of weights: no run folder has rounds/weights.parquet (iterative methods write it)")
         return
     figure, panels = _figure(3.4 * len(runs) if len(runs) > 1 else 5.4, 3.6, columns=len(runs))
-    for axes, (label, run) in zip(panels if len(runs) > 1 else [panels], runs, strict=True):
-        rows = pq.read_table(
-            _folder(run) / "rounds/weights.parquet", columns=["round", "cluster", "weight"]
-        ).to_pylist()
+    for axes, (label, found) in zip(panels if len(runs) > 1 else [panels], runs, strict=True):
+        rows = found.to_pylist()
         by_cluster: dict[int, list[tuple[int, float]]] = {}
         for row in rows:
             by_cluster.setdefault(row["cluster"], []).append((row["round"], row["weight"]))
@@ -155,13 +158,13 @@ def sources(tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
     largest = sorted(totals, key=lambda name: -totals[name])
     shown, rest = largest[:SOURCES], largest[SOURCES:]
     figure, axes = _figure(6.4, 1.1 + 0.34 * len(bars))
-    start = [0.0] * len(bars)
+    start, labels = [0.0] * len(bars), [_short(row) for row in bars]
     for number, name in enumerate([*shown, *(["others"] if rest else [])]):
         share = [
             100 * (bar.get(name, 0) if name in totals else sum(bar.get(r, 0) for r in rest)) for bar in bars.values()
         ]
         colour = COLOURS[number] if number < len(COLOURS) else INK
-        axes.barh(list(bars), share, left=start, color=colour, label=name, height=0.7)
+        axes.barh(labels, share, left=start, color=colour, label=_short(name), height=0.7)
         start = [a + b for a, b in zip(start, share, strict=True)]
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
@@ -173,19 +176,15 @@ def sources(tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
 
 def pool_map(tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
     """The pool in two dimensions, the chosen examples coloured by cluster, of one run for each row that has a map."""
-    import pyarrow.parquet as pq
-
-    runs = _one_run_a_row(tables, "map.parquet")
+    runs = _one_run_a_row(tables, "map.parquet", MAP)
     if not runs:
         log.info("no figure of the map: no run folder has map.parquet (runs that embed the pool write it)")
         return
     figure, panels = _figure(
         3.3 * len(runs) if len(runs) > 1 else 5.4, 3.5 if len(runs) > 1 else 4.6, columns=len(runs)
     )
-    for axes, (label, run) in zip(panels if len(runs) > 1 else [panels], runs, strict=True):
-        table = pq.read_table(_folder(run) / "map.parquet")
+    for axes, (label, table) in zip(panels if len(runs) > 1 else [panels], runs, strict=True):
         x, y, chosen = (table[name].to_numpy() for name in ("x", "y", "chosen"))
-        chosen = chosen.astype(bool)
         axes.scatter(x[~chosen], y[~chosen], s=2, color=GREY, alpha=0.45, linewidths=0, rasterized=True)
         colours = [
             GREY if cluster is None else COLOURS[cluster % len(COLOURS)]
@@ -222,7 +221,7 @@ def _x(setting: str, cell: Cell, given: str) -> float | None:
     """Where a cell is on the axis: budgets as counts, where a run tells; None for what is no number."""
     for run in cell.runs.values():
         if setting == "budget":
-            return float(run.facts["budget"])
+            return float(run.facts["budget"]) if "budget" in run.facts else None
         if setting == "clusterer.k" and run.facts.get("clustering"):
             return float(run.facts["clustering"]["k"])
     try:
@@ -286,16 +285,44 @@ def _runs_of(table: Table | None, row: str) -> list[Run]:
     return next(([*c.runs.values()] for column in table.columns if (c := table.cells[row, column]).runs), [])
 
 
-def _one_run_a_row(tables: Sequence[Table], file: str) -> list[tuple[str, Run]]:
-    """(row, run) of the first run of each row whose folder has `file`: at most PANELS, of those with clusters first."""
-    found: dict[str, tuple[str, Run]] = {}
+def _one_run_a_row(tables: Sequence[Table], file: str, kinds: Mapping[str, str]) -> list[tuple[str, pa.Table]]:
+    """(row, its table) of the first run of each row whose folder has `file`: at most PANELS, those with clusters first.
+
+    kinds: the columns that are read, and their types.
+    """
+    found: dict[str, tuple[str, Run, pa.Table]] = {}
     for table in tables:
         for row in table.rows:
-            run = next((r for r in _runs_of(table, row) if r.folder is not None and (r.folder / file).exists()), None)
-            if run is not None:
-                found.setdefault(run.where, (row, run))
+            for run in _runs_of(table, row):
+                rows = None if run.folder is None or run.where in found else _rows(run.folder / file, kinds)
+                if rows is not None:
+                    found[run.where] = (row, run, rows)
+                if rows is not None or run.where in found:
+                    break
     shown = sorted(found.values(), key=lambda each: not each[1].facts.get("clustering"))[:PANELS]
-    return [each for each in found.values() if each in shown]
+    return [(_short(row), rows) for row, run, rows in found.values() if any(run is each[1] for each in shown)]
+
+
+def _rows(path: Path, kinds: Mapping[str, str]) -> pa.Table | None:
+    """The columns of a run's table; None where there is no such file, and with a line where it is not what runs write."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not path.exists():
+        return None
+    try:
+        need(path.is_file() and path.stat().st_size <= LARGEST, f"{path}: not the table of a run")
+        rows = read_parquet(path, list(kinds))
+        rows = rows.select(list(kinds)).cast(pa.schema(list(kinds.items())))
+        for name in kinds:
+            finite = not pa.types.is_floating(rows[name].type) or pc.all(pc.is_finite(rows[name])).as_py()
+            whole = name == "cluster" or not rows[name].null_count
+            need(bool(len(rows) and finite and whole), f"{path}: its column {name} is not that of a run")
+        return rows
+    except (ConfigError, KeyError, pa.ArrowException) as error:
+        reason = str(error) if isinstance(error, ConfigError) else f"{path}: {str(error).splitlines()[0]}"
+        log.warning("left out of the figures: %s", reason)
+        return None
 
 
 def _shares(run: Run) -> dict[str, float]:
@@ -307,9 +334,10 @@ def _shares(run: Run) -> dict[str, float]:
     return {name: count / total for name, count in counts.items()}
 
 
-def _folder(run: Run) -> Path:
-    assert run.folder is not None
-    return run.folder
+def _short(label: str) -> str:
+    """`label` as long as there is room for in a figure; an underscore at its start hides a name from matplotlib."""
+    text = label if len(label) <= ROOM else label[: ROOM - 1] + "…"
+    return f" {text}" if text.startswith("_") else text
 
 
 @contextmanager
@@ -321,6 +349,7 @@ def _style() -> Iterator[None]:
         "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
         "grid.color": INK, "grid.alpha": 0.15, "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.markersize": 5,
         "legend.fontsize": 8, "svg.hashsalt": "dsel", "pdf.fonttype": 42,
+        "text.parse_math": False,  # a source may be called $x_{$
     }  # fmt: skip
     with matplotlib.rc_context(looks):
         yield

@@ -2,7 +2,8 @@
 
 A cell is a configuration: that of the experiment with the overrides of the cell's row and column. The runs in it are
 those whose recorded configuration is the same but for the seed, however they were asked for (on the command line, by a
-sweep, with another experiment's file). Knobs, the tracker and places (`runs`, `cache`) do not count, nor does what the
+sweep, with another experiment's file). Only our own configuration is ever composed, and only its classes are looked
+at: what is recorded is compared with it, value by value, and never built. Knobs, the tracker and places (`runs`, `cache`) do not count, nor does what the
 selector never reads (the embedder of a random choice), nor options that only one of the two knows: those that came or
 went between versions.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -31,6 +33,9 @@ from dsel.report.spec import Overrides, keys
 from dsel.run import GROUPS
 from dsel.secrets import redact
 
+log = logging.getLogger(__name__)
+
+LONGEST = 4000  # characters of a setting in a command
 COMPARED = tuple(group for group in GROUPS if group != "tracker")
 
 
@@ -47,12 +52,16 @@ class Composer:
     """What Hydra composes of `base` and more overrides; each is composed once.
 
     base: the experiment and what else all runs have, such as `experiments=laptop` and `model=smollm2_135m`.
+    adopted: settings (dotted path: plain value) that all runs were recorded with, set without Hydra.
     """
 
-    def __init__(self, base: Sequence[str]) -> None:
+    def __init__(self, base: Sequence[str], adopted: Mapping[str, Any] | None = None) -> None:
         self.base = tuple(base)
+        self.adopted = dict(adopted or {})
         self.composed = cache(self._composed)
         self.wanted = cache(self._wanted)
+        self.needs = cache(self._needs)
+        self._named: set[tuple[str, str]] = set()
 
     @property
     def report(self) -> dict[str, Any]:
@@ -68,32 +77,49 @@ class Composer:
         """Whether `run` is one of the configuration with `overrides`."""
         return not any(differences(self.wanted(overrides, run.seed), run.facts["config"]))
 
-    def same(self, one: Overrides, other: Overrides) -> bool:
-        """Whether both make the same runs."""
-        return not any(differences(self.wanted(one, 0), self.wanted(other, 0)))
-
     def coordinates(self, run: Run, at: Overrides = (), *, unread: bool = False) -> Overrides | None:
         """The overrides that make `run` out of the configuration with `at`; None where none do (an option is gone).
 
         unread: also those of what its selector never reads.
         """
-        chosen = run.facts["choices"]
-        try:
-            found: Overrides = ()
-            for nested in (False, True):  # options of a nested group are there once its parent is chosen
-                here = self.composed(at + found).choices
-                found += tuple(
-                    f"{group}={chosen[group]}"
-                    for group in sorted(here, key=lambda name: COMPARED.index(_group(name)))
-                    if bool(re.search("[/@]", group)) == nested and chosen.get(group) not in (None, here[group])
-                )
-            read = self.wanted(at + found, run.seed, unread)
-            found = tuple(o for o in found if _group(o) in read)
-            rest = differences(self.wanted(at + found, run.seed, unread), run.facts["config"])
-            found += tuple(f"{path}={literal(value)}" for path, value in rest)
-            return found if self.matches(run, at + found) else None
-        except (HydraException, OmegaConfBaseException):
+        found = self.recorded(run, at, unread=unread)
+        if found is None:
             return None
+        choices, settings = found
+        return (*choices, *(override(path, value) for path, value in settings.items()))
+
+    def recorded(
+        self, run: Run, at: Overrides = (), *, unread: bool = False
+    ) -> tuple[Overrides, dict[str, Any]] | None:
+        """`coordinates` in two: the options chosen, all of them ours, and the settings (dotted path: value)."""
+        try:
+            return self._recorded(run, at, unread)
+        except (HydraException, OmegaConfBaseException):  # what `at` sets is no option of what the run has chosen
+            return None
+
+    def _recorded(self, run: Run, at: Overrides, unread: bool) -> tuple[Overrides, dict[str, Any]] | None:
+        chosen = run.facts["choices"]
+        found: Overrides = ()
+        for nested in (False, True):  # options of a nested group are there once its parent is chosen
+            here = self.composed(at + found).choices
+            for group in sorted(here, key=lambda name: COMPARED.index(_group(name))):
+                name = chosen.get(group)
+                if bool(re.search("[/@]", group)) != nested or name in (None, here[group]):
+                    continue
+                if name not in _options(group):
+                    return None
+                found += (f"{group}={name}",)
+        read = self.wanted(at + found, run.seed, unread)
+        found = tuple(o for o in found if _group(o) in read)
+        settings = {}
+        for path, value, ours in differences(self.wanted(at + found, run.seed, unread), run.facts["config"]):
+            if not is_setting(path, value, ours):
+                if (run.where, path) not in self._named:
+                    log.warning("left out of the tables %s: its %s is no setting but %.80r", run.where, path, value)
+                self._named.add((run.where, path))
+                return None
+            settings[path] = value
+        return found, settings
 
     def command(self, overrides: Overrides, seeds: Sequence[int], *, multirun: bool = False) -> str:
         """The command that runs the configuration with `overrides` for each of `seeds`.
@@ -102,7 +128,8 @@ class Composer:
         """
         many = ["-m"] if multirun or len(seeds) > 1 else []
         seed = f"seed={','.join(map(str, seeds))}"
-        return shlex.join(["python", "-m", "dsel.run", *many, *self.base, *overrides, seed])
+        adopted = [override(path, value) for path, value in self.adopted.items()]
+        return shlex.join(["python", "-m", "dsel.run", *many, *self.base, *adopted, *overrides, seed])
 
     def _composed(self, overrides: Overrides) -> Composed:
         config_groups.register()
@@ -114,12 +141,20 @@ class Composer:
         section = config.pop("report", None)
         return Composed(config, chosen, OmegaConf.to_container(section, resolve=False) if section else {})  # type: ignore[arg-type]
 
+    def _needs(self, overrides: Overrides) -> frozenset[str]:
+        """What the selector of our configuration reads."""
+        selector = OmegaConf.to_container(self.composed(overrides).config.selector, resolve=True)
+        return frozenset(instantiate(selector, _convert_="all").needs)
+
     def _wanted(self, overrides: Overrides, seed: int, unread: bool = False) -> dict[str, Any]:
         config = self.composed(overrides).config.copy()
         config.seed = seed
+        for path, value in self.adopted.items():
+            if OmegaConf.select(config, path, default=config) is not config:  # not an option of what else is chosen
+                OmegaConf.update(config, path, value, merge=False)
         found = {group: OmegaConf.to_container(config[group], resolve=True) for group in COMPARED}
         if not unread:
-            needs = instantiate(found["selector"], _convert_="all").needs
+            needs = self.needs(overrides)
             for group in () if needs & {"embeddings", "clustering"} else ("embedder", "clusterer"):
                 del found[group]
             if "quality" not in needs:
@@ -127,14 +162,32 @@ class Composer:
         return redact({"budget": config.budget, **{group: without_knobs(value) for group, value in found.items()}})
 
 
-def differences(wanted: Any, recorded: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, recorded value) of each setting that both configurations have, with different values."""
+def differences(wanted: Any, recorded: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(dotted path, recorded value, ours) of each setting that both configurations have, with different values."""
     if isinstance(wanted, Mapping) and isinstance(recorded, Mapping):
         for key, value in wanted.items():
             if key in recorded:
                 yield from differences(value, recorded[key], f"{path}.{key}" if path else str(key))
     elif wanted != recorded:
-        yield path, recorded
+        yield path, recorded, wanted
+
+
+def is_setting(path: str, value: Any, ours: Any) -> bool:
+    """Whether a recorded value can stand where our configuration has `ours`: a plain one that Hydra reads as it is.
+
+    A class (`_target_`) and an interpolation stand nowhere, a mapping only where ours has nothing.
+    """
+    names, parts = path.split("."), value if isinstance(value, list) else [value]
+    if isinstance(value, Mapping):
+        names, parts = [*names, *map(str, value)], list(value.values())
+    if any(not re.fullmatch(r"[^\W_][\w@/-]*", name) for name in names):
+        return False
+    if isinstance(value, Mapping) and ours is not None or isinstance(ours, Mapping) and value is not None:
+        return False
+    texts = [part for part in parts if isinstance(part, str)]
+    if any("${" in text or "\n" in text or text == "???" for text in texts):
+        return False
+    return not any(isinstance(part, (Mapping, list)) for part in parts) and len(literal(value)) <= LONGEST
 
 
 def without_knobs(config: Any) -> Any:
@@ -157,6 +210,11 @@ def shared(found: Iterable[Overrides], varied: Iterable[str]) -> Overrides:
     return tuple(sorted(o for o in common if not any(_is_below(key, fixed) for key in keys([o]))))
 
 
+def override(path: str, value: Any) -> str:
+    """A setting as Hydra's command line reads it."""
+    return f"{path}={literal(value)}"
+
+
 def literal(value: Any) -> str:
     """`value` as Hydra's command line reads it."""
     if value is None or isinstance(value, bool):
@@ -174,6 +232,12 @@ def literal(value: Any) -> str:
 
 def _is_below(key: str, varied: Sequence[str]) -> bool:
     return any(key == other or key.startswith((f"{other}.", f"{other}/", f"{other}@")) for other in varied)
+
+
+@cache
+def _options(group: str) -> frozenset[str]:
+    """The options there are of a config group such as `selector` or `selector/feedback` (`selector@selector.then`)."""
+    return frozenset(path.stem for path in (ROOT / "conf" / group.partition("@")[0]).glob("*.yaml"))
 
 
 def _group(name: str) -> str:

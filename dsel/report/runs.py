@@ -1,11 +1,11 @@
 """Where logged runs are read from: run folders, the W&B service, or the offline W&B logs under the run folders.
 
-All three give the same facts, those of the run's `record.json`: the tracker keeps them in the W&B run's summary.
+All three give the same facts, those of the run's `record.json`: the tracker keeps them in the W&B run's summary. What
+is no record of a run (dsel.recorded), is named in the log and left out.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import zlib
@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 from dsel.errors import ConfigError, need, need_package
+from dsel.recorded import OddRecord, clean, from_json, parse, read, whole
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
 
 SOURCES = ("local", "wandb", "wandb_offline")
 RECORD = "record"  # the summary's key with the record of a run, as JSON
+LARGEST_LOG = 2**31  # bytes of a `.wandb` file
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,16 @@ class Found:
             self.left_out[status] += 1
         elif facts is None:
             self.left_out["without a record"] += 1
+        elif "seed" not in facts["config"]:
+            self.odd(where, "its configuration has no seed")
+            self.left_out["with an odd record"] += 1
         else:
-            self.runs.append(Run(facts, where, folder))
+            self.runs.append(Run(facts, clean(where), folder))
+
+    @staticmethod
+    def odd(where: object, why: object) -> None:
+        """Name what is left out because it is no record."""
+        log.warning("left out %s: %s", clean(str(where)), why)
 
     def sorted(self) -> Found:
         return Found(sorted(self.runs, key=lambda run: (run.started, run.where)), self.left_out)
@@ -76,9 +86,13 @@ def local(experiment: str, folder: Path) -> Found:
     """The runs whose `record.json` is somewhere under `folder`."""
     found = Found()
     for path in sorted(folder.rglob("record.json")):
-        facts = _read_json(path)
-        if facts is not None and facts.get("choices", {}).get("experiments") == experiment:
-            found.add(str(facts.get("status")), facts, str(path), path.parent)
+        try:
+            facts = read(path)
+        except OddRecord as why:
+            found.odd(path, why)
+            continue
+        if facts["choices"].get("experiments") == experiment:
+            found.add(facts["status"], facts, str(path), path.parent)
     return found.sorted()
 
 
@@ -87,13 +101,17 @@ def wandb_offline(experiment: str, folder: Path) -> Found:
     need_package("wandb", extra="wandb", why="source=wandb_offline")
     found = Found()
     for path in sorted(folder.rglob("wandb/*run-*/run-*.wandb")):
-        config, summary, exit_code = read_log(path)
-        if config.get("choices", {}).get("experiments") != experiment:
+        try:
+            config, summary, exit_code = read_log(path)
+        except OddRecord as why:
+            found.odd(path, why)
+            continue
+        if not _is_of(config, experiment):
             continue
         status = "finished" if exit_code == 0 else "unfinished" if exit_code is None else "failed"
         place = path.parents[2]
         where = place / "record.json" if (place / "record.json").exists() else path
-        found.add(status, _facts(summary.get(RECORD)), str(where), place)
+        found.add(status, _facts(summary.get(RECORD), path, found), str(where), place)
     return found.sorted()
 
 
@@ -115,8 +133,9 @@ def wandb(experiment: str, *, entity: str | None, project: str, filters: Mapping
         api = client.Api()
         path = "/".join(part for part in (entity or api.default_entity, project) if part)
         for run in api.runs(path, filters=dict(filters or {}), lazy=False):
-            if (run.config.get("choices") or {}).get("experiments") == experiment:
-                found.add(str(run.state), _facts(run.summary_metrics.get(RECORD)), str(run.url), None)
+            if _is_of(run.config, experiment):
+                summary = run.summary_metrics if isinstance(run.summary_metrics, Mapping) else {}
+                found.add(clean(str(run.state)), _facts(summary.get(RECORD), run.url, found), str(run.url), None)
     except (client.Error, ValueError) as error:  # ValueError: there is no such project
         raise ConfigError(redact(f"source=wandb: {error}")) from error
     return found.sorted()
@@ -125,22 +144,26 @@ def wandb(experiment: str, *, entity: str | None, project: str, filters: Mapping
 def read_log(path: Path) -> tuple[dict[str, Any], dict[str, Any], int | None]:
     """(config, summary, exit code) of a `.wandb` file; the exit code is None for a run that did not end.
 
-    Of a file that is cut off or damaged, what comes before that counts.
+    Of a file that is cut off or damaged, what comes before that counts. Raises `OddRecord` for what no W&B run writes.
     """
+    from google.protobuf.message import DecodeError
     from wandb.proto import wandb_internal_pb2 as pb
 
     config: dict[str, Any] = {}
     summary: dict[str, Any] = {}
     exit_code: int | None = None
-    for data in log_entries(path.read_bytes()):
+    for data in log_entries(whole(path, LARGEST_LOG)):
         entry = pb.Record()
-        entry.ParseFromString(data)
+        try:
+            entry.ParseFromString(data)
+        except DecodeError as error:
+            raise OddRecord(f"not the log of a W&B run ({error})") from error
         kind = entry.WhichOneof("record_type")
         if kind in ("run", "config"):
             changes = entry.run.config if kind == "run" else entry.config
-            config |= {item.key: json.loads(item.value_json) for item in changes.update if item.key}
+            config |= _values(changes)
         elif kind == "summary":
-            summary |= {item.key: json.loads(item.value_json) for item in entry.summary.update if item.key}
+            summary |= _values(entry.summary)
         elif kind == "exit":
             exit_code = int(entry.exit.exit_code)
     return config, summary, exit_code
@@ -171,19 +194,29 @@ def log_entries(data: bytes) -> Iterator[bytes]:
             whole = b""
 
 
-def _facts(record: Any) -> dict[str, Any] | None:
+def _values(changes: Any) -> dict[str, Any]:
+    """What an entry of a log sets, without what is of no account here and no JSON (a loss that is NaN)."""
+    found = {}
+    for item in changes.update:
+        try:
+            found[item.key] = from_json(item.value_json)
+        except OddRecord:
+            if item.key in ("choices", RECORD):
+                raise
+    return found
+
+
+def _is_of(config: Any, experiment: str) -> bool:
+    choices = config.get("choices") if isinstance(config, Mapping) else None
+    return isinstance(choices, Mapping) and choices.get("experiments") == experiment
+
+
+def _facts(record: Any, where: object, found: Found) -> dict[str, Any] | None:
     """A record out of a W&B summary. The tracker writes it just before the run ends, so its status is not yet that."""
-    try:
-        facts = json.loads(record)
-    except (TypeError, ValueError):
+    if record is None:
         return None
-    return {**facts, "status": "finished"} if isinstance(facts, dict) else None
-
-
-def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        log.warning("left out %s: %s", path, error)
+        return {**parse(record), "status": "finished"}
+    except OddRecord as why:
+        found.odd(where, why)
         return None
-    return facts if isinstance(facts, dict) else None

@@ -185,15 +185,23 @@ def _discover(
     across = tuple(o for o, key in zip(coordinates, keys(coordinates), strict=True) if key in by_column)
     if len(across) + len(down) < len(coordinates) or (across and not all(c.overrides for c in columns.values())):
         return []
-    row = next((label for label, known in rows.items() if composer.same(spec.at + known, spec.at + down)), None)
+    row = next((label for label, own in spec.rows.items() if _only(run, spec.at + own, by_column, composer)), None)
+    row = row or next((label for label, own in rows.items() if own == down), None)
     if row is None:
         row = _label(down, by_row, spec.at, composer)
         rows[row] = down
-    for column in columns.values():
-        if composer.same(spec.at + column.overrides, spec.at + across):
+    for column in spec.columns.values():
+        if _only(run, spec.at + column.overrides, by_row, composer):
             return [(row, column.overrides)]
-    columns[_label(across, by_column, spec.at, composer)] = Column(spec.metric, across)
+    if across not in [column.overrides for column in columns.values()]:
+        columns[_label(across, by_column, spec.at, composer)] = Column(spec.metric, across)
     return [(row, across)]
+
+
+def _only(run: Run, at: Overrides, varied: Sequence[str], composer: Composer) -> bool:
+    """Whether what tells `run` from the configuration with `at` is only what `varied` sets."""
+    found = composer.coordinates(run, at)
+    return found is not None and set(keys(found)) <= set(varied)
 
 
 def _varied(overrides: Iterable[Overrides]) -> list[str]:

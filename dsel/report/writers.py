@@ -84,7 +84,7 @@ def document(report: Report, figures: Sequence[Drawn], *, command: str) -> str:
     if figures:
         parts.append("## Figures")
         parts += [f"![{_md(f.caption)}](figures/{f.name}.png)\n\n{_md(f.caption)}" for f in figures]
-    parts.append(f"Made by `{command}`")
+    parts.append(f"Made by {_code(command)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -100,7 +100,7 @@ def markdown(table: Table) -> str:
         parts += [f"{_md(compared_title(table))}:", _pipes([heads, *rows])]
     parts += [_md(note) for note in table.notes]
     if table.commands:
-        lines = [f"- {_md(fills(table, places))}: `{command}`" for command, places in table.commands.items()]
+        lines = [f"- {_md(fills(table, places))}: {_code(command)}" for command, places in table.commands.items()]
         parts.append("Missing runs:\n\n" + "\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -207,8 +207,8 @@ def rows_of_csv(table: Table) -> Iterator[dict[str, object]]:
         gap = cell.difference or NO_DIFFERENCE
         yield {
             "table": table.title,
-            "row": cell.row,
-            "column": cell.column,
+            "row": _cell(cell.row),
+            "column": _cell(cell.column),
             "metric": cell.metric,
             "mean": _number(cell.mean),
             "stderr": _number(cell.stderr),
@@ -226,7 +226,7 @@ def rows_of_csv(table: Table) -> Iterator[dict[str, object]]:
             "published_difference": _number(cell.published_difference),
             "missing_seeds": " ".join(map(str, cell.missing)),
             "command": cell.command,
-            "runs": " ".join(run.where for run in cell.runs.values()),
+            "runs": _cell(" ".join(run.where for run in cell.runs.values())),
         }
 
 
@@ -274,6 +274,12 @@ def _md(text: str) -> str:
     return re.sub(r"([\\`*_\[\]<>|~#])", r"\\\1", _line(text).replace("&", "&amp;"))
 
 
+def _code(text: str) -> str:
+    """`text` as code of Markdown, whatever backticks there are in it."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}{_line(text)}{fence}" if fence == "`" else f"{fence} {_line(text)} {fence}"
+
+
 def _tex(text: str) -> str:
     return "".join(LATEX.get(character, character) for character in _line(text))
 
@@ -289,6 +295,11 @@ def _tex_row(cells: Iterable[str]) -> str:
 def _tex_value(table: Table, cell: Cell) -> str:
     text = _tex(table.show_value(cell))
     return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.rank or 0, text)
+
+
+def _cell(text: str) -> str:
+    """`text` for a spreadsheet, which takes what starts with such a character for a formula."""
+    return f"'{text}" if re.match(r"[=+@\t\r]|-(?![\d.]+$)", text) else text
 
 
 def _number(value: float | None) -> float | None:

@@ -90,7 +90,9 @@ def test_a_run_with_a_choice_that_is_gone_has_no_place(tmp_path: Path) -> None:
 def test_differences_are_of_what_both_have() -> None:
     one = {"a": {"b": 1, "c": None, "only": 2}, "d": [1, 2], "e": 1.0}
     other = {"a": {"b": 2, "c": {"rank": 8}}, "d": [1, 3], "e": 1, "more": 0}
-    assert list(differences(one, other)) == [("a.b", 2), ("a.c", {"rank": 8}), ("d", [1, 3])]
+    assert list(differences(one, other)) == [
+        ("a.b", 2, 1), ("a.c", {"rank": 8}, None), ("d", [1, 3], [1, 2]),
+    ]  # fmt: skip
     assert list(differences(one, one)) == []
 
 
