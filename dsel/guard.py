@@ -85,7 +85,7 @@ def serve() -> None:
 def _start() -> subprocess.Popen[bytes]:
     global _child
     if _child is None or _child.poll() is not None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or os.getcwd() for p in sys.path)}
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
         _child = subprocess.Popen(
             [sys.executable, "-c", "from dsel.guard import serve; serve()"],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,

@@ -6,7 +6,7 @@ the selector, tokens from a sample, time from what earlier runs measured (`pace`
 
 from __future__ import annotations
 
-import json
+import logging
 import math
 import os
 import statistics
@@ -27,9 +27,13 @@ from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
 from dsel.pool import Pool, resolve_budget
 from dsel.record import Stage, environment
+from dsel.recorded import OddRecord
+from dsel.recorded import read as read_record
 from dsel.scorer.none import NoScorer
 from dsel.study import Study
 from dsel.trainer.sft import world_size
+
+log = logging.getLogger(__name__)
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -181,9 +185,27 @@ def sample(pool: Pool, model: CausalLM | None, most: int, why: str) -> Tokens:
 
 
 def finished(runs: Path) -> Records:
-    """The records of the finished runs in a folder."""
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(runs.glob("*/record.json"))]
-    return [record for record in records if record["status"] == "finished"]
+    """The records of the finished runs in a folder; what is none is named in the log and left out."""
+    records = []
+    for path in sorted(runs.glob("*/record.json")):
+        try:
+            record = read_record(path)
+            if record["status"] == "finished":
+                measured(record)
+                records.append(record)
+        except (OddRecord, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as why:
+            reason = why if isinstance(why, OddRecord) else f"not what a run measures ({type(why).__name__}: {why})"
+            log.warning("not looked at for the plan: %s: %.200s", path, reason)
+    return records
+
+
+def measured(record: Mapping[str, Any]) -> None:
+    """Raises an error of any kind when the speeds in a record cannot be had: it may be anybody's."""
+    hardware(record["environment"])
+    relevant(record["config"], "train")
+    for name, units, seconds in observed(record):
+        if not units > 0 or seconds < 0:
+            raise ValueError(f"{name}: {seconds} s for {units}")
 
 
 def capacity(here: Mapping[str, Any]) -> tuple[str, float]:
@@ -229,11 +251,14 @@ def relevant(config: Mapping[str, Any], stage: str) -> list[Any]:
 
 def observed(record: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
     """(stage, units, seconds) of all that a finished run computed. A training's units are its tokens, in all passes."""
-    trainings, trainer = (r["training"] for r in record["rounds"] if r.get("training")), record["config"]["trainer"]
+    trainings = iter([r["training"] for r in record["rounds"] if r.get("training")])
+    trainer = record["config"]["trainer"]
     for stage in record["stages"]:
         name, units = stage["name"], stage.get("items") or 1
-        outcome = next(trainings) if name == "train" else None
-        if stage["cached"] or (name == "score" and units != record["pool"]["examples"]):  # a feedback scores as well
+        outcome = next(trainings, None) if name == "train" else None
+        if stage.get("cached") or (name == "train" and outcome is None):
+            continue
+        if name == "score" and units != record["pool"]["examples"]:  # a feedback scores as well
             continue
         if outcome is not None:
             epoch = steps(rows(outcome["examples"], outcome["tokens"], trainer), 1, trainer["batch_size"])

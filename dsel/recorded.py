@@ -99,7 +99,8 @@ def checked(found: Any) -> dict[str, Any]:
         _need(isinstance(metric, dict), f"metrics.{name} is {_kind(metric)}")
         for part in ("value", "stderr"):
             _number(metric, part, f"metrics.{name}.")
-        _need(isinstance(metric.get("higher_is_better", True), bool), f"metrics.{name}.higher_is_better is no yes or no")
+        better = metric.get("higher_is_better", True)
+        _need(isinstance(better, bool), f"metrics.{name}.higher_is_better is {_kind(better)}")
     for number, part in enumerate(facts["rounds"], 1):
         _need(isinstance(part, dict), f"round {number} is {_kind(part)}")
         sources = part.setdefault("sources", {})
@@ -143,18 +144,20 @@ def _no_number(name: str) -> Any:
 
 
 def _number(
-    facts: Mapping[str, Any], name: str, where: str, *, least: float | None = None, required: bool = False
+    facts: Mapping[str, Any], name: str, where: str, *, least: float = -math.inf, required: bool = False
 ) -> None:
     value = facts.get(name)
     if value is None and not required:
         return
-    right = isinstance(value, (int, float)) and not isinstance(value, bool)
-    _need(right and (least is None or value >= least), f"{where}{name} is {_kind(value)}, not the number it should be")
+    right = isinstance(value, (int, float)) and not isinstance(value, bool) and value >= least
+    _need(right, f"{where}{name} is {_kind(value)}, not the number it should be")
 
 
 def _are(values: Any, kinds: Any) -> bool:
-    return isinstance(values, Iterable) and not isinstance(values, (str, Mapping)) and all(
-        isinstance(value, kinds) for value in values
+    return (
+        isinstance(values, Iterable)
+        and not isinstance(values, (str, Mapping))
+        and all(isinstance(value, kinds) for value in values)
     )
 
 

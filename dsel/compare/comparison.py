@@ -38,7 +38,7 @@ def compare(a: Subset, b: Subset, pool: Subset | None = None, *, examples: int =
     only_b = np.array([i for key, i in first_b.items() if key not in first_a], dtype=np.int64)
 
     shared = overlap(first_a, first_b)
-    named = None if home is None else home.facts.get("pool") or None
+    named = None if home is None or not home.facts["pool"].get("examples") else home.facts["pool"]
     shared["by_chance"] = len(first_a) * len(first_b) / named["examples"] if named and _same_pool(a, b) else None
     quality = measures(a, b, pool)
     if not quality and any(s.run is not None and s.run.quality is not None for s in (a, b)):
@@ -46,10 +46,10 @@ def compare(a: Subset, b: Subset, pool: Subset | None = None, *, examples: int =
     score, of_a, of_b, _ = quality[0] if quality else ("score", a.chosen_by, b.chosen_by, None)
     if pool is not None:
         named = {"name": pool.name, "examples": len(pool)}
-    return {
+    result = {
         "a": _facts(a, len(first_a)),
         "b": _facts(b, len(first_b)),
-        "pool": named and {fact: named[fact] for fact in ("name", "examples")},
+        "pool": named and {fact: named.get(fact) for fact in ("name", "examples")},
         "same_by": by,
         "overlap": shared,
         "sources": _sources(a, b, pool, home, notes),
@@ -62,6 +62,8 @@ def compare(a: Subset, b: Subset, pool: Subset | None = None, *, examples: int =
         "only_b": _listed(b, only_b, of_b, examples),
         "notes": notes,
     }
+    notes += [f"left out {line}" for run in (a.run, b.run) if run is not None for line in run.odd]
+    return result
 
 
 def overlap(a: Iterable[Hashable], b: Iterable[Hashable]) -> dict[str, Any]:
@@ -82,8 +84,8 @@ def composition(a: Sequence[Any], b: Sequence[Any], pool: Mapping[Any, int] | No
     from scipy.stats import entropy
 
     counts = {"a": Counter(a), "b": Counter(b)}
-    if pool is not None:
-        counts["pool"] = Counter({name: size for name, size in pool.items() if size})
+    if pool is not None and any(size > 0 for size in pool.values()):
+        counts["pool"] = Counter({name: size for name, size in pool.items() if size > 0})
     names = sorted(set().union(*counts.values()))
     share = {w: np.array([c[name] for name in names]) / c.total() for w, c in counts.items()}
     points = np.round(100 * (share["a"] - share["b"]), 9)
@@ -117,7 +119,7 @@ def contrast(
     from scipy.stats import mannwhitneyu
 
     x, y = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    own, other = (v[rows][~np.isnan(v[rows])] for v, rows in ((x, only_a), (y, only_b)))
+    own, other = (v[rows][np.isfinite(v[rows])] for v, rows in ((x, only_a), (y, only_b)))
     of_a, of_b = distribution(x), distribution(y)
     out = {"name": name, "a": of_a, "b": of_b, "pool": None if pool is None else distribution(pool)}
     out["difference"] = None if of_a is None or of_b is None else of_a["mean"] - of_b["mean"]
@@ -128,9 +130,9 @@ def contrast(
 
 
 def distribution(values: ArrayLike) -> dict[str, Any] | None:
-    """Count, mean and quartiles of the values that are not NaN; None when there are none."""
+    """Count, mean and quartiles of the values that are finite; None when there are none."""
     known = np.asarray(values, dtype=np.float64)
-    known = known[~np.isnan(known)]
+    known = known[np.isfinite(known)]
     if not len(known):
         return None
     lower, median, upper = (float(q) for q in np.quantile(known, [0.25, 0.5, 0.75]))
@@ -258,7 +260,7 @@ def _facts(subset: Subset, distinct: int) -> dict[str, Any]:
     facts = run and {
         "method": run.choice("selector"),
         "scorer": None if run.quality is None else _scorer(run),
-        "pool": run.facts.get("pool", {}).get("name"),
+        "pool": run.facts["pool"].get("name"),
         "seed": run.setting("seed"),
         "status": run.facts.get("status"),
         "config_digest": run.facts.get("config_digest"),
@@ -270,7 +272,7 @@ def _facts(subset: Subset, distinct: int) -> dict[str, Any]:
 def _scorer(run: Run) -> str:
     """What a run's quality is called: the scorer, or the column that it read."""
     name = run.choice("scorer") or "quality"
-    return str((run.setting("scorer") or {}).get("name") or name) if name == "column" else name
+    return str(run.part("scorer").get("name") or name) if name == "column" else name
 
 
 def _under(run: Run, subset: Subset) -> Doubles | None:

@@ -223,7 +223,7 @@ def _number(value: float | None) -> str:
 
 def _digits(value: float) -> int:
     """How many decimals make four significant digits of a number like this."""
-    before = math.floor(math.log10(abs(value))) if value else 0
+    before = math.floor(math.log10(abs(value))) if value and math.isfinite(value) else 0
     return min(max(3 - before, 0), 6)
 
 

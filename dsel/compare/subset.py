@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dsel.config_groups import ROOT
 from dsel.data.formats import recognise, rename, to_messages
 from dsel.data.local import Local
 from dsel.data.raw import Unreadable
@@ -22,7 +21,10 @@ from dsel.data.reader import read_rows
 from dsel.data.reading import BadRow, Reading
 from dsel.data.unread import TextScores, scores_of
 from dsel.errors import ConfigError, need, need_path
+from dsel.guard import read_parquet
 from dsel.pool import Message, Pool
+from dsel.recorded import OddRecord
+from dsel.recorded import read as read_record
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-SELECTION = {"round", "index", "id", "source", "cluster", "weight", "score"}
-"""The columns of `selection.parquet`."""
+SELECTION = {
+    "round": "int64", "index": "int64", "id": "string", "source": "string", "cluster": "int64", "weight": "float64",
+    "score": "float64",
+}  # fmt: skip
+"""The columns of `selection.parquet`, and their types."""
 
-DATA = re.compile(r"dsel\.data\.\w+\.[A-Z]\w*")  # a record may come from anywhere: only our data components are built
+SCORES = {"id": "string", "score": "float64"}
+CLUSTERS = {"cluster": "int64", "size": "int64"}  # of the columns of `clusters.parquet`
 
 
 @dataclass(frozen=True)
@@ -43,26 +49,48 @@ class Run:
     folder: Path
     facts: Mapping[str, Any]
 
+    odd: list[str] = field(default_factory=list)
+    """What of it is left out, as it is not what a run writes: a line for each file."""
+
     @property
     def fingerprint(self) -> str | None:
-        return self.facts.get("pool", {}).get("fingerprint")
+        return self.facts["pool"].get("fingerprint")
 
     def choice(self, group: str) -> str | None:
-        return self.facts.get("choices", {}).get(group)
+        return self.facts["choices"].get(group)
 
     def setting(self, name: str) -> Any:
-        return self.facts.get("config", {}).get(name)
+        return self.facts["config"].get(name)
+
+    def part(self, group: str) -> Mapping[str, Any]:
+        """The settings of a component; none where the record has something else there."""
+        found = self.setting(group)
+        return found if isinstance(found, Mapping) else {}
 
     @cached_property
     def quality(self) -> Mapping[str, float] | None:
         """The quality of every example of the pool, by id."""
-        table = self._table("scores.parquet")
-        return table and dict(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True))
+        table = self._table("scores.parquet", SCORES, needed=SCORES)
+        return dict(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True)) if table else None
 
     @cached_property
     def clusters(self) -> Table | None:
         """A row for each cluster of the pool (see `dsel.clusterer.diagnostics.table`)."""
-        return self._table("clusters.parquet")
+        table = self._table("clusters.parquet", CLUSTERS, needed=CLUSTERS)
+        if table is None:
+            return None
+        try:
+            right = "medoids" in table.column_names and all(
+                row["size"] >= 0
+                and all(isinstance(source, str) and 0 <= share <= 1 for source, share in row["sources"])
+                for row in table.to_pylist()
+            )
+        except (KeyError, TypeError, ValueError):
+            right = False
+        if not right:
+            self.odd.append(f"{self.folder / 'clusters.parquet'}: its rows are not those of a run")
+            return None
+        return table
 
     @property
     def sources(self) -> Counter[str] | None:
@@ -76,21 +104,36 @@ class Run:
         return counts
 
     def pool(self) -> Pool:
-        """The pool, loaded again as the record says. Raises `ConfigError` when that is not possible any more."""
-        from hydra.utils import instantiate
+        """The pool, loaded again as the record says. Raises `ConfigError` when that is not possible any more.
 
-        settings = self.setting("data") or {}
-        known = DATA.fullmatch(str(settings.get("_target_"))) is not None
-        need(known, f"{self.folder}: its record does not say where its pool came from: name a file with --pool")
-        data = instantiate(settings, _convert_="all", _recursive_=False)
-        data.check()
-        pool, _ = data.load().hold_out(data.holdout)
+        The class is that of our own configuration; the record says which, and the values of its options.
+        """
+        settings = self.part("data")
+        component = _data().get(str(settings.get("_target_")))
+        if component is None:
+            raise ConfigError(
+                f"{self.folder}: its record does not say where its pool came from: name a file with --pool"
+            )
+        options = {f.name: settings[f.name] for f in fields(component) if f.init and f.name in settings}
+        try:
+            data = component(**options)
+            data.check()
+            pool, _ = data.load().hold_out(data.holdout)
+        except (TypeError, ValueError, AttributeError) as error:  # a record may have anything for an option
+            raise ConfigError(f"{self.folder}: its pool cannot be loaded as its record says ({error})") from error
         same = pool.fingerprint == self.fingerprint
         need(same, f"{self.folder}: its pool is not what it was when it ran: name a file with --pool")
         return pool
 
-    def _table(self, name: str) -> Table | None:
-        return _parquet(self.folder / name) if (self.folder / name).exists() else None
+    def _table(self, name: str, kinds: Mapping[str, str], needed: Collection[str]) -> Table | None:
+        path = self.folder / name
+        if not path.exists():
+            return None
+        try:
+            return _typed(path, kinds, needed)
+        except ConfigError as error:
+            self.odd.append(str(error))
+            return None
 
 
 @dataclass(frozen=True)
@@ -160,7 +203,7 @@ def read(path: str | Path) -> Subset:
             raise ConfigError(f"{path}: this run has chosen nothing ({status}{f': {error}' if error else ''})")
         return _selection(str(path), folder / "selection.parquet", run)
     need(found.is_file(), f"{path}: not a run folder, it has no record.json: name a run folder or a data file")
-    if found.suffix == ".parquet" and set(_columns(found)) >= SELECTION:
+    if found.suffix == ".parquet" and set(_columns(found)) >= SELECTION.keys():
         return _selection(str(path), found, None)
     return _file(str(path), found)
 
@@ -180,18 +223,26 @@ def _file(name: str, path: Path) -> Subset:
 
 def _run(folder: Path) -> Run:
     try:
-        facts = json.loads((folder / "record.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ConfigError(f"{folder / 'record.json'}: not JSON ({error})") from error
-    need(isinstance(facts, dict), f"{folder / 'record.json'}: not the record of a run")
-    return Run(folder, facts)
+        return Run(folder, read_record(folder / "record.json"))
+    except OddRecord as why:
+        raise ConfigError(f"{folder / 'record.json'}: {why}") from why
+
+
+@cache
+def _data() -> Mapping[str, Any]:
+    """The data components of our configuration, by what it calls their classes."""
+    from hydra.utils import get_class
+    from omegaconf import OmegaConf
+
+    targets = {
+        str(OmegaConf.select(OmegaConf.load(path), "_target_")) for path in (ROOT / "conf" / "data").glob("*.yaml")
+    }
+    return {target: get_class(target) for target in targets}
 
 
 def _selection(name: str, file: Path, run: Run | None) -> Subset:
     """Each example once, even where several rounds chose it, as `selected.jsonl` has them."""
-    table = _parquet(file)
-    missing = sorted(SELECTION - set(table.column_names))
-    need(not missing, f"{file}: not what a run writes, it has no column {', '.join(missing)}")
+    table = _typed(file, SELECTION, needed=("round", "index", "id"))
     need(len(table) > 0, f"{file}: holds no example")
     rows: list[int] = []
     rounds: list[Indices] = []
@@ -210,7 +261,7 @@ def _selection(name: str, file: Path, run: Run | None) -> Subset:
     return Subset(
         name,
         table["id"].to_pylist(),
-        table["source"].to_pylist(),
+        ["(none)" if source is None else source for source in table["source"].to_pylist()],
         messages,
         rounds,
         columns,
@@ -224,8 +275,10 @@ def _texts(path: Path, expected: int, run: Run | None) -> tuple[list[list[Messag
     """Messages and numeric columns of `selected.jsonl`, whose rows may be of several formats."""
     if not path.exists():
         return None, {}
-    settings = (run and run.setting("data")) or {}
-    columns, roles = settings.get("columns") or {}, settings.get("roles") or {}
+    need(path.is_file(), f"{path}: not a file")
+    settings = {} if run is None else run.part("data")
+    columns, roles = _strings(settings.get("columns")), _strings(settings.get("roles"))
+    named = settings.get("format") if isinstance(settings.get("format"), str) else None
     messages, scores, texts = [], [], TextScores()
     for number, row in enumerate(read_rows(path), start=1):
         where = f"{path} row {number}"
@@ -233,7 +286,7 @@ def _texts(path: Path, expected: int, run: Run | None) -> tuple[list[list[Messag
             if isinstance(row, Unreadable):
                 raise BadRow(row.reason)
             ours, reading = rename(row, columns), Reading(roles)
-            form = recognise(ours, where, settings.get("format"), tuple(columns))
+            form = recognise(ours, where, named, tuple(columns))
             messages.append(to_messages(ours, form, reading))
         except BadRow as bad:
             raise ConfigError(f"{where}: {bad}") from bad
@@ -243,25 +296,30 @@ def _texts(path: Path, expected: int, run: Run | None) -> tuple[list[list[Messag
     return messages, {name: np.array([row.get(name, np.nan) for row in scores]) for name in names}
 
 
-def _parquet(path: Path) -> Table:
-    import pyarrow.parquet as pq
-
-    with _readable(path):
-        return pq.read_table(path)
+def _strings(recorded: Any) -> dict[str, str]:
+    """A recorded mapping of names to names, or nothing where it is no such thing."""
+    whole = isinstance(recorded, Mapping) and all(isinstance(name, str) for name in recorded.values())
+    return dict(recorded) if whole else {}
 
 
 def _columns(path: Path) -> list[str]:
-    import pyarrow.parquet as pq
-
-    with _readable(path):
-        return pq.read_schema(path).names
+    return read_parquet(path, rows=False).column_names
 
 
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def _typed(path: Path, kinds: Mapping[str, str], needed: Collection[str]) -> Table:
+    """A table that a run wrote, with columns of these types, the `needed` ones without gaps. Raises `ConfigError`."""
     import pyarrow as pa
 
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:  # pyarrow reports damage as either
-        raise ConfigError(f"{path}: not a readable Parquet file ({str(error).splitlines()[0]})") from error
+    table = read_parquet(path)
+    missing = sorted(kinds.keys() - set(table.column_names))
+    need(not missing, f"{path}: not what a run writes, it has no column {', '.join(missing)}")
+    for name, kind in kinds.items():
+        place = table.column_names.index(name)
+        try:
+            column = table.column(place).cast(kind)
+        except pa.ArrowException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"{path}: not what a run writes, its column {name} is no {kind} ({reason})") from error
+        need(name not in needed or not column.null_count, f"{path}: its column {name} has gaps")
+        table = table.set_column(place, name, column)
+    return table

@@ -166,7 +166,8 @@ def _adopt(spec: Spec, found: Found, composer: Composer) -> tuple[Overrides, dic
     cells += [o for t in spec.tables for column in t.columns.values() for o in column.overrides]
     each = [recorded for run in found.runs if (recorded := composer.recorded(run, unread=True)) is not None]
     settings = {override(path, value): (path, value) for _, own in each for path, value in own.items()}
-    common = shared([(*choices, *(override(*setting) for setting in own.items())) for choices, own in each], keys(cells))
+    whole = [(*choices, *(override(*setting) for setting in own.items())) for choices, own in each]
+    common = shared(whole, keys(cells))
     return tuple(o for o in common if o not in settings), dict(settings[o] for o in common if o in settings)
 
 

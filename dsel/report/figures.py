@@ -97,12 +97,14 @@ def against(name: str, tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
             own = [p for p in line if not math.isnan(p.mean)]
             if own:
                 errors = [0.0 if math.isnan(p.stderr) else p.stderr for p in own]
-                axes.errorbar([p.x for p in own], [p.mean for p in own], errors, capsize=3, label=_short(label), **style)
+                means = [p.mean for p in own]
+                axes.errorbar([p.x for p in own], means, errors, capsize=3, label=_short(label), **style)
             paper = [p for p in line if p.published is not None]
             if paper:
                 axes.plot(
                     [p.x for p in paper], [p.published for p in paper],
-                    label=_short(f"{label}, published".lstrip(", ")), linestyle=":", markerfacecolor="none", alpha=0.8, **style,
+                    label=_short(f"{label}, published".lstrip(", ")), linestyle=":", markerfacecolor="none", alpha=0.8,
+                    **style,
                 )  # fmt: skip
         ticks = sorted({p.x for line in lines.values() for p in line})
         _x_axis(axes, ticks, NAMES.get(setting, setting))
@@ -304,7 +306,7 @@ def _one_run_a_row(tables: Sequence[Table], file: str, kinds: Mapping[str, str])
 
 
 def _rows(path: Path, kinds: Mapping[str, str]) -> pa.Table | None:
-    """The columns of a run's table; None where there is no such file, and with a line where it is not what runs write."""
+    """The columns of a run's table; None, with a line in the log, where it is not what runs write."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

@@ -2,10 +2,12 @@
 
 A cell is a configuration: that of the experiment with the overrides of the cell's row and column. The runs in it are
 those whose recorded configuration is the same but for the seed, however they were asked for (on the command line, by a
-sweep, with another experiment's file). Only our own configuration is ever composed, and only its classes are looked
-at: what is recorded is compared with it, value by value, and never built. Knobs, the tracker and places (`runs`, `cache`) do not count, nor does what the
+sweep, with another experiment's file). Knobs, the tracker and places (`runs`, `cache`) do not count, nor does what the
 selector never reads (the embedder of a random choice), nor options that only one of the two knows: those that came or
 went between versions.
+
+Only our own configuration is ever composed, and only its classes are looked at. What is recorded may come from anybody:
+it is compared with ours, value by value, and nothing of it is built.
 """
 
 from __future__ import annotations

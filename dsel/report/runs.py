@@ -146,7 +146,7 @@ def read_log(path: Path) -> tuple[dict[str, Any], dict[str, Any], int | None]:
 
     Of a file that is cut off or damaged, what comes before that counts. Raises `OddRecord` for what no W&B run writes.
     """
-    from google.protobuf.message import DecodeError
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     from wandb.proto import wandb_internal_pb2 as pb
 
     config: dict[str, Any] = {}
