@@ -128,8 +128,8 @@ def _plain(value: Any) -> Any:
                     container[key] = clean(item)
                 elif isinstance(item, (dict, list)):
                     below.append(item)
-                elif isinstance(item, (int, float)) and not (math.isfinite(item) and abs(item) < 2**63):
-                    _no_number(str(item)[:20])
+                elif isinstance(item, (int, float)) and not abs(item) < 2**63:
+                    _no_number(f"{item:.6g}" if isinstance(item, float) else f"of {item.bit_length()} bits")
             if isinstance(container, dict):
                 for key in [key for key in container if NOT_TEXT.search(key)]:
                     container[clean(key)] = container.pop(key)
