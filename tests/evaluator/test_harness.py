@@ -108,7 +108,7 @@ def test_mmlu_is_asked_as_in_the_paper(
         "load_dataset",
         lambda **_: datasets.DatasetDict({s: datasets.Dataset.from_list(rows) for s in ("dev", "test")}),
     )
-    tasks = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "evaluator" / "paper.yaml").tasks)
+    tasks: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "evaluator" / "paper.yaml").tasks)
     options = {**tasks["mmlu_chat"], "shots": 2, "limit": 1}
     found = asked(Harness(tasks={"mmlu_chat": options}), manager, spec, cache, tmp_path, monkeypatch)
     assert len(found) == 57 * 4  # one question of each subject, with four answers
