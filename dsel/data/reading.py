@@ -99,7 +99,10 @@ def unpacked(value: Any, name: str, reading: Reading) -> Any:
     if not isinstance(value, str) or not value.strip():
         return value
     if value.lstrip()[0] not in "[{":
-        raise BadRow(f"`{name}` is text, not a list of turns")
+        raise BadRow(
+            f"`{name}` is text, not a list of turns",
+            f"where it is a question, data.columns={{prompt: {name}, completion: …}} says so",
+        )
     found = parsed(value)
     if found is None:
         raise BadRow(

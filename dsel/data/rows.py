@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dsel.data.formats import Format, recognise, rename, to_messages
 from dsel.data.raw import Unreadable
 from dsel.data.reading import BadRow, Reading, Row, check_text, is_deep, is_nothing, printable
-from dsel.data.turns import GIVEN
+from dsel.data.turns import ANSWERS, GIVEN, REASONING
 from dsel.data.unread import TextScores, carries_text, scores_of, shown, unread_columns
 from dsel.errors import ConfigError, need
 from dsel.pool import Example
@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 
 NAMED_ROWS = 5  # how many bad rows of each reason the log names
 UNKNOWN_ROWS = 100  # after so many rows of no known format, and none of one, a file is given up
-REJECTED = ("chosen", "rejected", "non_preferred_output")  # answers: they would be no help in a prompt
+THOUGHT = re.compile(r"thought|think|reason|rationale|cot$|explanation", re.IGNORECASE)
+OUT_OF_PROMPTS = (*ANSWERS, "rejected", "non_preferred_output")
 
 
 @dataclass
@@ -142,8 +143,9 @@ class Rows:
         for name in (*unread_columns(ours, reading.read, messages), *replaced):
             found = self.unread.setdefault(name, Unread())
             found.rows += 1
-            if isinstance(ours.get(name), str) and name not in REJECTED and re.fullmatch(r"[\w.-]+", name):
-                found.free = next((c for c in GIVEN if c in form.optional and is_nothing(ours.get(c))), "")
+            if isinstance(ours.get(name), str) and name not in OUT_OF_PROMPTS and re.fullmatch(r"[\w.-]+", name):
+                ways = REASONING[1:2] if THOUGHT.search(name) else GIVEN
+                found.free = next((c for c in ways if c in form.optional and is_nothing(ours.get(c))), "")
 
     def _settled(self, example: Example) -> Example:
         """The example without numbers out of texts whose column holds other texts too."""
@@ -185,12 +187,13 @@ class Rows:
             log.info("numbers in text read as scores: %s", ", ".join(map(shown, read)))
 
     def _how_to_name(self, columns: Iterable[str]) -> str:
-        """How the first of `columns` that could be part of a prompt becomes it, beside what is named already."""
+        """How the first of `columns` that could be read is read, beside what is named already."""
         name = next((name for name in columns if self.unread[name].free), None)
         if name is None:
             return ""
         mapping = ", ".join(f"{k}: {v}" for k, v in (self.columns | {self.unread[name].free: name}).items())
-        return f"; data.columns={{{mapping}}} would put {shown(name)} into the prompt"
+        way = "as reasoning" if self.unread[name].free in REASONING else "into the prompt"
+        return f"; data.columns={{{mapping}}} would read {shown(name)} {way}"
 
 
 def _counts(found: Counter[str], unit: str) -> str:

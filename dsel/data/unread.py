@@ -15,16 +15,19 @@ from dsel.pool import RESERVED, Message, text_of
 ABOUT = re.compile(
     r"(^|_)(ids?|idx|index|no|number|uuid|uid|hash|sha\d*|md5|urls?|uri|links?|sources?|datasets?|origin|licen[sc]e|lang|"
     r"languages?|date|time|timestamp|created|updated|at|version|revision|models?|generator|splits?|tags?|scores?|ratings?|"
-    r"ranks?|file(name)?s?|path|meta|metadata|redacted|timezone|country|state|header)$"
+    r"ranks?|file(name)?s?|path|meta|metadata|redacted|timezone)$"
 )
 """Names of columns that say something about a row rather than in it."""
 
 LABEL = re.compile(
-    r"(^|_)(categor(y|ies)|tasks?|types?|topics?|domains?|subjects?|status|difficulty|level|quality|names?)$"
+    r"(^|_)(categor(y|ies)|tasks?|types?|topics?|domains?|subjects?|status|difficulty|level|quality|names?|country|state)$"
 )
 """Names of columns that do so in a word or two; a longer text there is a text like any other."""
 
-COUNTED = re.compile(r"(^|_)(ids?|idx|index|no|number|uuid|hash|date|time|timestamp|year|zip|phone)$|^$|^unnamed: \d+$")
+COUNTED = re.compile(
+    r"(^|_)(ids?|idx|index|no|number|uuid|hash|date|time|timestamp|year|zip|phone|answers?|solution|"
+    r"targets?|labels?)$|^$|^unnamed: \d+$"
+)
 """Names of columns whose numbers, where they stand as text, are no scores."""
 
 PLAIN_FACT = re.compile(r"https?://\S+|\d{4}-\d\d-\d\d([T ][\d:.+Z-]+)?|[0-9a-f-]{16,}", re.IGNORECASE)

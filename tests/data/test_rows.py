@@ -75,7 +75,7 @@ def test_columns_that_are_not_read_are_named_once_with_their_counts(loaded: Load
     rows = [PAIR | {"hint": "It is grey.", "choices": ["Heron", "Trout"], "ok": False}] * 3 + [PAIR | {"hint": ""}]
     assert loaded(*rows)[1] == [
         "columns not read: `hint` (3 rows), `choices` (3 rows), `ok` (3 rows); "
-        "data.columns={input: hint} would put `hint` into the prompt"
+        "data.columns={input: hint} would read `hint` into the prompt"
     ]
 
 
@@ -121,6 +121,25 @@ def test_what_is_text_and_not_read_is_named(loaded: Loaded, more: dict[str, Any]
     assert len(lines) == 1 and lines[0].startswith(f"columns not read: `{next(iter(more))}` (1 row)")
 
 
+def test_a_chain_of_thought_is_advised_as_reasoning_and_that_works(loaded: Loaded) -> None:
+    _, lines = loaded(PAIR | {"Complex_CoT": "It is grey and tall."})
+    assert lines[0].endswith("; data.columns={reasoning: Complex_CoT} would read `Complex_CoT` as reasoning")
+    pool, lines = loaded(columns={"reasoning": "Complex_CoT"})
+    assert pool.messages[0][-1]["reasoning_content"] == "It is grey and tall." and lines == []
+
+
+def test_a_solution_is_trained_rather_than_its_final_answer(loaded: Loaded) -> None:
+    pool, lines = loaded({"problem": "1 + 1?", "solution": "One more than one is 2.", "answer": "2"})
+    assert (pool.responses, pool.score_columns, lines) == (["One more than one is 2."], [], [])
+
+
+def test_a_question_called_dialogue_can_be_named(loaded: Loaded) -> None:
+    with pytest.raises(ConfigError, match=r"1 × `dialogue` is text.*data\.columns={prompt: dialogue, completion: …}"):
+        loaded({"dialogue": "A: Hi. B: Hi.", "summary": "A greeting."})
+    pool, _ = loaded(columns={"prompt": "dialogue", "completion": "summary"})
+    assert pool.responses == ["A greeting."]
+
+
 def test_a_rejected_answer_is_never_advised_for_the_prompt(loaded: Loaded) -> None:
     pool, lines = loaded({"prompt": "A bird?", "chosen": "Heron.", "rejected": "Trout."})
     assert pool.responses == ["Heron."]
@@ -129,7 +148,7 @@ def test_a_rejected_answer_is_never_advised_for_the_prompt(loaded: Loaded) -> No
 
 def test_a_column_that_a_mapping_replaces_is_named(loaded: Loaded) -> None:
     _, lines = loaded(PAIR | {"my_question": "A fish?"}, columns={"question": "my_question"})
-    advice = "data.columns={question: my_question, input: question} would put `question` into the prompt"
+    advice = "data.columns={question: my_question, input: question} would read `question` into the prompt"
     assert lines == [f"columns not read: `question` (1 row); {advice}"]
     pool, lines = loaded(columns={"question": "my_question", "input": "question"})
     assert (pool.prompts[0][0]["content"], lines) == ("A fish?\nInput: A bird?", [])
