@@ -29,8 +29,8 @@ class IFD(Chat):
     """IFD of the first turn of each example; later turns and the example's own system message are not read.
 
     At 1 and above the prompt does not help at all: the scores are given as they are, and it is for the selector to
-    put such examples last. With a small model this is SuperFiltering's score. An example whose prompt leaves no room
-    for the response within `max_length` gets 0.
+    put such examples last. (SuperFiltering's score knows no template: `scorer=superfiltering`.) An example whose prompt
+    leaves no room for the response within `max_length` gets 0.
     """
 
     def score(self, pool: Pool, scratch: Path) -> Scores:

@@ -16,13 +16,17 @@ from dsel.selector.ngrams import lazy_greedy, tfidf
 from dsel.study import Study
 
 
-def greedy(texts: Sequence[str], quality: ArrayLike, budget: int, *, ngram_max: int = 3) -> Indices:
+def greedy(
+    texts: Sequence[str], quality: ArrayLike, budget: int, *, ngram_max: int = 3, weights: str = "paper"
+) -> Indices:
     """Pick the text with the largest quality times TF-IDF of its n-grams that no pick has yet, `budget` times.
 
-    texts: n instructions; quality [n], not negative (IFD of a small model in the paper). When every n-gram is
-    covered the rest go by quality. Returns int64[budget] in the order chosen.
+    texts: n instructions; quality [n], not negative (IFD of a small model in the paper). weights: of an n-gram in a
+    text, TF · log(N/d) as the `paper` is cited, or `sklearn`'s, smoothed and normalised to length 1, so that long
+    instructions have no advantage. When every n-gram is covered the rest go by quality. Returns int64[budget] in the
+    order chosen.
     """
-    terms, rows = tfidf(texts, ngram_max)
+    terms, rows = tfidf(texts, ngram_max, smooth=weights == "sklearn")
     return lazy_greedy(terms, quality, budget, decay=0.0, rows=rows)
 
 
@@ -32,12 +36,15 @@ class GraphFilter(Static):
 
     needs: ClassVar[frozenset[str]] = frozenset({"quality"})
     ngram_max: int = 3
+    weights: str = "paper"
 
     def check(self) -> None:
         need(self.ngram_max >= 1, f"selector.ngram_max={self.ngram_max}: must be at least 1")
+        need(self.weights in ("paper", "sklearn"), f"selector.weights={self.weights}: give paper or sklearn")
 
     def select(self, study: Study) -> Selection:
         quality = study.quality_or_fail()
         asked = [" ".join(text_of(m) for m in chat if m["role"] == "user") for chat in study.pool.messages]
-        chosen = greedy(asked, quality - min(0.0, float(quality.min())), study.budget, ngram_max=self.ngram_max)
+        shifted = quality - min(0.0, float(quality.min()))
+        chosen = greedy(asked, shifted, study.budget, ngram_max=self.ngram_max, weights=self.weights)
         return Selection(chosen, scores=quality[chosen])

@@ -17,8 +17,11 @@ from dsel.selector.arrays import Indices, check_budget, check_indices, finite_sc
 WORD = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's default token_pattern
 
 
-def tfidf(texts: Sequence[str], ngram_max: int = 3) -> tuple[Any, Indices]:
+def tfidf(texts: Sequence[str], ngram_max: int = 3, *, smooth: bool = True) -> tuple[Any, Indices]:
     """scikit-learn's TF-IDF with its defaults, over word n-grams of 1..`ngram_max`, each distinct text once.
+
+    Without `smooth` it is TF · log(N/d) and no more: counts in the text times the logarithm of how many texts there are
+    to each text that has the n-gram, and rows of any length.
 
     Returns (CSR float64[distinct texts, terms], int64[n], the row of each text): `terms[rows]` is what
     `TfidfVectorizer(ngram_range=(1, ngram_max)).fit_transform(texts)` returns but for the order of the columns, to
@@ -36,9 +39,10 @@ def tfidf(texts: Sequence[str], ngram_max: int = 3) -> tuple[Any, Indices]:
     terms.sum_duplicates()
     copies = np.repeat(np.bincount(rows, minlength=len(seen)).astype(float), np.diff(terms.indptr))
     frequency = np.bincount(terms.indices, copies, minlength=shape[1])
-    idf = np.log((len(texts) + 1) / (frequency + 1)) + 1
+    idf = np.log((len(texts) + 1) / (frequency + 1)) + 1 if smooth else np.log(len(texts) / frequency)
     terms.data *= idf[terms.indices]
-    inplace_csr_row_normalize_l2(terms)
+    if smooth:
+        inplace_csr_row_normalize_l2(terms)
     return terms, rows
 
 

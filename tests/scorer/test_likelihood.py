@@ -185,7 +185,7 @@ def test_a_template_that_refuses_is_a_configuration_error(ifd: IFD, tmp_path: Pa
     path.write_text(refuses + "{% for m in messages %}{{ m['role'] + ': ' + m['content'] }}{% endfor %}")
     with pytest.raises(ConfigError, match=r"users first.*scorer\.chat_template=turns"):
         replace(ifd, chat_template=str(path)).score(POOL, tmp_path)
-    with pytest.raises(ConfigError, match="neither one of turns"):
+    with pytest.raises(ConfigError, match="neither one of .*turns"):
         replace(ifd, chat_template="nowhere").check()
     assert np.isfinite(replace(ifd, chat_template="turns").score(POOL, tmp_path)).all()
 

@@ -144,6 +144,21 @@ def test_ifd_takes_what_the_prompt_does_not_help_last() -> None:
     assert rank([0.2, 1.5, 0.9, 1.0, 0.9], 5).tolist() == [2, 4, 0, 3, 1]
 
 
+def test_ifd_fills_the_budget_and_says_so(study: Callable, caplog: pytest.LogCaptureFixture) -> None:
+    problem = study(20, 0)
+    problem.quality = np.linspace(0.9, 2, 90, dtype=np.float32)  # nine below 1
+    assert chosen("ifd", problem).indices.tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0, *range(9, 20)]
+    assert "only 9 examples have an IFD below 1, of a budget of 20: the lowest of the others fill" in caplog.text
+    assert chosen("ifd", problem, "selector.fill=false").indices.tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0]
+    problem.quality = np.full(90, 1, dtype=np.float32)
+    with pytest.raises(ConfigError, match="no example has an IFD below 1"):
+        chosen("ifd", problem, "selector.fill=false")
+    caplog.clear()
+    problem.quality = np.linspace(0.1, 0.9, 90, dtype=np.float32)
+    assert chosen("ifd", problem).indices.tolist() == list(range(89, 69, -1))
+    assert not caplog.text
+
+
 def test_kmeans_closest_takes_the_nearest_of_each_cluster(study: Callable) -> None:
     problem = study(20, 0)
     selection, found = chosen("kmeans_closest", problem), problem.clustering

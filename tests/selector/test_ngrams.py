@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -9,7 +12,8 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from dsel.selector.graphfilter import greedy
+from dsel.errors import ConfigError
+from dsel.selector.graphfilter import GraphFilter, greedy
 from dsel.selector.ngrams import lazy_greedy, tfidf
 
 
@@ -74,6 +78,50 @@ def test_tfidf_has_room_for_many_words() -> None:
 def test_texts_without_words_come_last() -> None:
     assert greedy(["?", "red", "", "a"], [3, 1, 2, 4], 4).tolist() == [1, 3, 0, 2]
     assert greedy(["?", ""], [1, 2], 2).tolist() == [1, 0]
+
+
+def graphfilter_by_hand(texts: list[str], quality: list[float], budget: int) -> list[int]:
+    """Sentences and their n-grams, Quality(u) · Σ TF(v) · log(N / d_v) over the n-grams that are left."""
+    grams = []
+    for text in texts:
+        words = text.split()
+        spans = [words[i : i + n] for n in (1, 2, 3) for i in range(len(words) - n + 1)]
+        grams.append(Counter(" ".join(span) for span in spans))
+    documents = Counter(gram for sentence in grams for gram in sentence)
+    covered: set[str] = set()
+    chosen: list[int] = []
+    for _ in range(budget):
+
+        def value(u: int) -> float:
+            left = ((count, gram) for gram, count in grams[u].items() if gram not in covered)
+            return quality[u] * sum(count * math.log(len(texts) / documents[gram]) for count, gram in left)
+
+        best = max(
+            (u for u in range(len(texts)) if u not in chosen), key=lambda u: (round(value(u), 9), quality[u], -u)
+        )
+        chosen.append(best)
+        covered.update(grams[best])
+    return chosen
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_graphfilter_is_its_definition(data: st.DataObject) -> None:
+    words = st.lists(st.sampled_from("red green blue gray pink teal".split()), max_size=8).map(" ".join)
+    texts = data.draw(st.lists(words, min_size=1, max_size=10))
+    quality = data.draw(st.lists(st.sampled_from([0.0, 0.3, 0.5, 0.9]), min_size=len(texts), max_size=len(texts)))
+    budget = data.draw(st.integers(1, len(texts)))
+    assert greedy(texts, quality, budget).tolist() == graphfilter_by_hand(texts, quality, budget)
+
+
+def test_graphfilters_weights_are_an_option() -> None:
+    """Neither smoothed nor normalised, a long instruction of rare words is worth more than a short one."""
+    texts = ["red green", "blue pink teal gray cyan", "red", "green"]
+    assert greedy(texts, [1, 0.9, 1, 1], 1).tolist() == [1]
+    assert greedy(["red red", "blue"], [1, 1.2], 1).tolist() == [0]  # counts count
+    assert greedy(["red red", "blue"], [1, 1.5], 1, weights="sklearn").tolist() == [1]
+    with pytest.raises(ConfigError, match=r"selector\.weights=bm25"):
+        GraphFilter(weights="bm25").check()
 
 
 def test_a_covered_ngram_counts_no_more() -> None:
