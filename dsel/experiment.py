@@ -71,6 +71,9 @@ class Experiment:
             self.clusterer.check_size(len(pool))
         log.info("pool: %d usable examples, %d rows skipped", len(pool), sum(pool.skipped.values()))
         record.pool(pool, budget)
+        learner = self._learner(record)
+        if self.trainer.trains:
+            learner.try_on(pool, self.selector.probes)
         self.tracker.start(record.folder, record.facts)
 
         study = Study(
@@ -87,7 +90,6 @@ class Experiment:
         )
         self._need_readers(study)
         self.selector.begin(study)
-        learner = self._learner(record)
         while True:
             with record.stage("select"):
                 self.selector.tell(learner)

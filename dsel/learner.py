@@ -21,6 +21,7 @@ from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import encode, render
 from dsel.model.generation import generate, generate_with_vllm, vllm_available
 from dsel.model.likelihood import Encoded, mean_nll
+from dsel.model.trial import try_template
 from dsel.pool import Message, Pool
 from dsel.trainer.base import Training
 from dsel.trainer.checkpoints import OPTIMIZER
@@ -87,6 +88,10 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """What identifies the model as it stands: part of the key of everything computed with it."""
         return self._key(self._fit)
+
+    def try_on(self, pool: Pool, probes: Sequence[list[Message]] = ()) -> None:
+        """Try the chat template on `pool` and `probes`. Raises `ConfigError` (`dsel.model.trial`)."""
+        try_template(self.tokenizer, pool, name=self.spec.place, probes=probes)
 
     def fit(self, pool: Pool, training: Training | None = None) -> dict[str, float]:
         """Finetune on the examples of `pool`. `training` says for how long and from where (its `on` is not read).

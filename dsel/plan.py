@@ -25,6 +25,7 @@ from dsel.cache import Cache
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
+from dsel.model.trial import try_template
 from dsel.pool import Pool, resolve_budget
 from dsel.record import Stage, environment
 from dsel.recorded import OddRecord
@@ -124,6 +125,8 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
     if trainer.trains:
         folder, why = files(model) if made else (None, "the model is yet to be made")
         local = None if folder is None else replace(model, path=str(folder))
+        if local is not None:
+            try_template(local.load_tokenizer(), pool, name=model.place, probes=selector.probes)
         tokens = sample(pool, local, trainer.max_length, why)
         work = selector.plan(n, budget, trainer.epochs)
         for number, (examples, epochs) in enumerate(work.trainings, 1):

@@ -20,6 +20,7 @@ from dsel.evaluator.base import Metric, average
 from dsel.files import write_json
 from dsel.hub import reason
 from dsel.learner import Learner
+from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.pool import Pool
 from dsel.progress import progress
@@ -189,6 +190,11 @@ def write_task(path: Path, task: Mapping[str, Any]) -> None:
 def _live_model(learner: Learner, batch_size: int) -> Any:
     """The learner's model behind the harness's interface, with our progress bar in place of its own."""
     import lm_eval.models.huggingface as hf
+    import torch
+
+    tokenizer = learner.tokenizer
+    ends = end_tokens(tokenizer, learner.model.generation_config.eos_token_id)
+    silent = next(iter(tokenizer.all_special_ids), ends[0] if ends else 0)  # has no text once decoded
 
     class Live(hf.HFLM):
         """Counts finished requests through the harness's cache hook."""
@@ -205,9 +211,14 @@ def _live_model(learner: Learner, batch_size: int) -> Any:
             with self._counted(len(requests)):
                 return super().generate_until(requests, disable_tqdm=True)
 
-        def _model_generate(self, *args: Any, **options: Any) -> Any:
+        def _model_generate(self, context: Any, *args: Any, **options: Any) -> Any:
+            """With nothing left after an answer's first end token, whose text the harness may not know."""
             plain = {"top_k": 0} if options.get("do_sample") else {}  # the library's own default is 50
-            return super()._model_generate(*args, **plain | options)
+            out = super()._model_generate(context, *args, **plain | options)
+            answers = out[:, context.shape[1] :]
+            ended = torch.isin(answers, torch.tensor(ends, device=out.device)).cumsum(dim=1) > 0
+            answers[ended] = silent
+            return out
 
         @contextmanager
         def _counted(self, total: int) -> Iterator[None]:
@@ -224,7 +235,7 @@ def _live_model(learner: Learner, batch_size: int) -> Any:
                 finally:
                     self.cache_hook = before
 
-    return Live(pretrained=learner.model, tokenizer=learner.tokenizer, batch_size=batch_size)
+    return Live(pretrained=learner.model, tokenizer=tokenizer, batch_size=batch_size)
 
 
 @contextmanager

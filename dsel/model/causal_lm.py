@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsel.cache import Cache
-from dsel.component import knob, local_identity
+from dsel.component import digest, knob, local_identity
 from dsel.errors import need, need_package, need_path
 from dsel.hub import loads
-from dsel.model.chat import template
+from dsel.model.chat import end_tokens, template
 from dsel.model.weights import need_weights, safe_loading
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ class CausalLM:
     """A model by its hub id, or from a local folder (`path`).
 
     dtype: of the weights; `auto` is bfloat16 where the hardware has it, else float32. attention: transformers'
-    `attn_implementation`. chat_template: used when the tokenizer brings none: the name of a file in
-    `dsel/model/templates`, or a path. pad_token: an existing token, so that no vocabulary is ever resized.
-    lora_targets: the modules LoRA adapts. allow_bin: whether weights may come as `.bin` files, where there are no
-    safetensors.
+    `attn_implementation`. chat_template: instead of the tokenizer's own, the name of a file in `dsel/model/templates`
+    or a path; null is its own, or `turns` where it has none. pad_token: an existing token, so that no vocabulary is
+    ever resized. lora_targets: the modules LoRA adapts. allow_bin: whether weights may come as `.bin` files, where
+    there are no safetensors.
     """
 
     hub: str
@@ -58,7 +58,10 @@ class CausalLM:
             template(self.chat_template, option="model.chat_template")
 
     def extra_identity(self) -> dict[str, Any]:
-        return local_identity(self.path)
+        if self.chat_template is None:
+            return local_identity(self.path)
+        text = template(self.chat_template, option="model.chat_template")
+        return {**local_identity(self.path), "chat_template": digest(text)}
 
     def prepare(self, cache: Cache) -> bool:
         """Make sure the weights can be loaded, and say whether they were there (a model built here builds itself)."""
@@ -70,12 +73,10 @@ class CausalLM:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.place, **self._common())
-        if tokenizer.chat_template is None:
-            need(
-                self.chat_template is not None,
-                f"{self.place}: its tokenizer has no chat template; set model.chat_template=turns",
-            )
-            tokenizer.chat_template = template(str(self.chat_template), option="model.chat_template")
+        if self.chat_template is not None or tokenizer.chat_template is None:
+            if self.chat_template is None:
+                log.info("the tokenizer of %s has no chat template: model.chat_template=turns is used", self.place)
+            tokenizer.chat_template = template(self.chat_template or "turns", option="model.chat_template")
         if self.pad_token is not None:
             need(
                 self.pad_token in tokenizer.get_vocab(),
@@ -88,7 +89,10 @@ class CausalLM:
 
     @loads("model")
     def load(self, tokenizer: Any, *, dtype: str | None = None, quantization: Any = None) -> Any:
-        """The model on this process's device, in `dtype` (default: the configured one)."""
+        """The model on this process's device, in `dtype` (default: the configured one).
+
+        Its generation configuration stops at all of `end_tokens`, whoever generates with it, also once it is saved.
+        """
         from transformers import AutoModelForCausalLM
 
         device = device_of_process()
@@ -105,6 +109,7 @@ class CausalLM:
             **self._common(),
         )
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
+        model.generation_config.eos_token_id = end_tokens(tokenizer, model.generation_config.eos_token_id) or None
         return model
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from dsel.model.chat import render
+from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import in_batches
 from dsel.progress import progress
 
 FIRST_STAGE, GROWTH = 32, 4  # new tokens after which unfinished answers are gathered: 32, 128, 512 …
-MARK = "the-answer-ends-here"
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # what vLLM makes room for
 
 
@@ -101,20 +100,6 @@ def prompt_ids(tokenizer: Any, texts: Sequence[str], max_prompt: int) -> list[li
     return [tokenizer(text, add_special_tokens=False)["input_ids"][-max_prompt:] for text in texts]
 
 
-def end_tokens(tokenizer: Any, configured: int | Iterable[int] | None = None) -> list[int]:
-    """The ids that end an answer, sorted: the tokenizer's, the `configured` ones of the model, and the chat template's.
-
-    The last is the special token that follows a response in the template (Llama 3's `<|eot_id|>`, which is not the
-    base model's end of text).
-    """
-    ends = {tokenizer.eos_token_id, *([configured] if isinstance(configured, int) else configured or ())}
-    chat = [{"role": "user", "content": "x"}, {"role": "assistant", "content": MARK}]
-    after = tokenizer(render(tokenizer, chat).rpartition(MARK)[2], add_special_tokens=False)["input_ids"]
-    if after and after[0] in tokenizer.added_tokens_decoder and tokenizer.added_tokens_decoder[after[0]].special:
-        ends.add(after[0])
-    return sorted(ends - {None})
-
-
 @contextmanager
 def seeded(entropy: Sequence[int], device: Any) -> Iterator[None]:
     """Inside, torch draws from `entropy`; afterwards it goes on as if nothing had been drawn."""
@@ -159,7 +144,7 @@ def generate_with_vllm(
 
     if not texts:
         return []
-    prompts, ends = prompt_ids(tokenizer, texts, max_prompt), end_tokens(tokenizer)
+    prompts, ends = prompt_ids(tokenizer, texts, max_prompt), end_tokens(tokenizer, _configured(folder, revision))
     lora: dict[str, Any] = {}
     request = None
     if adapters is not None:
@@ -181,6 +166,16 @@ def generate_with_vllm(
     outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], settings, lora_request=request)
     answers = [list(output.outputs[0].token_ids) for output in outputs]
     return [_text(tokenizer, answer, ends) for answer in answers]
+
+
+def _configured(folder: str | Path, revision: str | None) -> int | list[int] | None:
+    """The end tokens that a saved model's generation configuration names."""
+    from transformers import GenerationConfig
+
+    try:
+        return GenerationConfig.from_pretrained(str(folder), revision=revision or "main").eos_token_id
+    except OSError:  # it has none
+        return None
 
 
 def _text(tokenizer: Any, answer: Sequence[int], ends: Sequence[int]) -> str:

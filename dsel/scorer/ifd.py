@@ -22,6 +22,12 @@ from dsel.scorer.pretrained import Chat, fill_missing, template_refused
 
 SYSTEM = "You are a helpful assistant."
 MARK = "the-response-begins-here"
+_RESPONSE: Message = {"role": "assistant", "content": MARK}
+PROBES: list[list[Message]] = [
+    [{"role": "system", "content": SYSTEM}, {"role": "user", "content": "x"}, _RESPONSE],
+    [_RESPONSE],
+]
+"""The two kinds of conversations that IFD renders: a template may refuse either."""
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from dsel.pool import Message
 from dsel.study import Study
 from dsel.trainer.base import Training
 
@@ -55,10 +56,12 @@ class Selector(ABC):
     """`begin` with a study; then `tell` it the model as it stands, `ask` for a choice, train on it, until None.
 
     `needs` lists what the method reads (embeddings, clustering, quality, and the model that is told), so that what is
-    missing is found out before anything is computed.
+    missing is found out before anything is computed. `probes` are conversations of the method's own making that it
+    has the model read, so that its chat template can be tried on them.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
+    probes: ClassVar[Sequence[list[Message]]] = ()
     study: Study
 
     def check(self) -> None:

@@ -13,9 +13,9 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from dsel.errors import need
-from dsel.pool import Pool, resolve_budget
+from dsel.pool import Message, Pool, resolve_budget
 from dsel.scorer.base import Scores, in_shards, turns
-from dsel.scorer.ifd import difficulties
+from dsel.scorer.ifd import PROBES, difficulties
 from dsel.scorer.pretrained import fill_missing
 from dsel.selector.arrays import Indices, check_budget, finite_scores
 from dsel.selector.base import Selection, Selector, Work
@@ -91,6 +91,7 @@ class IterIT(Selector):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
+    probes: ClassVar[Sequence[list[Message]]] = PROBES
 
     epochs: int = 3
     ratio: float | None = None

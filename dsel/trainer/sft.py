@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ import numpy as np
 from dsel.component import knob
 from dsel.errors import ConfigError, need, need_package
 from dsel.model.causal_lm import CausalLM, device_of_process, torch_dtype
-from dsel.model.chat import IGNORED, encode
-from dsel.pool import Pool
+from dsel.model.chat import IGNORED, Refused, encodings
+from dsel.pool import Message, Pool
 from dsel.progress import progress
 from dsel.trainer.checkpoints import last_checkpoint, resumable_trainer, save_state, saver
 
@@ -269,17 +269,29 @@ def tokenized(pool: Pool, tokenizer: Any, max_length: int) -> tuple[Dataset, int
 
     ids, labels, lost = [], [], []
     for name, messages in zip(pool.ids, pool.messages, strict=True):
-        tokens, targets = encode(tokenizer, messages, max_length)
-        if all(t == IGNORED for t in targets[1:]):
+        texts = learnt_texts(tokenizer, name, messages, max_length)
+        if not texts:
             lost.append(name)
-            continue
-        ids.append(tokens)
-        labels.append(targets)
+        ids += [tokens for tokens, _ in texts]
+        labels += [targets for _, targets in texts]
     need(bool(ids), f"no chosen example has a response within trainer.max_length={max_length} tokens")
     if lost:
         shown = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
         log.warning("%d examples have no response within %d tokens, not trained on: %s", len(lost), max_length, shown)
     return Dataset.from_dict({"input_ids": ids, "labels": labels}), sum(map(len, ids))
+
+
+def learnt_texts(
+    tokenizer: Any, name: str, messages: Sequence[Message], max_length: int
+) -> list[tuple[list[int], list[int]]]:
+    """The texts of an example that something can be learnt from. Raises `ConfigError` naming the example."""
+    try:
+        texts = encodings(tokenizer, messages, max_length)
+    except Refused as error:
+        raise ConfigError(
+            f"the chat template refuses example {name} ({error}); set model.chat_template=turns"
+        ) from error
+    return [(tokens, targets) for tokens, targets in texts if any(t != IGNORED for t in targets[1:])]
 
 
 def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float], int], None]) -> Any:

@@ -12,10 +12,9 @@ import pytest
 
 from dsel.model import generation
 from dsel.model.causal_lm import CausalLM
-from dsel.model.chat import render
+from dsel.model.chat import end_tokens, render
 from dsel.model.generation import (
     batches_of_answers,
-    end_tokens,
     generate,
     generate_with_vllm,
     prompt_ids,

@@ -117,9 +117,11 @@ def test_no_class_that_a_record_names_is_looked_up(
 
 def test_nothing_recorded_is_in_a_command_as_a_class_or_an_interpolation(facts: Facts, tmp_path: Path) -> None:
     """Somebody will paste it."""
-    for number, value in enumerate(["${oc.env:HOME}", {"_target_": "os.system"}, [{"_target_": "os.system"}], "???"]):
+    values: list[Any] = ["${oc.env:HOME}", {"_target_": "os.system"}, [{"_target_": "os.system"}], "???"]
+    for number, value in enumerate(values):
         put(tmp_path / "runs" / f"name{number}", changed(facts, "config.data.name", value))
-    for number, value in enumerate([{"_target_": "os.system"}, {"rank": {"_target_": "os.system"}}, {"a b": 1}]):
+    values = [{"_target_": "os.system"}, {"rank": {"_target_": "os.system"}}, {"a b": 1}]
+    for number, value in enumerate(values):
         put(tmp_path / "runs" / f"lora{number}", changed(facts, "config.trainer.lora", value))
     put(tmp_path / "runs" / "class", changed(facts, "config.selector._target_", "os.system"))
     report = reported(tmp_path / "runs", tmp_path / "out")
@@ -296,7 +298,7 @@ def test_a_source_of_any_name_is_text(
     facts: Facts, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     for start in range(0, len(NAMES), 8):  # as many as a figure has
-        sources = {name: 5 for name in NAMES[start : start + 8]}
+        sources = dict.fromkeys(NAMES[start : start + 8], 5)
         runs = tmp_path / f"runs {start}"
         put(runs / "a", changed(facts, "rounds", [{"round": 1, "examples": 50, "sources": sources}]))
         report = reported(runs, tmp_path / "out")
