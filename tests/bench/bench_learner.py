@@ -30,9 +30,9 @@ from dsel.cache import Cache
 from dsel.data.local import Local
 from dsel.data.procedural import Procedural
 from dsel.model.causal_lm import CausalLM, torch_dtype
-from dsel.model.chat import IGNORED, render
+from dsel.model.chat import IGNORED, end_tokens, render
 from dsel.model.fast_linear import fast_linear
-from dsel.model.generation import end_tokens, generate
+from dsel.model.generation import generate
 from dsel.model.likelihood import Encoded, mean_nll
 from dsel.model.tiny import Tiny
 from dsel.pool import Pool

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsel.data.formats import from_alpaca
+from dsel.data.formats import recognise, to_messages
 from dsel.pool import Example, Pool
 from dsel.scorer.ifd import IFD
 from dsel.scorer.superfiltering import SuperFiltering, plain
@@ -48,7 +48,9 @@ def scorer(gpt2: Path) -> SuperFiltering:
 
 
 def alpaca() -> Pool:
-    return Pool.build("p", [Example(f"e{i}", from_alpaca(row), "s", row) for i, row in enumerate(ROWS)])
+    return Pool.build(
+        "p", [Example(f"e{i}", to_messages(row, recognise(row, "here")), "s", row) for i, row in enumerate(ROWS)]
+    )
 
 
 def published(model: Any, tokenizer: Any, row: dict[str, str], max_length: int) -> float:
