@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.compare.subset import Doubles, Indices, Run, Subset
+from dsel.words import count_words
 
 SHOWN = 80  # characters of a prompt or response
 
@@ -344,7 +345,7 @@ def _ngrams(a: Subset, b: Subset, pool: Subset | None, notes: list[str]) -> dict
 
 def _lengths(subset: Subset) -> dict[str, Doubles]:
     messages = subset.messages or ()
-    words = [[len(m["content"].split()) for m in turns] for turns in messages]
+    words = [[count_words(m["content"]) for m in turns] for turns in messages]
     responses = [sum(m["role"] == "assistant" for m in turns) for turns in messages]
     return {
         "words in prompt": np.array([sum(w[:-1]) for w in words], dtype=np.float64),

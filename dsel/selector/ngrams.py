@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import re
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,15 +12,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsel.selector.arrays import Indices, check_budget, check_indices, finite_scores
-
-WORD = re.compile(r"(?u)\b\w\w+\b")  # scikit-learn's default token_pattern
+from dsel.words import words
 
 
 def tfidf(texts: Sequence[str], ngram_max: int = 3, *, smooth: bool = True) -> tuple[Any, Indices]:
     """scikit-learn's TF-IDF with its defaults, over word n-grams of 1..`ngram_max`, each distinct text once.
 
-    Without `smooth` it is TF · log(N/d) and no more: counts in the text times the logarithm of how many texts there are
-    to each text that has the n-gram, and rows of any length.
+    Words are scikit-learn's too, but for languages without spaces between them (`dsel.words`). Without `smooth` it is
+    TF · log(N/d) and no more: counts in the text times the logarithm of how many texts there are to each text that has
+    the n-gram, and rows of any length.
 
     Returns (CSR float64[distinct texts, terms], int64[n], the row of each text): `terms[rows]` is what
     `TfidfVectorizer(ngram_range=(1, ngram_max)).fit_transform(texts)` returns but for the order of the columns, to
@@ -55,9 +54,9 @@ def _ngrams(texts: Iterable[str], ngram_max: int) -> tuple[NDArray[np.integer], 
     vocabulary.default_factory = vocabulary.__len__
     numbers, counts = array("i"), []
     for text in texts:
-        words = WORD.findall(text.lower())
-        numbers.extend(map(vocabulary.__getitem__, words))
-        counts.append(len(words))
+        found = words(text.lower())
+        numbers.extend(map(vocabulary.__getitem__, found))
+        counts.append(len(found))
     word, lengths = np.array(numbers, dtype=np.int32), np.array(counts, dtype=np.int64)
     per_n = [np.maximum(lengths - n, 0) for n in range(ngram_max)]  # of each text: words, pairs, triples …
     starts = np.append(0, np.cumsum(np.sum(per_n, axis=0)))

@@ -7,7 +7,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
@@ -15,6 +15,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from dsel.errors import ConfigError
 from dsel.selector.graphfilter import GraphFilter, greedy
 from dsel.selector.ngrams import lazy_greedy, tfidf
+from dsel.words import unspaced
 
 
 def plain(terms: csr_matrix, scores: np.ndarray, budget: int, decay: float) -> list[int]:
@@ -45,7 +46,7 @@ def test_lazy_is_plain(data: st.DataObject) -> None:
     assert found.tolist() == plain(csr_matrix(terms[rows]), scores, n, decay)
 
 
-WORDS = st.sampled_from(["red", "Red", "green", "a", "ΣΑΣ", "naïve", "snow_man", "red green", "x-ray", "它们", "1st"])
+WORDS = st.sampled_from(["red", "Red", "green", "a", "ΣΑΣ", "naïve", "snow_man", "red green", "x-ray", "한국어", "1st"])
 
 
 @settings(deadline=None, max_examples=150)
@@ -53,6 +54,7 @@ WORDS = st.sampled_from(["red", "Red", "green", "a", "ΣΑΣ", "naïve", "snow_m
 @example(["", "  ", "a b c", "?!"], 3)
 @example(["İstanbul ǅ", "one\ud800two one", "one\ud800two one", "tab\tand\nline tab\x85and"], 2)
 def test_tfidf_is_scikit_learns(texts: list[str], ngram_max: int) -> None:
+    assume(not any(unspaced(text) for text in texts))
     terms, rows = tfidf(texts, ngram_max)
     assert terms.shape[0] == len(set(texts))
     try:
@@ -151,3 +153,25 @@ def test_bad_input_is_refused(scores: list[float], budget: int, decay: float, me
 def test_unknown_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="rows must be indices from 0 to 1"):
         lazy_greedy(csr_matrix(np.eye(2)), [1, 1, 1], 1, decay=0.0, rows=[0, 1, 2])
+
+
+def test_texts_without_spaces_have_words_too() -> None:
+    """Four wordings of one question give way to three other questions, in any language (a case from the field)."""
+    same = {
+        "zh": ["请告诉我怎样做红烧肉", "请教我怎样做红烧肉", "请说明怎样做红烧肉", "请讲讲怎样做红烧肉"],
+        "ja": [
+            "豚の角煮の作り方を教えて",
+            "豚の角煮の作り方を説明して",
+            "豚の角煮の作り方を書いて",
+            "豚の角煮の作り方は",
+        ],
+        "th": ["ช่วยบอกวิธีทำหมูตุ๋น", "ช่วยสอนวิธีทำหมูตุ๋น", "ช่วยอธิบายวิธีทำหมูตุ๋น", "ช่วยเล่าวิธีทำหมูตุ๋น"],
+    }
+    others = {
+        "zh": ["北京有哪些著名的博物馆", "写一首关于秋天的诗", "解释一下什么是黑洞"],
+        "ja": ["北京に有名な博物館はありますか", "秋についての詩", "ブラックホールとは何か"],
+        "th": ["พิพิธภัณฑ์ในปักกิ่งมีอะไรบ้าง", "เขียนกลอนเกี่ยวกับฤดูใบไม้ร่วง", "หลุมดำคืออะไร"],
+    }
+    for language, texts in same.items():
+        chosen = greedy([*texts, *others[language]], [3.0] * 4 + [2.9] * 3, 4)
+        assert sum(chosen < 4) == 1, language
