@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -42,12 +42,16 @@ MAP_POINTS = 4000  # chosen, and as many others, in the picture of the pool
 
 @dataclass
 class Stage:
-    """One stage of a run. `seconds` is its own time: stages inside it are counted as themselves."""
+    """One stage of a run. `seconds` is its own time: stages inside it are counted as themselves.
+
+    cut: what of its texts was not read, as `dsel.reading.note_cut` counts it.
+    """
 
     name: str
     seconds: float = 0.0
     items: int | None = None
     cached: bool = False
+    cut: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def per_second(self) -> float:
@@ -55,7 +59,8 @@ class Stage:
 
     def to_dict(self) -> dict[str, Any]:
         rate = {} if self.items is None else {"items": self.items, "per_second": round(self.per_second, 2)}
-        return {"name": self.name, "seconds": round(self.seconds, 3), "cached": self.cached, **rate}
+        cut = {"cut": self.cut} if self.cut else {}
+        return {"name": self.name, "seconds": round(self.seconds, 3), "cached": self.cached, **rate, **cut}
 
 
 class Record:

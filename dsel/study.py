@@ -19,6 +19,7 @@ from dsel.clusterer.base import Clustering
 from dsel.component import identity
 from dsel.errors import ConfigError
 from dsel.pool import Pool
+from dsel.reading import cuts, sentence
 from dsel.record import Stage
 from dsel.scorer.none import NoScorer
 
@@ -52,7 +53,7 @@ class Study:
         """float32[n, d], memory-mapped and read-only."""
 
         def build(folder: Path) -> None:
-            vectors = self.embedder.embed(self.pool.texts, folder)
+            vectors = self.embedder.embed(self.pool.messages, folder)
             self._keep(folder, "embeddings", vectors, self.pool, "the embedder")
 
         folder = self.artifact("embed", "embeddings", self._embedding_key, build)
@@ -132,7 +133,10 @@ class Study:
     def artifact(
         self, name: str, kind: str, key: Any, build: Callable[[Path], None], *, items: int | None = None
     ) -> Path:
-        """The folder of something costly, computed now or found: the stage `name` of the run, over `items` examples."""
+        """The folder of something costly, computed now or found: the stage `name` of the run, over `items` examples.
+
+        What was not read of their texts is said and recorded in either case.
+        """
 
         def whole(folder: Path) -> None:
             build(folder)
@@ -141,10 +145,13 @@ class Study:
         with self.stage(name) as stage:
             folder, stage.cached = self.cache.artifact(kind, key, whole)
             stage.items = len(self.pool) if items is None else items
+            stage.cut = cuts(folder)
         if stage.cached:
             log.info("%s: reused from the cache (%s)", kind, folder.name)
         else:
             log.info("%s: computed in %.1f s (%.0f examples/s)", kind, stage.seconds, stage.per_second)
+        for cut in stage.cut:
+            log.warning("%s", sentence(cut))
         return folder
 
 

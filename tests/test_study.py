@@ -17,7 +17,8 @@ from dsel.clusterer.base import Clustering
 from dsel.component import knob
 from dsel.embedder import base
 from dsel.embedder.base import Embedder, Vectors
-from dsel.pool import Example, Pool
+from dsel.pool import Example, Message, Pool
+from dsel.reading import Counts, note_cut
 from dsel.record import Stage
 from dsel.selector.random import Random
 from dsel.study import Study
@@ -226,6 +227,39 @@ def test_a_killed_embedding_goes_on_from_its_shards(bench: Bench, monkeypatch: p
     again = bench.study(embedder=Dies())
     np.testing.assert_array_equal(again.embeddings[:, 0], [len(text) for text in again.pool.texts])
     assert again.embedder.calls.n == 1
+
+
+def test_what_is_not_read_is_said_each_time(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """When it is computed and when it is reused; of embeddings and of scores; once a stage."""
+
+    @dataclass
+    class Short(Lengths):
+        def read(self, conversations: list[list[Message]]) -> tuple[Vectors, Counts]:
+            vectors, counts = super().read(conversations)
+            counts[:] = [[20, 15, 15]]
+            return vectors, counts
+
+    @dataclass
+    class Brief(Scores):
+        def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+            counts = np.full((len(pool), 3), 5)
+            counts[0] = [9, 5, 5]
+            note_cut(scratch, "brief scorer", counts, "write less")
+            return super().score(pool, scratch)
+
+    for cached in (False, True):
+        caplog.clear()
+        study = bench.study(embedder=Short(), scorer=Brief())
+        assert len(study.restrict(np.array([1, 2])).embeddings) == 2
+        assert study.quality is not None
+        embed, score = bench.stages[-2:]
+        assert (embed.cached, score.cached) == (cached, cached)
+        assert embed.to_dict()["cut"][0]["tokens"] == 50 and score.to_dict()["cut"][0]["texts"] == 1
+        lines = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
+        assert len(lines) == 2
+        assert lines[0].startswith("10 of 10 texts are longer than the 15 tokens that the embedder reads: 25.0 % of")
+        assert lines[1].startswith("1 of 10 texts are longer than the 5 tokens that the brief scorer reads: 44.4 % of")
+    assert "cut" not in Stage("embed").to_dict()
 
 
 # --- part of a study ---

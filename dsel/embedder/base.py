@@ -3,53 +3,152 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from dsel.errors import need
+from dsel.pool import Message, text_of
 from dsel.progress import progress
+from dsel.reading import Counts, joined, note_cut, shorten, windows
 
 Vectors = npt.NDArray[np.float32]
 
 SHARD = 2048  # texts between two saves: what a killed run loses at most
 
 
+@dataclass(kw_only=True)
 class Embedder(ABC):
-    """`embed` maps n texts to float32[n, d]; a subclass that treats texts one by one only writes `encode`."""
+    """`embed` maps n conversations to float32[n, d]; a subclass that treats texts one by one only writes `encode`.
+
+    text: what is read of an example, `both` prompt and response, all turns joined by newlines (Yu et al. 2024, §3.1),
+    or its `prompt` alone, the user's turns (their released code).
+    """
+
+    text: str = "both"
+
+    advice = ""  # how more of a text can be read
 
     def check(self) -> None:
         """Raise `ConfigError` when the embedder cannot run here. Loads nothing heavy."""
+        need(self.text in ("both", "prompt"), f"embedder.text={self.text}: give both or prompt")
 
     @abstractmethod
     def encode(self, texts: list[str]) -> Vectors:
         """float32[len(texts), d]."""
 
-    def embed(self, texts: list[str], scratch: Path) -> Vectors:
-        """float32[n, d], in the order of `texts`.
+    def turns(self, messages: Sequence[Message]) -> list[Message]:
+        """What is read of an example, each turn as plain text."""
+        plain = [{"role": m["role"], "content": text_of(m)} for m in messages]
+        return plain if self.text == "both" else [m for m in plain if m["role"] == "user"]
+
+    def read(self, conversations: list[list[Message]]) -> tuple[Vectors, Counts]:
+        """The vectors of some conversations, as `turns` gives them, and what is read of each."""
+        return self.encode([joined(c) for c in conversations]), nothing_cut(len(conversations))
+
+    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path) -> Vectors:
+        """float32[n, d], in the order of `conversations`; what is not read of them is noted in `scratch`.
 
         Texts are taken longest first (little padding, and memory runs out at the start or never), a shard at a time;
         each finished shard is saved in `scratch`, where a killed run finds it again.
         """
-        order = np.argsort([-len(t) for t in texts], kind="stable")
+        chats = [self.turns(messages) for messages in conversations]
+        order = np.argsort([-len(joined(chat)) for chat in chats], kind="stable")
+        counts = nothing_cut(len(chats))
         out: Vectors | None = None
-        with progress("embedding", total=len(texts), unit="examples") as advance:
-            for number, start in enumerate(range(0, len(texts), SHARD)):
+        with progress("embedding", total=len(chats), unit="examples") as advance:
+            for number, start in enumerate(range(0, len(chats), SHARD)):
                 rows = order[start : start + SHARD]
-                vectors = self._shard(scratch / f"shard-{number:05d}.npy", [texts[i] for i in rows])
+                vectors, counts[rows] = self._shard(scratch / f"shard-{number:05d}.npz", [chats[i] for i in rows])
                 if out is None:
-                    out = np.empty((len(texts), vectors.shape[1]), dtype=np.float32)
+                    out = np.empty((len(chats), vectors.shape[1]), dtype=np.float32)
                 out[rows] = vectors
                 advance(len(rows))
         if out is None:
             raise ValueError("no texts to embed")
+        note_cut(scratch, "embedder", counts, self.advice)
         return out
 
-    def _shard(self, path: Path, texts: list[str]) -> Vectors:
-        if path.exists():
-            return np.load(path)
-        vectors = np.asarray(self.encode(texts), dtype=np.float32)
-        temporary = path.with_name("shard.tmp.npy")
-        np.save(temporary, vectors)
-        temporary.replace(path)
+    def _shard(self, path: Path, conversations: list[list[Message]]) -> tuple[Vectors, Counts]:
+        if not path.exists():
+            vectors, counts = self.read(conversations)
+            temporary = path.with_name("shard.tmp.npz")
+            np.savez(temporary, vectors=np.asarray(vectors, dtype=np.float32), counts=counts)
+            temporary.replace(path)
+        with np.load(path) as saved:
+            return saved["vectors"], saved["counts"]
+
+
+@dataclass(kw_only=True)
+class Limited(Embedder):
+    """An embedder that takes so many tokens of a text and no more.
+
+    long: what becomes of longer texts. `cut`: the system prompt is left out, then earlier exchanges, then the last
+    instruction and response share the room (`dsel.reading.shorten`). `mean`: all of the text is read, in windows of
+    about the same number of tokens, and the vector is the mean of theirs, of length 1 again where theirs are.
+    """
+
+    long: str = "cut"
+
+    advice = "embedder.long=mean reads all"
+
+    def check(self) -> None:
+        super().check()
+        need(self.long in ("cut", "mean"), f"embedder.long={self.long}: give cut or mean")
+
+
+@dataclass(kw_only=True)
+class Tokenized(Limited):
+    """A `Limited` embedder whose tokenizer is at hand."""
+
+    @property
+    @abstractmethod
+    def limit(self) -> int | None:
+        """The tokens that it reads of a text, with those that it adds itself; None for any number."""
+
+    @abstractmethod
+    def sizes(self, texts: list[str]) -> list[int]:
+        """The tokens of each text, with those that the embedder adds."""
+
+    @abstractmethod
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        """Where each token of the text itself begins and ends, in characters."""
+
+    def read(self, conversations: list[list[Message]]) -> tuple[Vectors, Counts]:
+        limit, texts = self.limit, [joined(c) for c in conversations]
+        if limit is None:
+            return super().read(conversations)
+        counts = np.array([[size, size, limit] for size in self.sizes(texts)], dtype=np.int64)
+        parts = [[text] for text in texts]
+        for i in np.flatnonzero(counts[:, 0] > limit).tolist():
+            if self.long == "mean":
+                parts[i] = windows(texts[i], limit, self._size, self.spans)
+            else:
+                parts[i] = [joined(shorten(conversations[i], limit, lambda chat: self._size(joined(chat)), self.spans))]
+                counts[i, 1] = min(limit, self._size(parts[i][0]))
+        vectors = self.encode([part for some in parts for part in some])
+        return means(vectors, [len(some) for some in parts]), counts
+
+    def _size(self, text: str) -> int:
+        return self.sizes([text])[0]
+
+
+def nothing_cut(n: int) -> Counts:
+    """The counts of n texts that are read in full, whatever their number of tokens."""
+    return np.zeros((n, 3), dtype=np.int64)
+
+
+def means(vectors: Vectors, sizes: Sequence[int]) -> Vectors:
+    """The mean of each run of `vectors`, float32[len(sizes), d]; of unit vectors, the unit vector along it."""
+    if len(vectors) == len(sizes):
         return vectors
+    out = []
+    for part in np.split(vectors, np.cumsum(sizes)[:-1]):
+        mean = part.mean(axis=0)
+        if len(part) > 1 and np.allclose(np.linalg.norm(part, axis=1), 1, atol=1e-3):
+            mean /= max(np.linalg.norm(mean), 1e-12)
+        out.append(mean)
+    return np.stack(out)

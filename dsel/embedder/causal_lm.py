@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,20 +12,30 @@ from typing import Any
 import numpy as np
 
 from dsel.component import knob, local_identity
-from dsel.embedder.base import Embedder, Vectors
+from dsel.embedder.base import Tokenized, Vectors
 from dsel.errors import need, need_path
 from dsel.hub import loads
 from dsel.model.fast_linear import fast_linear
+from dsel.model.positions import within
 from dsel.model.weights import need_weights
+from dsel.reading import spans
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
-class CausalLMEmbedder(Embedder):
-    """Hidden states of the last layer at the last token (`pooling=last`) or averaged over all tokens (`mean`)."""
+class CausalLMEmbedder(Tokenized):
+    """Hidden states of the last layer at the last token (`pooling=last`) or averaged over all tokens (`mean`).
+
+    prefix: put before every text. end_token: texts end in the end-of-text token, whether the tokenizer adds it or not;
+    it is the last token, and never cut. max_length: tokens with these, no more than the model has positions for.
+    """
 
     hub: str
     path: str | None = None
     revision: str | None = None
+    prefix: str = ""
+    end_token: bool = False
     pooling: str = "last"
     max_length: int = 2048
     normalize: bool = False
@@ -33,7 +45,9 @@ class CausalLMEmbedder(Embedder):
     device: str | None = knob(None)
 
     def check(self) -> None:
+        super().check()
         need(self.pooling in ("last", "mean"), f"embedder.pooling={self.pooling}: give last or mean")
+        need(self.max_length > 0, f"embedder.max_length={self.max_length}: must be above 0")
         if self.path is not None:
             need_path(self.path, option="embedder.path")
         need_weights(self.hub, self.path, self.revision, option="embedder", allow_bin=None)
@@ -50,27 +64,46 @@ class CausalLMEmbedder(Embedder):
         place = str(Path(self.path).expanduser()) if self.path else self.hub
         common = {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
         tokenizer = AutoTokenizer.from_pretrained(place, **common)
+        need(not self.end_token or tokenizer.eos_token is not None, f"{place}: its tokenizer has no end-of-text token")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         tokenizer.padding_side = "right"
         model = AutoModel.from_pretrained(place, dtype=self.dtype, use_safetensors=True, **common)
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        limit = within(self.max_length, model)
+        if limit < self.max_length:
+            log.warning("embedder.max_length=%d: the model has %d positions, and reads no more", self.max_length, limit)
         return model.to(device).eval(), tokenizer
+
+    @property
+    def limit(self) -> int | None:
+        model, tokenizer = self._loaded
+        return within(self.max_length, model) if tokenizer.is_fast else None  # others do not say where tokens are
+
+    def sizes(self, texts: list[str]) -> list[int]:
+        return [len(ids) for ids in self._tokens(texts)]
+
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        return spans(self._loaded[1], text)
+
+    def _tokens(self, texts: list[str], limit: int | None = None) -> list[list[int]]:
+        """The token ids of each text with all that is added to it, cut at `limit`."""
+        tokenizer = self._loaded[1]
+        most = None if limit is None else max(0, limit - self.end_token)
+        found = tokenizer([self.prefix + t for t in texts], truncation=most is not None, max_length=most, verbose=False)
+        end = tokenizer.eos_token_id
+        return [[*ids, end] if self.end_token and ids[-1:] != [end] else ids for ids in found["input_ids"]]
 
     def encode(self, texts: list[str]) -> Vectors:
         import torch
 
         model, tokenizer = self._loaded
+        limit = within(self.max_length, model)
         parts = []
         with torch.inference_mode(), fast_linear(model):
             for start in range(0, len(texts), self.batch_size):
-                batch = tokenizer(
-                    texts[start : start + self.batch_size],
-                    padding=True,
-                    truncation=True,
-                    max_length=self.max_length,
-                    return_tensors="pt",
-                ).to(model.device)
+                ids = self._tokens(texts[start : start + self.batch_size], limit)
+                batch = tokenizer.pad({"input_ids": ids}, return_tensors="pt").to(model.device)
                 hidden = model(**batch, use_cache=False).last_hidden_state.float()
                 mask = batch["attention_mask"].unsqueeze(-1)
                 if self.pooling == "mean":

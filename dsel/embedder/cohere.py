@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,15 +12,22 @@ from typing import Any
 import numpy as np
 
 from dsel.component import knob
-from dsel.embedder.base import Embedder, Vectors
+from dsel.embedder.base import Tokenized, Vectors
 from dsel.errors import ConfigError, need, need_env, need_package
+from dsel.pool import Message
+from dsel.reading import UNKNOWN, Counts
 
 MAX_BATCH = 96  # texts a request may carry
 
 
 @dataclass
-class Cohere(Embedder):
-    """Cohere's embed models. The key comes from the environment variable COHERE_API_KEY (or CO_API_KEY)."""
+class Cohere(Tokenized):
+    """Cohere's embed models. The key comes from the environment variable COHERE_API_KEY (or CO_API_KEY).
+
+    The API takes any text, reads its first tokens (512 with embed-english-v3.0) and does not say where it stopped. So
+    texts are counted and cut here, with the tokenizer and the limit that it publishes of its models. A server that
+    has neither (a gateway to the models) cuts texts as it likes, which is said.
+    """
 
     model: str = "embed-english-v3.0"
     input_type: str = "clustering"
@@ -29,6 +37,7 @@ class Cohere(Embedder):
     max_retries: int = knob(8)
 
     def check(self) -> None:
+        super().check()
         need(0 < self.batch_size <= MAX_BATCH, f"embedder.batch_size={self.batch_size}: Cohere takes 1 to {MAX_BATCH}")
         need_package("cohere", extra="api", why="embedder=cohere")
         self._key()
@@ -44,6 +53,45 @@ class Cohere(Embedder):
         from cohere import ClientV2
 
         return ClientV2(api_key=self._key(), base_url=self.base_url)
+
+    @cached_property
+    def _reader(self) -> tuple[int, Any] | None:
+        """The tokens that the model reads, and its tokenizer; None where the server does not say."""
+        import httpx
+        from cohere.core import ApiError
+        from tokenizers import Tokenizer
+
+        try:
+            known = self._client.models.get(self.model, request_options={"max_retries": self.max_retries})
+            if not known.context_length or not known.tokenizer_url:
+                return None
+            answer = httpx.get(known.tokenizer_url, follow_redirects=True).raise_for_status()
+            tokenizer = Tokenizer.from_str(answer.text)
+        except (ApiError, httpx.HTTPError):
+            return None
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        return int(known.context_length), tokenizer
+
+    @property
+    def limit(self) -> int | None:
+        return None if self._reader is None else self._reader[0]
+
+    def sizes(self, texts: list[str]) -> list[int]:
+        assert self._reader is not None
+        return [len(found.ids) for found in self._reader[1].encode_batch_fast(texts)]
+
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        assert self._reader is not None
+        return self._reader[1].encode(text, add_special_tokens=False).offsets
+
+    def read(self, conversations: list[list[Message]]) -> tuple[Vectors, Counts]:
+        known = self._reader is not None
+        need(known or self.long == "cut", "embedder.long=mean: this server says neither its limit nor its tokenizer")
+        vectors, counts = super().read(conversations)
+        if not known:
+            counts[:, 2] = UNKNOWN
+        return vectors, counts
 
     def encode(self, texts: list[str]) -> Vectors:
         batches = [texts[i : i + self.batch_size] for i in range(0, len(texts), self.batch_size)]

@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from dsel.component import knob, local_identity
-from dsel.embedder.base import Embedder, Vectors
+from dsel.embedder.base import Tokenized, Vectors
 from dsel.errors import need_path
 from dsel.hub import loads
 from dsel.model.fast_linear import fast_linear
+from dsel.model.positions import within
 from dsel.model.weights import need_weights
+from dsel.reading import spans
+
+log = logging.getLogger(__name__)
+
+ANY = 10**9  # more tokens than a text has: how tokenizers say that there is no limit
 
 
 @dataclass
-class SentenceTransformer(Embedder):
+class SentenceTransformer(Tokenized):
     """A sentence-transformers model by its hub id, or from a local folder (`path`).
 
-    prefix: put before every text, as E5 models want it. max_length: tokens; null keeps the model's own limit.
-    Vectors are normalised to length 1 unless `normalize` is false.
+    prefix: put before every text, as E5 models want it. max_length: tokens, no more than the model has positions for;
+    null keeps the model's own limit. Vectors are normalised to length 1 unless `normalize` is false.
     """
 
     hub: str
@@ -35,6 +43,7 @@ class SentenceTransformer(Embedder):
     device: str | None = knob(None)
 
     def check(self) -> None:
+        super().check()
         if self.path is not None:
             need_path(self.path, option="embedder.path")
         need_weights(self.hub, self.path, self.revision, option="embedder", allow_bin=None)
@@ -54,9 +63,32 @@ class SentenceTransformer(Embedder):
             trust_remote_code=self.trust_remote_code,
             model_kwargs={"dtype": self.dtype, "use_safetensors": True},
         )
-        if self.max_length is not None:
-            model.max_seq_length = self.max_length
+        own = model.max_seq_length or ANY
+        wanted = self.max_length or (own if own < ANY else ANY)
+        limit = within(wanted, getattr(model[0], "auto_model", None))
+        if self.max_length is not None and limit < self.max_length:
+            log.warning("embedder.max_length=%d: the model has %d positions, and reads no more", self.max_length, limit)
+        if limit != own and limit < ANY:
+            model.max_seq_length = limit
         return model
+
+    @property
+    def _prefix(self) -> str:
+        """What is put before a text: `prefix`, or what the model itself has for that."""
+        return self.prefix or self._model.prompts.get(self._model.default_prompt_name or "", "")
+
+    @property
+    def limit(self) -> int | None:
+        most = self._model.max_seq_length or ANY
+        fast = getattr(getattr(self._model, "tokenizer", None), "is_fast", False)  # others do not say where tokens are
+        return int(most) if fast and most < ANY else None
+
+    def sizes(self, texts: list[str]) -> list[int]:
+        found = self._model.tokenizer([self._prefix + t for t in texts], truncation=False, padding=False, verbose=False)
+        return [len(ids) for ids in found["input_ids"]]
+
+    def spans(self, text: str) -> Sequence[tuple[int, int]]:
+        return spans(self._model.tokenizer, text)
 
     def encode(self, texts: list[str]) -> Vectors:
         with fast_linear(self._model):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from dsel.embedder.base import Embedder, Vectors
+from dsel.pool import Message
+from dsel.words import words_and_signs
 
 
 @dataclass
@@ -33,7 +36,8 @@ class TfidfSvd(Embedder):
             min_df=min(self.min_df, len(texts)),
             max_features=self.max_features,
             sublinear_tf=self.sublinear_tf,
-            token_pattern=r"(?u)\w+|[^\w\s]",  # keep single letters, digits and signs: they tell tasks apart
+            tokenizer=words_and_signs,  # keep single letters, digits and signs: they tell tasks apart
+            token_pattern=None,
             dtype=np.float32,
         )
         try:
@@ -47,5 +51,5 @@ class TfidfSvd(Embedder):
         vectors = np.where(norms > 1e-6, vectors, mean)
         return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
-    def embed(self, texts: list[str], scratch: Path) -> Vectors:
-        return self.encode(texts)  # the vocabulary is the whole pool's: there are no shards
+    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path) -> Vectors:
+        return self.read([self.turns(messages) for messages in conversations])[0]  # the vocabulary is the whole pool's

@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsel.embedder import base
-from dsel.embedder.base import Embedder, Vectors
+from dsel.embedder.base import Embedder, Vectors, means
+from dsel.errors import ConfigError
+from tests.embedder.chats import chat, chats
 
 
 class Killed(BaseException):
@@ -44,7 +46,7 @@ TEXTS = [("ab" * (i * 37 % 11)) + str(i) for i in range(23)]
 def test_vectors_are_in_the_order_of_the_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard: int) -> None:
     monkeypatch.setattr(base, "SHARD", shard)
     embedder = Counting()
-    vectors = embedder.embed(TEXTS, tmp_path)
+    vectors = embedder.embed(chats(TEXTS), tmp_path)
     assert vectors.dtype == np.float32
     np.testing.assert_array_equal(vectors, expected(TEXTS))
     assert [len(c) for c in embedder.calls] == [shard] * (23 // shard) + ([23 % shard] if 23 % shard else [])
@@ -57,13 +59,13 @@ def test_shards_do_not_change_the_result(texts: list[str], shard: int) -> None:
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "SHARD", shard)
-        np.testing.assert_array_equal(Counting().embed(texts, Path(folder)), expected(texts))
+        np.testing.assert_array_equal(Counting().embed(chats(texts), Path(folder)), expected(texts))
 
 
 def test_the_longest_texts_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "SHARD", 5)
     embedder = Counting()
-    embedder.embed(TEXTS, tmp_path)
+    embedder.embed(chats(TEXTS), tmp_path)
     lengths = [len(text) for call in embedder.calls for text in call]
     assert lengths == sorted(lengths, reverse=True)
 
@@ -73,8 +75,8 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(base, "SHARD", 5)
     first, second = Counting(dies_at=dies_at), Counting()
     with pytest.raises(Killed):
-        first.embed(TEXTS, tmp_path)
-    np.testing.assert_array_equal(second.embed(TEXTS, tmp_path), expected(TEXTS))
+        first.embed(chats(TEXTS), tmp_path)
+    np.testing.assert_array_equal(second.embed(chats(TEXTS), tmp_path), expected(TEXTS))
     assert len(second.calls) == 5 - dies_at
     done = [text for call in [*first.calls, *second.calls] for text in call]
     assert sorted(done) == sorted(TEXTS)  # no text twice
@@ -82,20 +84,39 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_kill_while_a_shard_is_written_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "SHARD", 5)
-    save = np.save
+    save = np.savez
 
-    def half(path: Path, vectors: Any) -> None:
-        save(path, vectors)
+    def half(path: Path, **arrays: Any) -> None:
+        save(path, **arrays)
         path.write_bytes(path.read_bytes()[:-7])
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", half)
+        patch.setattr(np, "savez", half)
         with pytest.raises(Killed):
-            Counting().embed(TEXTS, tmp_path)
-    np.testing.assert_array_equal(Counting().embed(TEXTS, tmp_path), expected(TEXTS))
+            Counting().embed(chats(TEXTS), tmp_path)
+    np.testing.assert_array_equal(Counting().embed(chats(TEXTS), tmp_path), expected(TEXTS))
 
 
 def test_nothing_to_embed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no texts"):
         Counting().embed([], tmp_path)
+
+
+def test_all_turns_are_read_or_the_users_alone(tmp_path: Path) -> None:
+    conversation = chat("one", "two", "three", "four", system="be brief")
+    conversation[4]["reasoning_content"] = "hm"
+    for text, read in (("both", "be brief\none\ntwo\nthree\nhm\nfour"), ("prompt", "one\nthree")):
+        (tmp_path / text).mkdir()
+        embedder = Counting(text=text)
+        embedder.check()
+        embedder.embed([conversation], tmp_path / text)
+        assert embedder.calls == [[read]]
+    with pytest.raises(ConfigError, match=r"embedder\.text=all: give both or prompt"):
+        Counting(text="all").check()
+
+
+def test_the_mean_of_unit_vectors_is_a_unit_vector() -> None:
+    unit = np.array([[1, 0], [0, 1], [0.6, 0.8]], dtype=np.float32)
+    np.testing.assert_allclose(means(unit, [2, 1]), [[0.5**0.5, 0.5**0.5], [0.6, 0.8]], atol=1e-6)
+    np.testing.assert_allclose(means(2 * unit, [2, 1]), [[1, 1], [1.2, 1.6]], atol=1e-6)

@@ -14,6 +14,8 @@ from dsel.component import digest
 from dsel.embedder.base import Vectors
 from dsel.embedder.causal_lm import CausalLMEmbedder
 from dsel.errors import ConfigError
+from dsel.reading import cuts
+from tests.embedder.chats import chat, chats
 
 WORDS = "zero one two three four five six seven eight nine".split()
 TEXTS = ["one", "two three four", " ".join(WORDS * 3), "one two", "nine nine nine nine"]
@@ -74,7 +76,7 @@ def reference(folder: Path, texts: list[str], pooling: str, max_length: int = 64
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_padding_changes_nothing(llama_folder: Path, tmp_path: Path, pooling: str, batch_size: int) -> None:
-    vectors = embedder(llama_folder, pooling=pooling, batch_size=batch_size).embed(TEXTS, tmp_path)
+    vectors = embedder(llama_folder, pooling=pooling, batch_size=batch_size).embed(chats(TEXTS), tmp_path)
     assert vectors.dtype == np.float32
     np.testing.assert_allclose(vectors, reference(llama_folder, TEXTS, pooling), atol=1e-4)
 
@@ -110,3 +112,47 @@ def test_impossible_options_are_refused(llama_folder: Path, tmp_path: Path) -> N
         embedder(llama_folder, pooling="first").check()
     with pytest.raises(ConfigError, match=r"embedder\.path"):
         embedder(tmp_path / "missing").check()
+
+
+def test_a_prefix_and_the_end_token_stand_around_a_text(llama_folder: Path) -> None:
+    """As E5-Mistral wants it, with its end token's state; also where its tokenizer adds none, and in cut texts."""
+    plain = embedder(llama_folder, prefix="nine ", end_token=True)
+    whole = embedder(llama_folder)
+    np.testing.assert_allclose(plain.encode(["one"]), whole.encode(["nine one</s>"]), atol=1e-4)
+    short = replace(plain, max_length=5)  # <s> nine, two words, </s>
+    np.testing.assert_allclose(short.encode(["one two three"]), whole.encode(["nine one two</s>"]), atol=1e-4)
+    assert short.sizes(["one two three"]) == [6]
+
+
+def test_what_is_cut_is_counted(llama_folder: Path, tmp_path: Path) -> None:
+    conversation = chat("one two", "three four", "five six", "seven eight", system="nine " * 9)
+    conversations = [conversation, conversation[1:], conversation[3:]]
+    vectors = embedder(llama_folder, max_length=8).embed(conversations, tmp_path)
+    np.testing.assert_allclose(vectors, reference(llama_folder, ["five six seven eight"] * 3, "last"), atol=1e-4)
+    (cut,) = cuts(tmp_path)
+    assert cut | {"advice": ""} == {
+        "reader": "embedder", "limit": 8, "texts": 2, "of": 3, "tokens": 13 + 4, "of_tokens": 18 + 9, "advice": "",
+    }  # fmt: skip
+
+
+def test_the_mean_of_windows_reads_all(llama_folder: Path, tmp_path: Path) -> None:
+    texts = ["one two three four five six seven", "eight nine"]
+    vectors = embedder(llama_folder, max_length=5, long="mean").embed(chats(texts), tmp_path)
+    parts = reference(llama_folder, ["one two three four", "five six seven"], "last")
+    np.testing.assert_allclose(vectors[0], parts.mean(0), atol=1e-4)
+    np.testing.assert_allclose(vectors[1], reference(llama_folder, ["eight nine"], "last")[0], atol=1e-4)
+    assert cuts(tmp_path) == []
+    unit = embedder(llama_folder, max_length=5, long="mean", normalize=True).read(chats(texts))[0]
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
+    with pytest.raises(ConfigError, match=r"embedder\.long=all: give cut or mean"):
+        embedder(llama_folder, long="all").check()
+
+
+def test_no_more_is_read_than_the_model_has_positions_for(
+    llama_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        vectors = embedder(llama_folder, max_length=2048).embed(chats(["one two " * 50]), tmp_path)
+    assert "embedder.max_length=2048: the model has 64 positions" in caplog.text
+    assert cuts(tmp_path)[0]["limit"] == 64 and cuts(tmp_path)[0]["of_tokens"] == 101
+    assert np.isfinite(vectors).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,9 @@ import pytest
 from dsel.component import digest, identity
 from dsel.embedder.cohere import MAX_BATCH, Cohere
 from dsel.errors import ConfigError
-from tests.embedder.test_openai import KEY, TEXTS, Body, expected, serving, vector
+from dsel.reading import cuts
+from tests.embedder.chats import chat, chats
+from tests.embedder.test_openai import KEY, TEXTS, Body, Server, expected, serving, vector
 
 
 def embeddings(body: Body) -> Body:
@@ -33,7 +36,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("failures", [0, 1, 2])
 def test_vectors_keep_the_order_of_the_texts_whatever_fails(tmp_path: Path, failures: int) -> None:
     with serving(embeddings, failures=failures) as server:
-        vectors = Cohere(base_url=server.url, batch_size=8, concurrency=3).embed(TEXTS, tmp_path)
+        vectors = Cohere(base_url=server.url, batch_size=8, concurrency=3).embed(chats(TEXTS), tmp_path)
     assert vectors.dtype == np.float32
     np.testing.assert_array_equal(vectors, expected(TEXTS))
     assert set(server.paths) == {"/v2/embed"}
@@ -90,3 +93,47 @@ def test_the_identity_holds_neither_key_nor_speed() -> None:
     assert KEY not in str(identity(used)) + repr(used)
     assert digest(Cohere()) == digest(Cohere(batch_size=1, concurrency=1, max_retries=0))
     assert digest(Cohere()) != digest(Cohere(input_type="classification"))
+
+
+def publish(server: Server, limit: int) -> None:
+    """Have the server say of its model how much it reads, and how it counts: words, and two tokens around them."""
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+    from tokenizers.pre_tokenizers import WhitespaceSplit
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = Tokenizer(WordLevel({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)])
+    tokenizer.enable_truncation(3)  # as published files may say
+    server.pages["/tokenizer.json"] = json.loads(tokenizer.to_str())
+    server.pages["/v1/models/embed-english-v3.0"] = {
+        "name": "embed-english-v3.0", "context_length": limit, "tokenizer_url": f"{server.url}/tokenizer.json"
+    }  # fmt: skip
+
+
+def test_texts_are_cut_and_counted_by_the_models_own_tokens(tmp_path: Path) -> None:
+    conversations = [chat("what is it ?", "it is"), chat("why ?", "so", system="s " * 20)]
+    with serving(embeddings) as server:
+        publish(server, limit=8)
+        vectors = Cohere(base_url=server.url).embed(conversations, tmp_path)
+    np.testing.assert_array_equal(vectors, expected(["what is it ?\nit is", "why ?\nso"]))
+    (cut,) = cuts(tmp_path)
+    counts = [cut[name] for name in ("limit", "texts", "of", "tokens", "of_tokens")]
+    assert counts == [8, 1, 2, 20, 25]
+
+
+def test_the_mean_of_windows_reads_all(tmp_path: Path) -> None:
+    with serving(embeddings) as server:
+        publish(server, limit=5)
+        vectors = Cohere(base_url=server.url, long="mean").embed(chats(["a b cc d e ff", "x"]), tmp_path)
+    np.testing.assert_allclose(vectors, [expected(["a b cc", "d e ff"]).mean(0), expected(["x"])[0]])
+    assert cuts(tmp_path) == []
+
+
+def test_a_server_that_does_not_say_what_it_reads_is_named(tmp_path: Path) -> None:
+    with serving(embeddings) as server:
+        Cohere(base_url=server.url).embed(chats(["a"]), tmp_path)
+        assert cuts(tmp_path)[0]["texts"] is None
+        with pytest.raises(ConfigError, match="says neither its limit nor its tokenizer"):
+            Cohere(base_url=server.url, long="mean").embed(chats(["b"]), tmp_path / "other")

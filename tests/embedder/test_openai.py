@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 from dsel.component import digest, identity
-from dsel.embedder import openai
 from dsel.embedder.base import Vectors
 from dsel.embedder.openai import OpenAI
 from dsel.errors import ConfigError
+from dsel.reading import cuts
+from tests.embedder.chats import chat, chats
 
 KEY = "sk-a-key-for-this-test-only"
 TEXTS = [f"{'text ' * (i % 7)}{i}" for i in range(50)]
@@ -44,6 +45,7 @@ class Server:
     paths: list[str] = field(default_factory=list)
     answered: list[Body] = field(default_factory=list)
     attempts: Counter[str] = field(default_factory=Counter)
+    pages: dict[str, Body] = field(default_factory=dict)
 
 
 @contextmanager
@@ -66,7 +68,12 @@ def serving(answer: Callable[[Body], Body], *, failures: int = 0) -> Iterator[Se
                 body = json.loads(raw)
                 with lock:
                     server.answered.append(body)
-                self.reply(200, answer(body))
+                found = answer(body)
+                self.reply(found.pop("status", 200), found)
+
+        def do_GET(self) -> None:
+            found = server.pages.get(self.path)
+            self.reply(404 if found is None else 200, found or {})
 
         def reply(self, status: int, body: Body) -> None:
             data = json.dumps(body).encode()
@@ -108,7 +115,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("failures", [0, 1, 2])
 def test_vectors_keep_the_order_of_the_texts_whatever_fails(tmp_path: Path, failures: int) -> None:
     with serving(embeddings, failures=failures) as server:
-        vectors = OpenAI(base_url=f"{server.url}/v1", batch_size=8, concurrency=3).embed(TEXTS, tmp_path)
+        vectors = OpenAI(base_url=f"{server.url}/v1", batch_size=8, concurrency=3).embed(chats(TEXTS), tmp_path)
     np.testing.assert_array_equal(vectors, expected(TEXTS))
     assert set(server.paths) == {"/v1/embeddings"}
     assert sorted(len(body["input"]) for body in server.answered) == [2] + [8] * 6
@@ -139,18 +146,69 @@ def test_a_wrong_key_is_not_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None
     assert list(server.attempts.values()) == [1]
 
 
-def test_long_texts_are_cut(tmp_path: Path) -> None:
-    with serving(embeddings) as server:
-        OpenAI(base_url=server.url).embed(["x" * (openai.MAX_CHARACTERS + 5)], tmp_path)
-    assert len(server.answered[0]["input"][0]) == openai.MAX_CHARACTERS
-
-
 def test_a_request_stays_below_what_the_api_takes_in_all() -> None:
-    texts = [f"{i:03d} " + "word " * 4_000 for i in range(80)]
+    texts = [f"{i:03d} " + "詞 " * 4_000 for i in range(80)]
     with serving(embeddings) as server:
         np.testing.assert_array_equal(OpenAI(base_url=server.url).encode(texts), expected(texts))
-    characters = [sum(map(len, body["input"])) for body in server.answered]
-    assert max(characters) <= 300_000 * 4  # 300,000 tokens a request, of about four characters
+    sizes = [sum(len(text.encode()) for text in body["input"]) for body in server.answered]
+    assert max(sizes) <= 300_000  # tokens a request, of a byte at least
+
+
+SAYS = [
+    "This model's maximum context length is 40 tokens, however you requested {n} tokens ({n} in your prompt; 0 for the "
+    "completion). Please reduce your prompt; or completion length.",
+    "Invalid 'input[0]': maximum input length is 40 tokens.",
+    "Input validation error: `inputs` must have less than 40 tokens. Given: {n}",
+    "input too long",
+]
+
+
+def limited(says: str, status: int = 400, most: int = 40) -> Callable[[Body], Body]:
+    """A server whose tokens are characters, and that takes no text with more than `most` of them."""
+
+    def answer(body: Body) -> Body:
+        longest = max(map(len, body["input"]))
+        if longest > most:
+            return {"status": status, "error": {"message": says.format(n=longest)}}
+        return {**embeddings(body), "usage": {"prompt_tokens": sum(map(len, body["input"])), "total_tokens": 1}}
+
+    return answer
+
+
+@pytest.mark.parametrize("says", SAYS)
+@pytest.mark.parametrize("status", [400, 413, 422])
+def test_a_text_that_is_refused_is_sent_shorter(tmp_path: Path, says: str, status: int) -> None:
+    conversations = [chat(f"ask {i}", f"answer {i}", system="s" * 100 if i % 3 == 0 else "s") for i in range(10)]
+    conversations[4] = chat("q" * 70, "a" * 50)
+    with serving(limited(says, status)) as server:
+        vectors = OpenAI(base_url=server.url, batch_size=4, concurrency=2).embed(conversations, tmp_path)
+    read = [f"ask {i}\nanswer {i}" if i % 3 == 0 else f"s\nask {i}\nanswer {i}" for i in range(10)]
+    kept = vectors[4, 0]
+    assert 10 < kept <= 40
+    np.testing.assert_array_equal(np.delete(vectors, 4, 0), np.delete(expected(read), 4, 0))
+    (cut,) = cuts(tmp_path)
+    assert (cut["texts"], cut["of"], cut["limit"]) == (5, 10, 40 if "40" in says else cut["limit"])
+    assert cut["tokens"] == pytest.approx(4 * 101 + 121 - kept, abs=5)
+    assert cut["of_tokens"] == pytest.approx(4 * 116 + 121, abs=5)
+
+
+def test_the_mean_of_windows_reads_all(tmp_path: Path) -> None:
+    with serving(limited(SAYS[0])) as server:
+        vectors = OpenAI(base_url=server.url, long="mean").embed(chats(["x" * 100, "y"]), tmp_path)
+    windows = [text for body in server.answered for text in body["input"] if text[0] == "x" and len(text) <= 40]
+    assert "".join(windows) == "x" * 100 and cuts(tmp_path) == []
+    np.testing.assert_allclose(vectors, [expected(windows).mean(0), expected(["y"])[0]], rtol=1e-6)
+
+
+def test_what_is_refused_for_another_reason_is_an_error() -> None:
+    from openai import BadRequestError
+
+    refusing = limited("no such model", most=0)
+    with serving(refusing) as server, pytest.raises(BadRequestError, match="no such model"):
+        OpenAI(base_url=server.url).encode(["a", "b"])
+    assert len(server.attempts) == 1
+    with serving(limited("too many tokens", most=0)) as server, pytest.raises(ConfigError, match="every text too long"):
+        OpenAI(base_url=server.url).encode(["abc"])
 
 
 @pytest.mark.parametrize("value", [None, ""])

@@ -12,6 +12,8 @@ import pytest
 from dsel.component import digest, identity
 from dsel.embedder.sentence_transformer import SentenceTransformer
 from dsel.errors import ConfigError
+from dsel.reading import cuts
+from tests.embedder.chats import chat, chats
 
 TEXTS = ["one", "two three one", "three " * 30, "query: two"]
 
@@ -48,7 +50,7 @@ def embedder(folder: Path, **options: object) -> SentenceTransformer:
 
 
 def test_vectors_do_not_depend_on_the_batch(model_folder: Path, tmp_path: Path) -> None:
-    vectors = embedder(model_folder, batch_size=3).embed(TEXTS, tmp_path)
+    vectors = embedder(model_folder, batch_size=3).embed(chats(TEXTS), tmp_path)
     assert vectors.shape == (4, 16) and vectors.dtype == np.float32
     alone = np.concatenate([embedder(model_folder).encode([text]) for text in TEXTS])
     np.testing.assert_allclose(vectors, alone, atol=1e-5)
@@ -88,7 +90,14 @@ def test_a_model_is_known_by_its_files_not_by_its_place(model_folder: Path, tmp_
 def test_speed_is_not_part_of_the_identity(model_folder: Path) -> None:
     one = embedder(model_folder)
     assert digest(one) == digest(replace(one, batch_size=1, device="cuda"))
-    for change in ({"prefix": "query: "}, {"normalize": False}, {"max_length": 9}, {"dtype": "bfloat16"}):
+    for change in (
+        {"text": "prompt"},
+        {"long": "mean"},
+        {"prefix": "query: "},
+        {"normalize": False},
+        {"max_length": 9},
+        {"dtype": "bfloat16"},
+    ):
         assert digest(one) != digest(replace(one, **change))  # type: ignore[arg-type]
 
 
@@ -96,3 +105,52 @@ def test_a_missing_folder_is_a_configuration_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"embedder\.path"):
         embedder(tmp_path / "missing").check()
     SentenceTransformer(hub="unused/model").check()
+
+
+LONG = "three : " * 60  # longer than the 64 tokens that the model reads
+
+
+def test_a_shared_system_prompt_does_not_hide_the_examples(model_folder: Path, tmp_path: Path) -> None:
+    """Behind one long prompt, unlike examples get unlike vectors: those of what they say themselves."""
+    own = [("one", "two"), ("two two", "three one"), ("three", "query one")]
+    vectors = embedder(model_folder).embed([chat(*turns, system=LONG) for turns in own], tmp_path)
+    np.testing.assert_allclose(vectors, embedder(model_folder).encode(["\n".join(turns) for turns in own]), atol=1e-6)
+    (cut,) = cuts(tmp_path)
+    assert (cut["limit"], cut["texts"], cut["of"]) == (64, 3, 3)
+    assert cut["tokens"] == 3 * 120 and cut["of_tokens"] == 3 * 120 + sum(2 + len(" ".join(t).split()) for t in own)
+
+
+def test_what_fits_is_read_as_it_stands(model_folder: Path, tmp_path: Path) -> None:
+    conversation = chat("one", "two\n", "", "three", system="query")
+    vectors = embedder(model_folder).embed([conversation], tmp_path)
+    np.testing.assert_array_equal(vectors, embedder(model_folder).encode(["query\none\ntwo\n\n\nthree"]))
+    assert cuts(tmp_path) == []
+
+
+def test_the_prefix_and_special_tokens_count(model_folder: Path, tmp_path: Path) -> None:
+    """[CLS] query : one two [SEP]: six tokens of seven words."""
+    vectors = embedder(model_folder, prefix="query: ", max_length=6).embed(chats(["one one one two two"]), tmp_path)
+    expected = embedder(model_folder, prefix="query: ").encode(["one two"])
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)  # of an instruction its beginning and its end
+    (cut,) = cuts(tmp_path)
+    assert (cut["tokens"], cut["of_tokens"]) == (3, 9)
+
+
+def test_the_mean_of_windows_is_a_unit_vector(model_folder: Path, tmp_path: Path) -> None:
+    text = "one two three one two three two"
+    found = embedder(model_folder, max_length=6, long="mean").embed(chats([text, "one"]), tmp_path)
+    parts = embedder(model_folder).encode(["one two three one", "two three two"])
+    expected = parts.sum(0) / np.linalg.norm(parts.sum(0))
+    np.testing.assert_allclose(found, [expected, embedder(model_folder).encode(["one"])[0]], atol=1e-5)
+    raw = embedder(model_folder, max_length=6, long="mean", normalize=False).read(chats([text, "one"]))[0]
+    parts = embedder(model_folder, normalize=False).encode(["one two three one", "two three two"])
+    np.testing.assert_allclose(raw[0], parts.mean(0), atol=1e-5)
+
+
+def test_a_limit_beyond_the_models_positions_is_its_positions(
+    model_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        vectors = embedder(model_folder, max_length=4096).embed(chats(["one two " * 400]), tmp_path)
+    assert np.isfinite(vectors).all() and cuts(tmp_path)[0]["limit"] == 512
+    assert "embedder.max_length=4096: the model has 512 positions" in caplog.text

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsel.embedder.tfidf_svd import TfidfSvd
+from tests.embedder.chats import chats
 
 WORDS = "sun moon star tree leaf root wolf bear deer bread salt wine".split()
 rng = np.random.default_rng(0)
@@ -22,7 +23,7 @@ def assert_unit_rows(vectors: np.ndarray, n: int) -> None:
 
 
 def test_the_same_texts_give_the_same_bits(tmp_path: Path) -> None:
-    one, two = (TfidfSvd(dimensions=8).embed(TEXTS, tmp_path) for _ in range(2))
+    one, two = (TfidfSvd(dimensions=8).embed(chats(TEXTS), tmp_path) for _ in range(2))
     assert one.tobytes() == two.tobytes()
     assert one.shape == (60, 8)
     assert_unit_rows(one, 60)
@@ -65,3 +66,11 @@ words = st.lists(st.sampled_from([*WORDS, "x", "1", "+", "é", "?"]), min_size=2
 @given(st.lists(words.map(" ".join), min_size=1, max_size=12))
 def test_any_texts_give_unit_rows(texts: list[str]) -> None:
     assert_unit_rows(TfidfSvd(min_df=1).encode(texts), len(texts))
+
+
+def test_texts_without_spaces_are_told_apart() -> None:
+    """Four wordings of one question in Chinese are close, and three other questions are not."""
+    texts = ["请告诉我怎样做红烧肉", "请教我怎样做红烧肉", "请说明怎样做红烧肉", "请讲讲怎样做红烧肉"]
+    vectors = TfidfSvd().encode([*texts, "北京有哪些著名的博物馆", "写一首关于秋天的诗", "解释一下什么是黑洞"])
+    cosine = vectors @ vectors.T
+    assert cosine[:4, :4].min() > 0.8 and np.abs(cosine[:4, 4:]).max() < 0.5

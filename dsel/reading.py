@@ -1,0 +1,126 @@
+"""What a model reads of a text that is longer than it takes, and the count of what it does not read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.cache import write_json
+from dsel.pool import Message, text_of
+
+Spans = Callable[[str], Sequence[tuple[int, int]]]
+"""Where each token of a text begins and ends, in characters."""
+
+Counts = npt.NDArray[np.int64]
+"""[n, 3]: of each of n texts its tokens, how many are read, and the limit: 0 for one read in full, or UNKNOWN."""
+
+UNKNOWN = -1  # the limit of a reader that cuts texts itself and does not say which
+
+FILE = "cut.json"
+
+
+def joined(messages: Sequence[Message]) -> str:
+    """All that the turns say, one after the other."""
+    return "\n".join(text_of(m) for m in messages)
+
+
+def shorten(
+    messages: Sequence[Message], limit: int, size: Callable[[Sequence[Message]], int], spans: Spans
+) -> list[Message]:
+    """The turns cut to `limit` tokens, as `size` counts them; untouched where that is not needed.
+
+    First the system prompts are left out, whole, as they say the same of many examples; then earlier exchanges, the
+    first one first; then the turns of the last exchange share what room there is: all may be as long as the longest
+    that is cut. Of a response the beginning is kept, of other turns the beginning and the end, as what is asked may
+    stand at either.
+    """
+    kept = list(messages)
+    if size(kept) <= limit:
+        return kept
+    kept = [m for m in kept if m["role"] != "system"] or kept
+    starts = [i for i, m in enumerate(kept) if m["role"] == "user" and (i == 0 or kept[i - 1]["role"] != "user")]
+    while size(kept) > limit and len(starts) > 1:  # the next exchange becomes the first
+        kept, starts = kept[starts[1] :], [start - starts[1] for start in starts[1:]]
+    whole, tokens = kept, [spans(m["content"]) for m in kept]
+    longest = max(map(len, tokens), default=0)
+    while (excess := size(kept) - limit) > 0 and longest > 0:
+        # No more than what is too much, shared by the turns that are cut, so that little room is left over.
+        cut = sum(len(t) >= longest for t in tokens)
+        below = max((len(t) for t in tokens if len(t) < longest), default=0)
+        longest = max(below, longest - max(1, excess // cut))
+        kept = [_within(m, t, longest) for m, t in zip(whole, tokens, strict=True)]
+    return kept
+
+
+def spans(tokenizer: Any, text: str) -> Sequence[tuple[int, int]]:
+    """Where each token of `text` is, by a tokenizer of transformers."""
+    options = {"add_special_tokens": False, "return_offsets_mapping": True, "truncation": False, "verbose": False}
+    return tokenizer(text, **options)["offset_mapping"]
+
+
+def _within(message: Message, tokens: Sequence[tuple[int, int]], most: int) -> Message:
+    """The turn with `most` of its tokens."""
+    text = message["content"]
+    if len(tokens) <= most:
+        return message
+    end = 0 if message["role"] == "assistant" else most // 2
+    head = text[: tokens[most - end - 1][1]] if most > end else ""
+    tail = text[tokens[len(tokens) - end][0] :] if end else ""
+    return {**message, "content": f"{head} {tail}" if head and tail else head + tail}
+
+
+def windows(text: str, limit: int, size: Callable[[str], int], spans: Spans) -> list[str]:
+    """The whole text in as few parts as `limit` tokens for each allow, of the same number of tokens but for one."""
+    tokens = spans(text)
+    count = max(2, math.ceil(len(tokens) / limit))
+    while count < len(tokens):
+        each = math.ceil(len(tokens) / count)
+        starts = range(0, len(tokens), each)
+        parts = [text[tokens[i][0] : tokens[min(i + each, len(tokens)) - 1][1]] for i in starts]
+        if all(size(part) <= limit for part in parts):
+            return parts
+        count += max(1, count // 16)
+    return [text[start:end] for start, end in tokens] or [text]
+
+
+def note_cut(scratch: Path, reader: str, counts: Counts, advice: str, *, unit: str = "tokens") -> None:
+    """Leave in the artifact's folder what its `reader` did not read; nothing where it has read all.
+
+    That is how many texts are cut (`texts` of `of`), and how many of their tokens, or of what else is counted, are not
+    read (`tokens` of `of_tokens`). advice: how more can be read.
+    """
+    cut = counts[counts[:, 2] != 0]
+    cut = cut[(cut[:, 2] == UNKNOWN) | (cut[:, 0] > cut[:, 1])]
+    if not len(cut):
+        return
+    found = {"reader": reader, "of": len(counts), "advice": advice}
+    if (cut[:, 2] == UNKNOWN).any():
+        found |= {"limit": None, "texts": None, unit: None, f"of_{unit}": None}
+    else:
+        tokens, read, limit = cut.T
+        found |= {"limit": int(limit.max()), "texts": len(cut)}
+        found |= {unit: int((tokens - read).sum()), f"of_{unit}": int(tokens.sum())}
+    write_json(scratch / FILE, [*(f for f in cuts(scratch) if f["reader"] != reader), found])
+
+
+def cuts(folder: Path) -> list[dict[str, Any]]:
+    """What `note_cut` has left in the folder of an artifact."""
+    return json.loads((folder / FILE).read_text(encoding="utf-8")) if (folder / FILE).exists() else []
+
+
+def sentence(cut: dict[str, Any]) -> str:
+    """One line that says what is not read, and what would change that."""
+    if cut["texts"] is None:
+        unknown = "is not known: its server says neither its limit nor its tokenizer"
+        return f"how many of {cut['of']} texts are longer than the {cut['reader']} reads {unknown}"
+    unit = "tokens" if "tokens" in cut else "characters"
+    share = 100 * cut[unit] / cut[f"of_{unit}"]
+    limit = f"the {cut['limit']} {unit} that the {cut['reader']} reads"
+    longer = f"{cut['texts']} of {cut['of']} texts are longer than {limit}"
+    return f"{longer}: {share:.1f} % of their {unit} are not read; {cut['advice']}"
