@@ -21,6 +21,7 @@ from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import encode, render
 from dsel.model.generation import generate, generate_with_vllm, vllm_available
 from dsel.model.likelihood import Encoded, mean_nll
+from dsel.model.positions import within
 from dsel.model.trial import try_template
 from dsel.pool import Message, Pool
 from dsel.trainer.base import Training
@@ -182,7 +183,8 @@ class Learner:
 
         whole: over all tokens but the first, prompts and headers included. NaN where `max_length` leaves no such token.
         """
-        encoded = [encode(self.tokenizer, messages, max_length) for messages in conversations]
+        most = within(max_length, self.model)
+        encoded = [encode(self.tokenizer, messages, most) for messages in conversations]
         return self.losses([(ids, ids) for ids, _ in encoded] if whole else encoded)
 
     def losses(self, encoded: Sequence[Encoded]) -> npt.NDArray[np.float64]:

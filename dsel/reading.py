@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dsel.cache import write_json
+from dsel.files import write_json
 from dsel.pool import Message, text_of
 
 Spans = Callable[[str], Sequence[tuple[int, int]]]

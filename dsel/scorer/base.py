@@ -13,6 +13,7 @@ import numpy.typing as npt
 from dsel.errors import need
 from dsel.pool import Message, Pool, text_of
 from dsel.progress import progress
+from dsel.reading import note_cut
 
 Scores = npt.NDArray[np.float32]
 
@@ -66,7 +67,8 @@ def in_shards(
 ) -> npt.NDArray[np.float64]:
     """float64[n]: `compute(indices) -> float64[len(indices)]` for all of 0…n-1, a shard at a time.
 
-    Each finished shard is saved in `scratch` under `title`, where a killed scoring finds it again.
+    Each finished shard is saved in `scratch` under `title`, where a killed scoring finds it again. With columns, from
+    `compute` to the result, if `compute` has them.
     """
     out = np.empty(len(sizes))
     with progress(title, total=len(sizes), unit=unit) as advance:
@@ -76,9 +78,36 @@ def in_shards(
                 temporary = path.with_name("shard.tmp.npy")
                 np.save(temporary, compute(rows))
                 temporary.replace(path)
-            out[rows] = np.load(path)
+            found = np.load(path)
+            out = out if out.ndim == found.ndim else np.empty((len(sizes), *found.shape[1:]))
+            out[rows] = found
             advance(len(rows))
     return out
+
+
+def read_in_shards(
+    sizes: Sequence[int],
+    compute: Callable[[list[int]], npt.NDArray[np.float64]],
+    scratch: Path,
+    *,
+    title: str,
+    unit: str = "examples",
+    advice: str = "a larger scorer.max_length reads more, up to the model's positions",
+) -> npt.NDArray[np.float64]:
+    """As `in_shards`, where `compute` gives the score of each text and, beside it, its `Counts`: float64[m, 4].
+
+    What is not read is noted in `scratch`.
+    """
+    found = in_shards(sizes, compute, scratch, title=title, unit=unit)
+    note_cut(scratch, f"{title} scorer", found[:, 1:].astype(np.int64), advice)
+    return found[:, 0]
+
+
+def counted(
+    scores: npt.NDArray[np.float64], whole: Sequence[int], read: Sequence[int], limit: int
+) -> npt.NDArray[np.float64]:
+    """What `read_in_shards` wants of texts of `whole` tokens, `read` of them up to `limit`: float64[n, 4]."""
+    return np.column_stack([scores, np.array(whole), np.array(read), np.full(len(scores), limit)])
 
 
 def shards(sizes: Sequence[int], items: int) -> list[list[int]]:

@@ -6,9 +6,10 @@ tokens "1" to "6" at the first generated position.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from dsel.component import knob
 from dsel.errors import ConfigError, need
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, logits_at, padded
-from dsel.pool import Pool
-from dsel.scorer.base import Scorer, Scores, in_shards, need_reduction, over_turns, turns
+from dsel.model.positions import within
+from dsel.pool import Message, Pool
+from dsel.reading import shorten, spans
+from dsel.scorer.base import Scorer, Scores, counted, need_reduction, over_turns, read_in_shards, turns
 from dsel.scorer.pretrained import Pretrained
 
 # The prompts of the published code and model cards (hkust-nlp/deita), to the last blank.
@@ -39,8 +42,8 @@ class Deita(Pretrained):
     """Ratings of 1 to 6 by hkust-nlp's scorers, or by any causal language model.
 
     rating: `quality` (of the response) or `complexity` (of the instruction). turns: how the ratings of an example's
-    turns become its score: sum, mean or first. Where a turn is longer than `max_length`, what is cut is the text
-    right before the request for the score.
+    turns become its score: sum, mean or first. Where a turn is longer than `max_length`, its instruction and its
+    response share the room (`dsel.reading.shorten`).
     """
 
     rating: str = "quality"
@@ -66,7 +69,8 @@ class Deita(Pretrained):
         def compute(rows: list[int]) -> npt.NDArray[np.float64]:
             model, tokenizer = loaded()
             digits = torch.tensor(digit_tokens(tokenizer, self.place), device=model.device)
-            encoded = [encode(tokenizer, self.rating, *pairs[i], max_length=self.max_length) for i in rows]
+            limit = within(self.max_length, model)
+            encoded, whole = zip(*(fitted(tokenizer, self.rating, *pairs[i], limit) for i in rows), strict=True)
             out = np.empty(len(rows))
             with torch.inference_mode(), fast_linear(model):
                 for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
@@ -74,10 +78,10 @@ class Deita(Pretrained):
                     last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1]).bool()
                     logits = torch.cat([part[:, digits] for part in logits_at(model, ids, mask, last)])
                     out[batch] = expectation(logits.double().cpu().numpy())
-            return out
+            return counted(out, whole, [len(ids) for ids in encoded], limit)
 
         sizes = [len(x) + len(y) * (self.rating == "quality") for x, y in pairs]
-        return in_shards(sizes, compute, scratch, title=self.rating, unit="turns")
+        return read_in_shards(sizes, compute, scratch, title=self.rating, unit="turns")
 
     def prepare(self, tokenizer: Any) -> None:
         digit_tokens(tokenizer, self.place)
@@ -121,6 +125,22 @@ def expectation(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Σ_s s·p(s), float64[n], of the scores 1…6 with p the softmax of `logits`, float64[n, 6]."""
     weights = np.exp(logits - logits.max(axis=1, keepdims=True))
     return weights @ np.arange(1.0, 7.0) / weights.sum(axis=1)
+
+
+def fitted(tokenizer: Any, rating: str, instruction: str, output: str, limit: int) -> tuple[list[int], int]:
+    """Token ids of the prompt for a rating, of texts cut to `limit` tokens of it; and how many they are uncut."""
+    prompt = partial(encode, tokenizer, rating, max_length=sys.maxsize)
+    ids = prompt(instruction, output)
+    if len(ids) <= limit:
+        return ids, len(ids)
+    answer = [{"role": "assistant", "content": output}] if rating == "quality" else []
+    turn = [{"role": "user", "content": instruction}, *answer]
+    turn = shorten(turn, limit, lambda turn: len(prompt(*_texts(turn))), partial(spans, tokenizer))
+    return encode(tokenizer, rating, *_texts(turn), max_length=limit), len(ids)
+
+
+def _texts(turn: Sequence[Message]) -> tuple[str, str]:
+    return turn[0]["content"], turn[1]["content"] if len(turn) > 1 else ""
 
 
 def encode(tokenizer: Any, rating: str, instruction: str, output: str, *, max_length: int) -> list[int]:

@@ -16,8 +16,9 @@ import numpy.typing as npt
 
 from dsel.model.chat import IGNORED, render
 from dsel.model.likelihood import Encoded, mean_nll
+from dsel.model.positions import within
 from dsel.pool import Message, Pool
-from dsel.scorer.base import Scores, in_shards, turns
+from dsel.scorer.base import Scores, counted, read_in_shards, turns
 from dsel.scorer.pretrained import Chat, fill_missing, template_refused
 
 SYSTEM = "You are a helpful assistant."
@@ -50,11 +51,12 @@ class IFD(Chat):
             model, tokenizer = loaded()
             losses = partial(mean_nll, model, tokens_a_batch=self.tokens_a_batch)
             try:
-                return difficulties([pairs[i] for i in rows], tokenizer, losses, max_length=self.max_length)
+                limit = within(self.max_length, model)
+                return difficulties([pairs[i] for i in rows], tokenizer, losses, max_length=limit)
             except (TemplateError, ValueError) as error:
                 raise template_refused(self.place, error) from error
 
-        scores = in_shards([len(x) + len(y) for x, y in pairs], compute, scratch, title="ifd")
+        scores = read_in_shards([len(x) + len(y) for x, y in pairs], compute, scratch, title="ifd")
         return fill_missing(scores, 0, pool, "their prompts fill scorer.max_length").astype(np.float32)
 
 
@@ -70,13 +72,17 @@ def difficulties(
     *,
     max_length: int,
 ) -> npt.NDArray[np.float64]:
-    """IFD of each (prompt, response), float64[n], NaN where `max_length` leaves no response.
+    """IFD of each (prompt, response), NaN where `max_length` leaves no response, and its `Counts`: float64[n, 4].
 
     `losses` gives the mean loss of each encoded text in nats; it is asked once, about all texts of both kinds.
     """
     encoded = [encode(tokenizer, prompt, response, max_length=max_length) for prompt, response in pairs]
     found = losses([text for both in encoded for text in both])
-    return difficulty(found[0::2], found[1::2])
+    read = [min(len(ids), max_length) for (ids, _), _ in encoded]
+    whole = [
+        m if m < max_length else len(conditional(tokenizer, *pair)[0]) for m, pair in zip(read, pairs, strict=True)
+    ]
+    return counted(difficulty(found[0::2], found[1::2]), whole, read, max_length)
 
 
 def encode(tokenizer: Any, prompt: str, response: str, *, max_length: int) -> tuple[Encoded, Encoded]:
@@ -86,12 +92,17 @@ def encode(tokenizer: Any, prompt: str, response: str, *, max_length: int) -> tu
     one is that of the response alone, with whatever header the template puts first. End-of-turn tokens are labelled.
     Both are cut at `max_length`, and to the same number of labelled tokens (none where the prompt fills `max_length`).
     """
-    system, user = {"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}
-    given, given_start = _tokens(tokenizer, [system, user], response)
+    given, given_start = conditional(tokenizer, prompt, response)
     alone, alone_start = _tokens(tokenizer, [], response)
     counts = (min(len(given), max_length) - given_start, min(len(alone), max_length) - alone_start)
     count = max(0, min(counts))
     return _labelled(given, given_start, count), _labelled(alone, alone_start, count)
+
+
+def conditional(tokenizer: Any, prompt: str, response: str) -> tuple[list[int], int]:
+    """Token ids of the response after the prompt, uncut, and the position of its first one."""
+    system, user = {"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}
+    return _tokens(tokenizer, [system, user], response)
 
 
 def _tokens(tokenizer: Any, before: list[Message], response: str) -> tuple[list[int], int]:

@@ -20,6 +20,7 @@ from dsel.component import knob
 from dsel.errors import ConfigError, need
 from dsel.pool import Message, Pool
 from dsel.progress import progress
+from dsel.reading import note_cut
 from dsel.scorer.base import Scorer, Scores
 from dsel.scorer.endpoint import Endpoint, EndpointError
 
@@ -106,6 +107,9 @@ class Judge(Scorer):
                 is `error`, or no example has one.
         """
         endpoint, questions = self.endpoint, [question(m, self.max_characters) for m in pool.messages]
+        sizes, most = [len(conversation(m)) for m in pool.messages], self.max_characters
+        counts = np.array([[size, min(size, most), most] for size in sizes], dtype=np.int64)
+        note_cut(scratch, "judge", counts, "a larger scorer.max_characters shows it more", unit="characters")
         with Answers.open(scratch / "answers.jsonl") as answers:
             todo = [i for i, name in enumerate(pool.ids) if answers.rating(name) is None]
             with progress("judge", total=len(pool), unit="examples") as advance:
@@ -197,9 +201,14 @@ class Answers:
         return rating
 
 
+def conversation(messages: Sequence[Message]) -> str:
+    """A conversation as the judge is shown it, in full."""
+    return "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in messages)
+
+
 def question(messages: Sequence[Message], max_characters: int) -> str:
     """What the judge is asked about a conversation."""
-    text = "\n\n".join(f"[{m['role']}]\n{m['content']}" for m in messages)
+    text = conversation(messages)
     if len(text) > max_characters:
         half = max_characters // 2
         text = f"{text[:half]}\n[…]\n{text[len(text) - half :]}"

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from dsel.model.chat import encode
 from dsel.model.likelihood import mean_nll
+from dsel.model.positions import within
 from dsel.pool import Pool
-from dsel.scorer.base import Scores, in_shards
+from dsel.scorer.base import Scores, counted, read_in_shards
 from dsel.scorer.pretrained import Chat, fill_missing, template_refused
 
 
@@ -20,8 +21,8 @@ from dsel.scorer.pretrained import Chat, fill_missing, template_refused
 class Perplexity(Chat):
     """−log PPL of all assistant turns given what precedes them: minus their mean loss in nats, so higher is better.
 
-    The quantity of Yu et al. 2024, Eq. 7, of the pool's own responses. An example without a response token within
-    `max_length` gets the lowest score of the others.
+    The quantity of Yu et al. 2024, Eq. 7, of the pool's own responses. A conversation longer than `max_length` is read
+    without its system prompts, up to there; one without a response token in it gets the lowest score of the others.
     """
 
     def score(self, pool: Pool, scratch: Path) -> Scores:
@@ -33,12 +34,19 @@ class Perplexity(Chat):
 
         def compute(rows: list[int]) -> npt.NDArray[np.float64]:
             model, tokenizer = loaded()
+            limit = within(self.max_length, model)
             try:
-                encoded = [encode(tokenizer, conversations[i], self.max_length) for i in rows]
+                encoded = [encode(tokenizer, conversations[i]) for i in rows]
+                whole = [len(ids) for ids, _ in encoded]
+                for place, i in enumerate(rows):
+                    if whole[place] > limit:
+                        turns = [m for m in conversations[i] if m["role"] != "system"]
+                        encoded[place] = encode(tokenizer, turns, limit)
             except (TemplateError, ValueError) as error:
                 raise template_refused(self.place, error) from error
-            return -mean_nll(model, encoded, tokens_a_batch=self.tokens_a_batch)
+            scores = -mean_nll(model, encoded, tokens_a_batch=self.tokens_a_batch)
+            return counted(scores, whole, [len(ids) for ids, _ in encoded], limit)
 
-        scores = in_shards([len(text) for text in pool.texts], compute, scratch, title="perplexity")
+        scores = read_in_shards([len(text) for text in pool.texts], compute, scratch, title="perplexity")
         lowest = np.min(scores[~np.isnan(scores)], initial=0)
         return fill_missing(scores, lowest, pool, "no response token within scorer.max_length").astype(np.float32)

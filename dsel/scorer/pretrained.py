@@ -26,8 +26,9 @@ log = logging.getLogger(__name__)
 class Pretrained(Scorer):
     """A model by its hub id, or from a local folder (`path`).
 
-    max_length: tokens of a text that are read. allow_bin: whether weights may come as `.bin` files, where there are no
-    safetensors. tokens_a_batch: padded tokens that are read at once. device: the accelerator if there is one.
+    max_length: tokens of a text that are read, no more than the model has positions for. allow_bin: whether weights may
+    come as `.bin` files, where there are no safetensors. tokens_a_batch: padded tokens that are read at once. device:
+    the accelerator if there is one.
     """
 
     hub: str
@@ -50,7 +51,7 @@ class Pretrained(Scorer):
         need_weights(self.hub, self.path, self.revision, option="scorer", allow_bin=self.allow_bin)
 
     def extra_identity(self) -> dict[str, Any]:
-        return local_identity(self.path)
+        return local_identity(self.path) | {"long texts": "shortened"}  # they were cut at their end
 
     @property
     def place(self) -> str:

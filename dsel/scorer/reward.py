@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from dsel.hub import loads
 from dsel.model.chat import render
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, padded
-from dsel.pool import Pool
-from dsel.scorer.base import Scores, in_shards
+from dsel.model.positions import within
+from dsel.pool import Message, Pool
+from dsel.reading import shorten, spans
+from dsel.scorer.base import Scores, counted, read_in_shards
 from dsel.scorer.pretrained import Chat, template_refused
 
 
@@ -25,7 +27,8 @@ from dsel.scorer.pretrained import Chat, template_refused
 class Reward(Chat):
     """The single logit of a sequence-classification model that reads the whole conversation in its chat template.
 
-    FsfairX-LLaMA3-RM-v0.1 is the one of Yu et al. 2024. What is beyond `max_length` is not read.
+    FsfairX-LLaMA3-RM-v0.1 is the one of Yu et al. 2024. A conversation longer than `max_length` loses its system prompt
+    first, then its earlier exchanges, then parts of the last one (`dsel.reading.shorten`).
     """
 
     def score(self, pool: Pool, scratch: Path) -> Scores:
@@ -38,11 +41,23 @@ class Reward(Chat):
 
         def compute(rows: list[int]) -> npt.NDArray[np.float64]:
             model, tokenizer = loaded()
+            limit = within(self.max_length, model)
+
+            def ids_of(messages: Sequence[Message]) -> list[int]:
+                return tokenizer(render(tokenizer, messages), add_special_tokens=False, verbose=False)["input_ids"]
+
+            def size(messages: Sequence[Message]) -> int:
+                return len(ids_of(messages))
+
             try:
-                texts = [render(tokenizer, conversations[i]) for i in rows]
+                encoded = [ids_of(conversations[i]) for i in rows]
+                whole = [len(ids) for ids in encoded]
+                for place, i in enumerate(rows):
+                    if whole[place] > limit:
+                        kept = shorten(conversations[i], limit, size, partial(spans, tokenizer))
+                        encoded[place] = ids_of(kept)[:limit]
             except TemplateError as error:
                 raise template_refused(self.place, error) from error
-            encoded = [ids[: self.max_length] for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
             out = np.empty(len(rows))
             with torch.inference_mode(), fast_linear(model):
                 for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
@@ -51,9 +66,9 @@ class Reward(Chat):
                     model.config.get_text_config().pad_token_id = fill
                     ids, mask = padded(tokens, model.device, fill)
                     out[batch] = model(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().numpy()
-            return out
+            return counted(out, whole, [len(ids) for ids in encoded], limit)
 
-        scores = in_shards([len(text) for text in pool.texts], compute, scratch, title="reward")
+        scores = read_in_shards([len(text) for text in pool.texts], compute, scratch, title="reward")
         return scores.astype(np.float32)
 
     @loads("scorer")

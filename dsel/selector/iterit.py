@@ -13,8 +13,9 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from dsel.errors import need
+from dsel.model.positions import within
 from dsel.pool import Message, Pool, resolve_budget
-from dsel.scorer.base import Scores, in_shards, turns
+from dsel.scorer.base import Scores, read_in_shards, turns
 from dsel.scorer.ifd import PROBES, difficulties
 from dsel.scorer.pretrained import fill_missing
 from dsel.selector.arrays import Indices, check_budget, finite_scores
@@ -150,10 +151,11 @@ class IterIT(Selector):
 
         def build(folder: Path) -> None:
             def compute(rows: list[int]) -> npt.NDArray[np.float64]:
-                some = [pairs[i] for i in rows]
-                return difficulties(some, learner.tokenizer, learner.losses, max_length=self.max_length)
+                some, most = [pairs[i] for i in rows], within(self.max_length, learner.model)
+                return difficulties(some, learner.tokenizer, learner.losses, max_length=most)
 
-            np.save(folder / "ifd.npy", in_shards([len(x) + len(y) for x, y in pairs], compute, folder, title="ifd"))
+            sizes, advice = [len(x) + len(y) for x, y in pairs], "a larger selector.max_length reads more"
+            np.save(folder / "ifd.npy", read_in_shards(sizes, compute, folder, title="ifd", advice=advice))
 
         key = {"model": learner.state, "pool": candidates.fingerprint, "max_length": self.max_length}
         folder = self.study.artifact("ifd", "ifd", key, build, items=len(pairs))

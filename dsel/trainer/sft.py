@@ -17,6 +17,7 @@ from dsel.component import knob
 from dsel.errors import ConfigError, need, need_package
 from dsel.model.causal_lm import CausalLM, device_of_process, torch_dtype
 from dsel.model.chat import IGNORED, Refused, encodings
+from dsel.model.positions import within
 from dsel.pool import Message, Pool
 from dsel.progress import progress
 from dsel.trainer.checkpoints import last_checkpoint, resumable_trainer, save_state, saver
@@ -132,7 +133,12 @@ class SFT:
         from transformers import PrinterCallback
 
         need(part[1] == 1 or not sharded(), "a training in parts needs whole optimizers: no FSDP, no DeepSpeed")
-        data, tokens = tokenized(pool, tokenizer, self.max_length)
+        most = within(self.max_length, model)  # beyond its positions a model fails, or was never trained
+        data, tokens = tokenized(pool, tokenizer, most)
+        if most < self.max_length and max(map(len, data["input_ids"])) >= most:
+            log.warning(
+                "the model has %d positions: texts end there, not at trainer.max_length=%d", *(most, self.max_length)
+            )
         micro, steps = accumulation(self.batch_size, self.micro_batch_size, world_size())
         total = self._steps(len(data))
         if self.warmup >= max(total * part[1], 1):

@@ -15,8 +15,9 @@ from hydra.utils import instantiate
 
 from dsel.component import digest
 from dsel.errors import ConfigError
+from dsel.reading import cuts
 from dsel.scorer import base, deita
-from dsel.scorer.deita import TEMPLATES, Deita, Evol, encode
+from dsel.scorer.deita import TEMPLATES, Deita, Evol, encode, fitted
 from tests.conftest import ROOT
 from tests.scorer.pools import MIXED, pool_of
 
@@ -91,6 +92,23 @@ def test_a_long_turn_keeps_its_beginning_and_the_request(small_model: Path, qual
     assert cut[-request + 1 :] == whole[-request + 1 :]
     same = next(i for i, (a, b) in enumerate(zip(cut, whole, strict=False)) if a != b)
     assert same > 60
+
+
+def test_a_long_instruction_leaves_room_for_the_response(small_model: Path, quality: Deita, tmp_path: Path) -> None:
+    _, tokenizer = quality.load()
+    ids, whole = fitted(tokenizer, "quality", "word " * 300, "because of the sea", 250)
+    assert len(ids) <= 250 < whole
+    text = tokenizer.decode(ids)
+    assert text.count("word") > 10 and "because" in text and text.rstrip().endswith(":")
+    asked, same = fitted(tokenizer, "quality", "Why ?", "so", 250)
+    assert asked == encode(tokenizer, "quality", "Why ?", "so", max_length=250) and same == len(asked)
+    pool = pool_of([("word " * 300, "yes")], [("word " * 300, "no")], [("Why ?", "so")])
+    for scorer in (quality, replace(quality, rating="complexity")):
+        scores = replace(scorer, max_length=250).score(pool, tmp_path)
+        assert (scores[0] != scores[1]) == (scorer.rating == "quality")
+    found = {cut["reader"]: cut for cut in cuts(tmp_path)}
+    assert list(found) == ["quality scorer", "complexity scorer"]
+    assert [(cut["texts"], cut["of"], cut["limit"]) for cut in found.values()] == [(2, 3, 250)] * 2
 
 
 def test_a_killed_scoring_goes_on(quality: Deita, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,10 @@ import pytest
 from dsel.component import digest, identity
 from dsel.errors import ConfigError
 from dsel.pool import Pool
+from dsel.reading import cuts, sentence
 from dsel.scorer import endpoint
 from dsel.scorer.endpoint import EndpointError, _Gate, _retry_after
-from dsel.scorer.judge import Judge, parse_rating, question
+from dsel.scorer.judge import Judge, conversation, parse_rating, question
 from tests.conftest import ROOT
 from tests.scorer.pools import pool_of
 
@@ -173,6 +174,19 @@ def test_all_scores_arrive_whatever_the_server_does(tmp_path: Path) -> None:
         np.testing.assert_array_equal(judge(server, timeout=0.5).score(made(), tmp_path), expected())
         troubles = [0, 1, 2, 1, 1, 1, 2, 2, 1]
         assert server.asked == {i: 1 + troubles[i % 9] for i in range(N)}
+
+
+def test_what_the_judge_is_not_shown_is_counted(tmp_path: Path) -> None:
+    pool = made()
+    longest = max(100, *(len(conversation(m)) for m in pool.messages))
+    with serving(good) as server:
+        judge(server, max_characters=longest).score(pool, tmp_path)
+        assert cuts(tmp_path) == []
+        more = pool.answered([pool.responses[0] + "!" * 900, *pool.responses[1:]])
+        judge(server, max_characters=longest).score(more, tmp_path)
+    (cut,) = cuts(tmp_path)
+    assert (cut["reader"], cut["texts"], cut["of"]) == ("judge", 1, N) and 0 < cut["characters"] <= 900
+    assert "characters that the judge reads" in sentence(cut)
 
 
 def test_a_second_scoring_asks_nothing(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import IGNORED
 from dsel.model.likelihood import Encoded, batches, mean_nll
+from dsel.reading import cuts
 from dsel.scorer import base
 from dsel.scorer.ifd import IFD, SYSTEM, difficulty, encode
 from dsel.scorer.perplexity import Perplexity
@@ -127,6 +128,25 @@ def test_a_prompt_that_leaves_no_room_gets_the_lowest_score(
             scores = replace(scorer, max_length=64).score(pool, tmp_path)
         assert np.isfinite(scores).all() and scores[0] == (0 if scorer is ifd else scores[1:].min())
         assert "ids e0" in caplog.text
+
+
+def test_what_is_cut_is_counted_and_a_system_prompt_goes_first(
+    ifd: IFD, perplexity: Perplexity, tmp_path: Path
+) -> None:
+    conversations = [[("Why ?", "because")], [("Who ?", "me , of course")]]
+    pool, bare = pool_of(*conversations, system="word " * 90), pool_of(*conversations)
+    folders = [tmp_path / name for name in "abc"]
+    for folder in folders:
+        folder.mkdir()
+    short = replace(perplexity, max_length=64)
+    np.testing.assert_allclose(short.score(pool, folders[0]), short.score(bare, folders[1]), rtol=1e-5)
+    (cut,) = cuts(folders[0])
+    assert (cut["reader"], cut["limit"], cut["texts"], cut["of"]) == ("perplexity scorer", 64, 2, 2)
+    assert cut["tokens"] >= 180 and cuts(folders[1]) == []
+    replace(ifd, max_length=64).score(pool_of([("Why ?", "word " * 90)], [("Why ?", "yes")]), folders[2])
+    (cut,) = cuts(folders[2])
+    assert (cut["reader"], cut["limit"], cut["texts"], cut["of"]) == ("ifd scorer", 64, 1, 2)
+    assert cut["of_tokens"] - cut["tokens"] == 64
 
 
 def test_a_killed_scoring_goes_on(ifd: IFD, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,9 +13,10 @@ from hydra import compose, initialize_config_dir
 from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import render, template
+from dsel.reading import cuts
 from dsel.scorer.reward import Reward, padding_for
 from tests.conftest import ROOT
-from tests.scorer.pools import MIXED, pool_of
+from tests.scorer.pools import MIXED, Turns, pool_of
 
 POOL = pool_of(*MIXED, system="Be kind.")
 
@@ -69,14 +71,34 @@ def test_a_model_with_several_logits_is_refused(spec: CausalLM, tmp_path: Path) 
         Reward(hub="", path=str(folder)).score(POOL, tmp_path)
 
 
-def test_a_long_conversation_is_cut(spec: CausalLM, tmp_path: Path) -> None:
+def test_a_long_conversation_is_cut_and_its_last_exchange_read(spec: CausalLM, tmp_path: Path) -> None:
     scorer = Reward(hub="", path=str(build(tmp_path / "model", spec)), dtype="float32", device="cpu", max_length=64)
-    (tmp_path / "a").mkdir()
-    (tmp_path / "b").mkdir()
-    one = scorer.score(pool_of([("word " * 90, "yes")]), tmp_path / "a")
-    other = scorer.score(pool_of([("word " * 90, "no")]), tmp_path / "b")
-    np.testing.assert_array_equal(one, other)
-    assert replace(scorer, max_length=512).score(pool_of([("word " * 90, "no")]), tmp_path) != other
+
+    def score(*conversations: Turns, system: str | None = None, max_length: int = 64) -> list[float]:
+        scratch = tmp_path / str(len(list(tmp_path.iterdir())))
+        scratch.mkdir()
+        noted.append(scratch)
+        pool = pool_of(*conversations, system=system)
+        return replace(scorer, max_length=max_length).score(pool, scratch).tolist()
+
+    noted: list[Path] = []
+    short: list[Turns] = [[("Why ?", "so")], [("How ?", "thus")]]
+    np.testing.assert_allclose(score(*short, system="word " * 90), score(*short), rtol=1e-5)
+    (cut,) = cuts(noted[0])
+    assert (cut["reader"], cut["limit"], cut["texts"], cut["of"]) == ("reward scorer", 64, 2, 2)
+    assert cut["tokens"] > 180 and cuts(noted[1]) == []
+    np.testing.assert_allclose(score([("word " * 90, "x " * 90), *short[0]]), score(short[0]), rtol=1e-5)
+    one, other = score([("word " * 90, "yes")], [("word " * 90, "no")])
+    assert one != other != score([("word " * 90, "no")], max_length=512)[0]
+
+
+def test_no_more_is_read_than_the_model_has_positions_for(spec: CausalLM, tmp_path: Path) -> None:
+    folder = build(tmp_path / "model", spec)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 80}))
+    scorer = Reward(hub="", path=str(folder), dtype="float32", device="cpu")
+    scorer.score(pool_of([("word " * 90, "yes")]), tmp_path)
+    assert cuts(tmp_path)[0]["limit"] == 80
 
 
 def test_hh_rlhf_reads_conversations_as_it_was_trained(spec: CausalLM, tmp_path: Path) -> None:

@@ -95,6 +95,24 @@ def test_finetuning_lowers_the_loss_of_what_it_was_shown(spec: CausalLM, cache: 
     assert losses[-1] < losses[0] - 1
 
 
+def test_a_text_beyond_the_models_positions_is_cut_there_and_said(
+    spec: CausalLM, cache: Cache, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    tokenizer = spec.load_tokenizer()
+    size = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size)).save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    short, long = CausalLM(hub="", path=str(tmp_path), dtype="float32"), "the model has 64 positions"
+    fitted(short, cache, make_pool(8), epochs=1)
+    assert long not in caplog.text
+    pool = make_pool(8, answer="number {i} " * 40)
+    learner, losses = fitted(short, cache, pool, epochs=1)
+    assert caplog.text.count(long) == 1 and np.isfinite(losses).all()
+    assert np.isfinite(learner.nll(pool.messages)).all()
+
+
 def test_the_first_loss_is_the_mean_over_response_tokens(spec: CausalLM, cache: Cache) -> None:
     """The trainer's own figure for one full batch, against a plain forward pass over the same tokens."""
     import torch
