@@ -66,7 +66,8 @@ class Harness:
             need(not missing, f"evaluator.tasks.{name}: set {' and '.join(sorted(missing))}")
             need(not unknown, f"evaluator.tasks.{name}: unknown {', '.join(unknown)}; there are {KEYS_OF_A_TASK}")
             limit = spec.get("limit")
-            need(limit is None or limit > 0, f"evaluator.tasks.{name}.limit={limit}: give a count above 0, or null")
+            whole = limit is None or (isinstance(limit, int) and limit > 0)
+            need(whole, f"evaluator.tasks.{name}.limit={limit}: give a count above 0, or null")
 
     def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """A metric for each task and their average; the harness's full results go to `folder/evaluation.json`."""

@@ -61,6 +61,7 @@ class Composer:
         self.base = tuple(base)
         self.adopted = dict(adopted or {})
         self.composed = cache(self._composed)
+        self.alone = self.composed if len(self.base) < 2 else Composer(self.base[:1]).composed
         self.wanted = cache(self._wanted)
         self.needs = cache(self._needs)
         self._named: set[tuple[str, str]] = set()
@@ -69,6 +70,11 @@ class Composer:
     def report(self) -> dict[str, Any]:
         """The `report:` section as it is written, interpolations included; empty without one."""
         return self.composed(()).report
+
+    @property
+    def evaluator(self) -> dict[str, Any]:
+        """The evaluator as the experiment's file has it, whatever else the runs have."""
+        return OmegaConf.to_container(self.alone(()).config.evaluator, resolve=True)  # type: ignore[return-value]
 
     def setting(self, path: str, overrides: Overrides = ()) -> Any:
         """The value at a dotted path, or the choice of a config group."""

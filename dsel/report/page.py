@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from dsel.report.figures import Drawn
 from dsel.report.runs import Run
-from dsel.report.tables import Cell, Report, Table
-from dsel.report.writers import MARKS, fills
+from dsel.report.tables import Cell, Report, Table, show_p, show_pairs
+from dsel.report.writers import compared_title, fills, legend
 
 HERE = Path(__file__).parent
 
@@ -35,9 +35,13 @@ def render(report: Report, figures: Sequence[Drawn], folder: Path, *, command: s
     def linked(text: Any, run: Run) -> Markup:
         return Markup('<a href="{}" title="{}">{}</a>').format(link(run), f"seed {run.seed}: its record", text)
 
-    def head(table: Table) -> Markup:
+    def head(table: Table, *, published: bool = False) -> Markup:
+        def marks(column: str) -> Markup:
+            letters = ",".join(table.marks(column)) if published else ""
+            return Markup("<sup>{}</sup>").format(letters) if letters else Markup("")
+
         names = [table.head or "row", *table.columns]
-        cells = (Markup('<th scope="col"><button type="button">{}</button></th>').format(name) for name in names)
+        cells = (Markup('<th scope="col"><button type="button">{}{}</button></th>').format(n, marks(n)) for n in names)
         return Markup("<tr>{}</tr>").format(Markup("").join(cells))
 
     def only(cell: Cell) -> Run:
@@ -63,6 +67,9 @@ def render(report: Report, figures: Sequence[Drawn], folder: Path, *, command: s
         head=head,
         only=only,
         filled_by=filled_by,
-        marks=MARKS,
+        legend=legend,
+        compared_title=compared_title,
+        show_p=show_p,
+        show_pairs=show_pairs,
         fills=fills,
     )

@@ -7,6 +7,7 @@ is no record of a run (dsel.recorded), is named in the log and left out.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import zlib
 from collections import Counter
@@ -50,6 +51,16 @@ class Run:
             for part in metric.split("."):
                 found = found.get(part) if isinstance(found, Mapping) else None
         return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
+
+    def test_error(self, metric: str) -> float | None:
+        """The standard error of a metric over the examples of its test set; None where it has none."""
+        found = self.facts["metrics"].get(metric, {}).get("stderr")
+        return None if found is None or math.isnan(found) else float(found)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The metrics of the run, but for parts of others and the average."""
+        return tuple(m for m, found in self.facts["metrics"].items() if m != "average" and not found.get("detail"))
 
     def higher_is_better(self, metric: str) -> bool:
         return bool(self.facts["metrics"].get(metric, {}).get("higher_is_better", True))

@@ -7,11 +7,12 @@
         Random: selector=random
         kMQ-64: selector=kmq clusterer.k=64
       columns:                           # label: a metric of the record, or overrides, as for rows
-        MMLU: mmlu
+        MMLU: mmlu_chat
         10 %: budget=0.1
       metric: average                    # in cells whose column is overrides; the first metric column unless given
       baseline: Random                   # the row that the others are compared with
       published: {Random: {MMLU: 42.4}}  # by the labels
+      differs: {mmlu_chat: in 8 bits}    # by metrics: what of the published measurement the experiment's is not
       seeds: [0, 1, 2]                   # what a full cell has
       scale: 100                         # metrics are multiplied by it; or {metric: factor}
       decimals: 1
@@ -54,6 +55,7 @@ class TableSpec:
     paper: str = ""
     baseline: str | None = None
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    differs: Mapping[str, str] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
     scale: float | Mapping[str, float] = 100.0
     decimals: int = 1
@@ -123,6 +125,8 @@ def _table(section: Mapping[str, Any], name: str) -> TableSpec:
         need(row in rows, f"{name}.published: {row!r} is no row of the table")
         wrong = sorted(set(figures) - set(columns))
         need(not wrong, f"{name}.published.{row}: {', '.join(map(repr, wrong))}: no column of the table")
+    differs = section.get("differs") or {}
+    need(isinstance(differs, Mapping), f"{name}.differs: give metric: text")
     baseline = section.get("baseline")
     need(baseline is None or str(baseline) in rows, f"{name}.baseline={baseline}: no row of the table")
     crossed = set(keys([o for parts in rows.values() for o in parts])) & set(
@@ -138,6 +142,7 @@ def _table(section: Mapping[str, Any], name: str) -> TableSpec:
             paper=str(section.get("paper", "")),
             baseline=None if baseline is None else str(baseline),
             published=published,
+            differs={str(metric): str(text) for metric, text in differs.items()},
             seeds=tuple(int(seed) for seed in section.get("seeds") or (0,)),
             scale=section.get("scale", 100.0),
             decimals=int(section.get("decimals", 1)),

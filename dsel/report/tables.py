@@ -8,18 +8,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dsel.report import statistics
+from dsel.report.comparable import AVERAGE, Average, Settings, otherwise, settings
 from dsel.report.match import Composer
 from dsel.report.runs import Run
 from dsel.report.spec import Column, Overrides, TableSpec, keys
-from dsel.report.statistics import Difference, Interval
+from dsel.report.statistics import Difference
 
 
 @dataclass(frozen=True)
 class Cell:
     """One figure of a table, in the table's scale (per cent, unless the experiment says otherwise).
 
-    values, runs: by seed. stderr: over seeds, NaN below two. difference: to the baseline's row, None without pairs.
-    published, published_difference: of the paper, None where it has none. command: runs the seeds that are `missing`.
+    values, runs: by seed. stderr: over seeds, NaN below two; test_stderr: over the examples of the test set, of a run.
+    best: whether it is the best of its column or not told from it; rank: by the mean alone. difference: to the
+    baseline's row, None without pairs. published, published_difference: of the paper, None where it has none that may
+    stand beside these. command: runs the seeds that are `missing`.
     """
 
     row: str
@@ -31,7 +34,9 @@ class Cell:
     command: str | None
     mean: float
     stderr: float
+    test_stderr: float
     rank: int | None
+    best: bool
     difference: Difference | None
     published: float | None
     published_difference: float | None
@@ -41,12 +46,22 @@ class Cell:
         return len(self.values)
 
 
+@dataclass(frozen=True)
+class Footnote:
+    """In what the published figures of some columns are measured otherwise; `mark` stands at these columns' heads."""
+
+    mark: str
+    text: str
+    columns: tuple[str, ...]
+
+
 @dataclass
 class Table:
     """Rows and columns of cells; `notes` are sentences that a reader of the table has to know.
 
-    commands: what fills all that is missing, each command with the (row, column) of the cells it fills.
-    superseded: runs that another one takes the place of, which is later and has the same configuration and seed.
+    footnotes: in what published figures are measured otherwise. average: what the averages are over, if there are any.
+    commands: what fills all that is missing, each command with the (row, column) of the cells it fills. superseded:
+    runs that another one takes the place of, which is later and has the same configuration and seed.
     """
 
     title: str
@@ -60,6 +75,8 @@ class Table:
     column_specs: Mapping[str, Column]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    footnotes: list[Footnote] = field(default_factory=list)
+    average: Average | None = None
     commands: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     superseded: list[Run] = field(default_factory=list)
 
@@ -91,8 +108,19 @@ class Table:
             return "–"
         return self.show(cell.mean) + ("" if math.isnan(cell.stderr) else f" ± {abs(cell.stderr):.{self.decimals}f}")
 
-    def show_interval(self, interval: Interval) -> str:
-        return f"[{self.show(interval[0], sign=True)}, {self.show(interval[1], sign=True)}]"
+    def marks(self, column: str) -> list[str]:
+        """The letters of the footnotes on a column's published figures."""
+        return [note.mark for note in self.footnotes if column in note.columns]
+
+    @property
+    def comparisons(self) -> int:
+        """How many rows of a column are compared with the baseline, over two seeds or more; the most of a column."""
+        gaps = [[self.cells[row, column].difference for row in self.rows] for column in self.columns]
+        return max((sum(gap is not None and gap.pairs > 1 for gap in column) for column in gaps), default=0)
+
+    def show_interval(self, gap: Difference) -> str:
+        """Student's interval of a difference."""
+        return f"[{self.show(gap.interval[0], sign=True)}, {self.show(gap.interval[1], sign=True)}]"
 
     def show_points(self, cell: Cell) -> str:
         """The difference in points and per cent; a dash without a pair of runs."""
@@ -103,10 +131,14 @@ class Table:
         return self.show(found.points, sign=True) + percent
 
     def show_difference(self, cell: Cell) -> str:
-        """The difference in points and per cent, and its bootstrap interval; a dash without a pair of runs."""
-        found = cell.difference
-        known = found is not None and found.pairs > 1
-        return self.show_points(cell) + (" " + self.show_interval(found.bootstrap) if found and known else "")
+        """The difference in points and per cent, its interval and adjusted p; a dash without a pair of runs."""
+        gap = cell.difference
+        parts = [self.show_points(cell)]
+        if gap and gap.pairs > 1:
+            parts.append(f"{self.show_interval(gap)}, {show_p(gap)}")
+        if gap and gap.unpaired:
+            parts.append(f"over {show_pairs(gap)}")
+        return " ".join(parts)
 
     @property
     def compared(self) -> list[str]:
@@ -131,6 +163,15 @@ def signed(value: float, decimals: int) -> str:
     """`value` with its sign; none for what is shown as zero."""
     text = f"{abs(value):.{decimals}f}"
     return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
+
+
+def show_p(gap: Difference) -> str:
+    """The adjusted p of a difference."""
+    return "p < 0.001" if gap.adjusted < 0.001 else f"p = {gap.adjusted:.3f}"
+
+
+def show_pairs(gap: Difference) -> str:
+    return f"{gap.pairs} common seed" if gap.pairs == 1 else f"{gap.pairs} common seeds"
 
 
 def build(spec: TableSpec, runs: Sequence[Run], composer: Composer) -> Table:
@@ -166,11 +207,23 @@ def build(spec: TableSpec, runs: Sequence[Run], composer: Composer) -> Table:
         column_specs=columns,
         superseded=superseded,
     )
+    measured = settings(composer.evaluator) if spec.published else {}
+    if any(column.metric == AVERAGE for column in columns.values()):
+        ours = [run for own in placed.values() for run in own.values()]
+        table.average = Average.of(ours, _published_tasks(spec) or measured)
     for label, column in columns.items():
         _fill(table, spec, label, column, placed, composer)
     table.commands = _commands(table, spec, composer)
-    table.notes = list(_notes(table))
+    table.footnotes = list(_footnotes(table, spec, measured))
+    table.notes = list(_notes(table, spec))
     return table
+
+
+def _published_tasks(spec: TableSpec) -> list[str]:
+    """The metrics of which the table has published figures, beside averages and numbers of other kinds."""
+    labels = {label for figures in spec.published.values() for label in figures}
+    metrics = [column.metric for label, column in spec.columns.items() if label in labels and not column.overrides]
+    return [metric for metric in metrics if metric != AVERAGE and "." not in metric]
 
 
 def _discover(
@@ -227,24 +280,33 @@ def _fill(
     """Makes the cells of one column."""
     factor = spec.factor(column.metric)
     runs = {row: placed.get((row, column.overrides), {}) for row in table.rows}
+    average = table.average if column.metric == AVERAGE else None
+
+    def value(run: Run) -> float | None:
+        return average.value(run) if average else run.value(column.metric)
+
     values = {
-        row: {seed: factor * v for seed, run in sorted(own.items()) if (v := run.value(column.metric)) is not None}
+        row: {seed: factor * v for seed, run in sorted(own.items()) if (v := value(run)) is not None}
         for row, own in runs.items()
     }
     means = [statistics.mean(list(values[row].values())) for row in table.rows]
     better = next((r.higher_is_better(column.metric) for own in runs.values() for r in own.values()), True)
     is_metric = any(column.metric in run.facts["metrics"] for own in runs.values() for run in own.values())
-    places: list[int | None] = [None] * len(means)  # other facts, such as the silhouette, are no better or worse
+    ranks: list[int | None] = [None] * len(means)  # other facts, such as the silhouette, are no better or worse
+    best = [False] * len(means)
     if is_metric:
-        places = statistics.ranks(means, higher_is_better=better, decimals=spec.decimals)
+        ranks = statistics.ranks(means, higher_is_better=better, decimals=spec.decimals)
+        best = statistics.inseparable(list(values.values()), higher_is_better=better)
     base = {} if spec.baseline is None else values[spec.baseline]
-    figures = {row: spec.published.get(row, {}).get(label) for row in table.rows}
+    gaps = statistics.differences([{} if row == spec.baseline else values[row] for row in table.rows], base)
+    figures = {row: _figure(spec, row, label, average) for row in table.rows}
     below = None if spec.baseline is None else figures[spec.baseline]
-    for row, mean, place in zip(table.rows, means, places, strict=True):
-        compared = spec.baseline is not None and row != spec.baseline
+    for i, row in enumerate(table.rows):
         missing = tuple(seed for seed in spec.seeds if seed not in runs[row])
         overrides = spec.at + table.row_overrides[row] + column.overrides
+        errors = [factor * e for run in runs[row].values() if (e := run.test_error(column.metric)) is not None]
         published = figures[row]
+        apart = None if published is None or below is None or row == spec.baseline else published - below
         table.cells[row, label] = Cell(
             row=row,
             column=label,
@@ -253,13 +315,49 @@ def _fill(
             runs=dict(sorted(runs[row].items())),
             missing=missing,
             command=composer.command(overrides, missing) if missing else None,
-            mean=mean,
+            mean=means[i],
             stderr=statistics.standard_error(list(values[row].values())),
-            rank=place,
-            difference=statistics.difference(values[row], base) if compared else None,
+            test_stderr=math.nan if average and average.left_out else statistics.mean(errors),
+            rank=ranks[i],
+            best=best[i],
+            difference=gaps[i],
             published=published,
-            published_difference=None if published is None or below is None or not compared else published - below,
+            published_difference=apart,
         )
+
+
+def _figure(spec: TableSpec, row: str, label: str, average: Average | None) -> float | None:
+    """The published figure of a cell, an average over the tasks that the runs' is over."""
+    figures = spec.published.get(row, {})
+    if average is None:
+        return figures.get(label)
+    tasks = {spec.columns[name].metric: figure for name, figure in figures.items() if not spec.columns[name].overrides}
+    return average.figure(figures.get(label), tasks)
+
+
+def _footnotes(table: Table, spec: TableSpec, measured: Settings) -> Iterator[Footnote]:
+    """What is otherwise with published figures: by the experiment's file, and by what the runs say of themselves."""
+    figures = [
+        label for label in table.columns if any(table.cells[row, label].published is not None for row in table.rows)
+    ]
+    averages = [label for label in figures if table.column_specs[label].metric == AVERAGE]
+    names = _task_names(table)
+    letters = iter("abcdefghijklmnopqrstuvwxyz")
+    for task in dict.fromkeys([*names, *measured]):
+        columns = [label for label in figures if table.column_specs[label].metric == task]
+        in_average = table.average is not None and task in (table.average.tasks or table.average.published)
+        columns += averages if in_average else []
+        here = otherwise(task, table.placed, measured)
+        texts = [f"published {spec.differs[task]}"] if task in spec.differs else []
+        texts += [f"measured here with {here}"] if here else []
+        if texts and columns and (letter := next(letters, "")):
+            yield Footnote(letter, f"{names.get(task, task)}: {'; '.join(texts)}.", tuple(columns))
+
+
+def _task_names(table: Table) -> dict[str, str]:
+    """What the tasks are called that have a column, by their metrics."""
+    columns = {column.metric: label for label, column in table.column_specs.items() if not column.overrides}
+    return {metric: label for metric, label in columns.items() if metric != AVERAGE and "." not in metric}
 
 
 def _commands(table: Table, spec: TableSpec, composer: Composer) -> dict[str, list[tuple[str, str]]]:
@@ -280,18 +378,25 @@ def _commands(table: Table, spec: TableSpec, composer: Composer) -> dict[str, li
     return commands
 
 
-def _notes(table: Table) -> Iterator[str]:
+def _notes(table: Table, spec: TableSpec) -> Iterator[str]:
     for label in table.columns:
         cells = [table.cells[row, label] for row in table.rows]
-        without = [cell.row for cell in cells if not cell.values and not cell.missing]
+        without = [cell.row for cell in cells if cell.runs and not cell.values]
         if without:
             yield f"{label} was not measured by the runs of {', '.join(without)}."
-    metrics = {label: column.metric for label, column in table.column_specs.items() if not column.overrides}
-    if "average" in metrics.values():
-        tasks = [label for label, metric in metrics.items() if metric != "average" and "." not in metric]
-        averaged = [run for run in table.placed if run.value("average") is not None]
-        left = [label for label in tasks if any(run.value(metrics[label]) is None for run in averaged)]
-        if left:
-            yield f"The average of some runs is over fewer tasks than there are columns: without {', '.join(left)}."
+    if table.average:
+        labels = [label for label, column in table.column_specs.items() if column.metric == AVERAGE]
+        given = [figures.get(label) for figures in spec.published.values() for label in labels]
+        shown = [table.cells[row, label].published for row in spec.published for label in labels]
+        yield from table.average.notes(_task_names(table), given=given, shown=shown)
     if {cell.n for cell in table.cells.values() if cell.n} == {1}:
-        yield "One seed: there is no standard error and no interval."
+        yield "One seed: there is no standard error and no interval, and the best cannot be told from the others."
+    errors = {label: statistics.mean(_test_errors(table, label)) for label in table.columns}
+    known = [f"{label} {error:.{table.decimals}f}" for label, error in errors.items() if not math.isnan(error)]
+    if known:
+        yield f"Standard error of one run over the examples of the test set, which ± leaves out: {', '.join(known)}."
+
+
+def _test_errors(table: Table, label: str) -> list[float]:
+    cells = (table.cells[row, label] for row in table.rows)
+    return [cell.test_stderr for cell in cells if not math.isnan(cell.test_stderr)]

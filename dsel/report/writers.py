@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsel.report.comparable import AVERAGE
 from dsel.report.statistics import NOTHING, Difference
-from dsel.report.tables import Cell, Report, Table
+from dsel.report.tables import Cell, Report, Table, show_p
 
 if TYPE_CHECKING:
     import rich.table
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
     from dsel.report.figures import Drawn
 
-MARKS = "Mean ± standard error over seeds; the best of a column is bold, the second underlined."
+MARKS = (
+    "Mean ± standard error over training seeds, on one test set. Bold: the best of a column and all that are not told "
+    "from it, over the seeds that both have, by a paired t-test at 5 % (Holm-adjusted for the rows of the column)."
+)
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
@@ -59,11 +63,11 @@ def show(report: Report, files: Sequence[Path], console: Console | None = None) 
     for table in report.tables:
         console.print(table.title, style="bold", markup=False, highlight=False)
         console.print(terminal(table))
+        for sentence in [*legend(table), *table.notes]:
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
         if table.compared:
-            console.print(f"{compared_title(table)}:", highlight=False)
+            console.print(f"{compared_title(table)}:", markup=False, highlight=False, soft_wrap=True)
             console.print(terminal(table, differences=True))
-        for note in table.notes:
-            console.print(note, markup=False, highlight=False)
         if table.commands:
             console.print("missing runs:")
             for fill, places in table.commands.items():
@@ -90,15 +94,15 @@ def document(report: Report, figures: Sequence[Drawn], *, command: str) -> str:
 
 def markdown(table: Table) -> str:
     """The table as GitHub Markdown: values, then differences to the baseline, then what is missing."""
-    heads = [_md(name) for name in [table.head, *table.columns]]
+    heads = [_md(table.head), *(_md(name) + _md_marks(table, name) for name in table.columns)]
     rows = [[_md(row), *(_md_cell(table, table.cells[row, c]) for c in table.columns)] for row in table.rows]
-    parts = [_pipes([heads, *rows]), _md(legend(table))]
+    parts = [_pipes([heads, *rows]), _md(" ".join(legend(table))), *(_md(note) for note in table.notes)]
     if table.compared:
+        heads = [_md(name) for name in [table.head, *table.columns]]
         rows = [
             [_md(row), *(_md(compared(table, table.cells[row, c])) for c in table.columns)] for row in table.compared
         ]
         parts += [f"{_md(compared_title(table))}:", _pipes([heads, *rows])]
-    parts += [_md(note) for note in table.notes]
     if table.commands:
         lines = [f"- {_md(fills(table, places))}: {_code(command)}" for command, places in table.commands.items()]
         parts.append("Missing runs:\n\n" + "\n".join(lines))
@@ -113,35 +117,43 @@ def terminal(table: Table, *, differences: bool = False) -> rich.table.Table:
     out = RichTable()
     out.add_column(Text(table.head))
     for column in table.columns:
-        out.add_column(Text(column), justify="right")
+        marks = "" if differences else "".join(f" ({mark})" for mark in table.marks(column))
+        out.add_column(Text(column + marks), justify="right")
     for row in table.compared if differences else table.rows:
         cells = [table.cells[row, column] for column in table.columns]
         if differences:
             texts = [Text(compared(table, cell)) for cell in cells]
         else:
-            styles = [{1: "bold", 2: "underline"}.get(cell.rank or 0, "") for cell in cells]
+            styles = ["bold" if cell.best else "" for cell in cells]
             values = [(table.show_value(cell), style) for cell, style in zip(cells, styles, strict=True)]
             texts = [Text.assemble(v, (_published(table, cell), "dim")) for v, cell in zip(values, cells, strict=True)]
         out.add_row(Text(row), *texts)
     return out
 
 
-def legend(table: Table) -> str:
+def legend(table: Table) -> Iterator[str]:
     """What the numbers and marks in the table mean."""
-    parts = [MARKS]
+    yield MARKS
     if table.has_published:
-        parts.append(f"In brackets: published{f' ({table.paper})' if table.paper else ''}.")
-    return " ".join(parts)
+        yield f"In brackets: published{f' ({table.paper})' if table.paper else ''}."
+    yield from (f"({note.mark}) {note.text}" for note in table.footnotes)
 
 
 def compared_title(table: Table) -> str:
-    return f"Difference to {table.baseline}: points, per cent, and the 95 % interval of a paired bootstrap over seeds"
+    """What is shown of the differences: only what some of them have."""
+    number = table.comparisons
+    parts = ["points, per cent"]
+    if number:
+        several = "" if number == 1 else f", Holm-adjusted for the {number} comparisons of a column"
+        parts += ["Student's 95 % t interval of each alone", f"and p of a paired t-test{several}"]
+    return f"Difference to {table.baseline}, over the seeds that both have: {', '.join(parts)}"
 
 
 def compared(table: Table, cell: Cell) -> str:
-    """The cell's difference to the baseline, and the published one in brackets."""
+    """The cell's difference to the baseline, and the published one."""
     published = cell.published_difference
-    return table.show_difference(cell) + ("" if published is None else f" ({table.show(published, sign=True)})")
+    theirs = "" if published is None else f"; published {table.show(published, sign=True)}"
+    return table.show_difference(cell) + theirs
 
 
 def fills(table: Table, places: Sequence[tuple[str, str]]) -> str:
@@ -166,9 +178,16 @@ def latex(table: Table) -> str:
     lines = [f"% missing: {_line(fills(table, places))}: {_line(c)}" for c, places in table.commands.items()]
     small = [r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"] if width > 6 else [r"\footnotesize"]
     lines += [r"\begin{table}", r"\centering", *small]
-    lines += [rf"\caption{{{_tex(' '.join([f'{table.title}.', *_caption(table), *table.notes]))}}}"]
+    caption = [
+        f"{table.title}.",
+        *legend(table),
+        *([f"{compared_title(table)}."] if table.compared else []),
+        *table.notes,
+    ]
+    lines += [rf"\caption{{{_tex(' '.join(caption)).replace('In brackets: p', 'P', 1)}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
-    lines += [_tex_row(map(_tex, [table.head, *table.columns])), r"\midrule"]
+    heads = [_tex(name) + _tex_marks(table.marks(name)) for name in table.columns]
+    lines += [_tex_row([_tex(table.head), *heads]), r"\midrule"]
     for row in table.rows:
         cells = [table.cells[row, column] for column in table.columns]
         lines.append(_tex_row([_tex(row), *(_tex_value(table, cell) for cell in cells)]))
@@ -182,22 +201,26 @@ def latex(table: Table) -> str:
     for row in table.compared:
         cells = [table.cells[row, column] for column in table.columns]
         lines.append(_tex_row([_tex(row), *(_tex(table.show_points(cell)) for cell in cells)]))
-        if any(cell.difference and cell.difference.pairs > 1 for cell in cells):
-            intervals = (
-                _tex(table.show_interval(cell.difference.bootstrap) if cell.difference else "–") for cell in cells
-            )
-            lines.append(_tex_row([r"\quad 95\,\% interval", *intervals]))
+        gaps = [cell.difference for cell in cells]
+        for label, text in (
+            (r"\quad 95\,\% $t$ interval", table.show_interval),
+            (r"\quad $p$", lambda gap: show_p(gap).removeprefix("p ").removeprefix("= ")),
+        ):
+            if any(gap and gap.pairs > 1 for gap in gaps):
+                lines.append(_tex_row([label, *(_tex(text(gap) if gap and gap.pairs > 1 else "–") for gap in gaps)]))
+        if any(gap and gap.unpaired for gap in gaps):
+            lines.append(_tex_row([r"\quad common seeds", *(str(gap.pairs) if gap else "--" for gap in gaps)]))
         if any(cell.published_difference is not None for cell in cells):
-            gaps = (_tex(table.show(cell.published_difference, sign=True)) for cell in cells)
-            lines.append(_tex_row([r"\quad published", *gaps]))
+            theirs = (_tex(table.show(cell.published_difference, sign=True)) for cell in cells)
+            lines.append(_tex_row([r"\quad published", *theirs]))
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
 
 
-NO_DIFFERENCE = Difference(math.nan, math.nan, NOTHING, NOTHING, 0)
+NO_DIFFERENCE = Difference(math.nan, math.nan, NOTHING, pairs=0, unpaired=0, p=math.nan)
 CSV_COLUMNS = (
-    "table row column metric mean stderr n seeds rank difference difference_percent bootstrap_low bootstrap_high "
-    "t_low t_high pairs published published_difference missing_seeds command runs"
+    "table row column metric mean stderr test_stderr n seeds rank best difference difference_percent t_low t_high p "
+    "p_holm pairs unpaired published published_difference published_notes averaged missing_seeds command runs"
 ).split()
 
 
@@ -205,6 +228,7 @@ def rows_of_csv(table: Table) -> Iterator[dict[str, object]]:
     """A row for each cell, with all digits; what there is no value for is empty."""
     for cell in table.cells.values():
         gap = cell.difference or NO_DIFFERENCE
+        averages = table.average if cell.metric == AVERAGE else None
         yield {
             "table": table.title,
             "row": _cell(cell.row),
@@ -212,18 +236,23 @@ def rows_of_csv(table: Table) -> Iterator[dict[str, object]]:
             "metric": cell.metric,
             "mean": _number(cell.mean),
             "stderr": _number(cell.stderr),
+            "test_stderr": _number(cell.test_stderr),
             "n": cell.n,
             "seeds": " ".join(map(str, cell.values)),
             "rank": cell.rank,
+            "best": int(cell.best),
             "difference": _number(gap.points),
             "difference_percent": _number(gap.percent),
-            "bootstrap_low": _number(gap.bootstrap[0]),
-            "bootstrap_high": _number(gap.bootstrap[1]),
-            "t_low": _number(gap.student_t[0]),
-            "t_high": _number(gap.student_t[1]),
+            "t_low": _number(gap.interval[0]),
+            "t_high": _number(gap.interval[1]),
+            "p": _number(gap.p),
+            "p_holm": _number(gap.adjusted),
             "pairs": gap.pairs,
+            "unpaired": gap.unpaired,
             "published": cell.published,
             "published_difference": _number(cell.published_difference),
+            "published_notes": " ".join(note.text for note in table.footnotes if cell.column in note.columns),
+            "averaged": " ".join((averages.tasks if averages else None) or ()),
             "missing_seeds": " ".join(map(str, cell.missing)),
             "command": cell.command,
             "runs": _cell(" ".join(run.where for run in cell.runs.values())),
@@ -240,21 +269,18 @@ def to_csv(tables: Sequence[Table]) -> str:
     return file.getvalue()
 
 
-def _caption(table: Table) -> Iterator[str]:
-    yield MARKS
-    if table.has_published and table.paper:
-        yield f"Published: {table.paper}."
-    if table.compared:
-        yield "Differences in points and per cent, with the interval of a paired bootstrap over seeds."
-
-
 def _published(table: Table, cell: Cell) -> str:
     return "" if cell.published is None else f" ({table.show(cell.published)})"
 
 
 def _md_cell(table: Table, cell: Cell) -> str:
     text = table.show_value(cell)
-    return {1: f"**{text}**", 2: f"<ins>{text}</ins>"}.get(cell.rank or 0, text) + _published(table, cell)
+    return (f"**{text}**" if cell.best else text) + _published(table, cell)
+
+
+def _md_marks(table: Table, column: str) -> str:
+    marks = ",".join(table.marks(column))
+    return f" <sup>{marks}</sup>" if marks else ""
 
 
 def _pipes(rows: Sequence[Sequence[str]]) -> str:
@@ -294,7 +320,11 @@ def _tex_row(cells: Iterable[str]) -> str:
 
 def _tex_value(table: Table, cell: Cell) -> str:
     text = _tex(table.show_value(cell))
-    return {1: rf"\textbf{{{text}}}", 2: rf"\underline{{{text}}}"}.get(cell.rank or 0, text)
+    return rf"\textbf{{{text}}}" if cell.best else text
+
+
+def _tex_marks(marks: Sequence[str]) -> str:
+    return rf"\textsuperscript{{{','.join(marks)}}}" if marks else ""
 
 
 def _cell(text: str) -> str:

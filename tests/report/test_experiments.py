@@ -115,6 +115,14 @@ def test_metrics_of_a_report_are_those_its_evaluator_has(name: str) -> None:
             assert column.metric in tasks or column.metric.startswith("clustering."), column
 
 
+def test_what_differs_is_said_of_tasks_that_are_measured() -> None:
+    said = {name: table.differs for name in EXPERIMENTS for table in spec(name).tables if table.published}
+    assert set(said) == {"wizardlm_main", "transfer", "alpaca_main", "num_clusters", "feedback"}
+    for name, differs in said.items():
+        assert set(differs) == {"mmlu_chat", "gsm8k_cot"} <= set(composer(name).evaluator["tasks"])
+        assert "8 bits" in differs["mmlu_chat"]
+
+
 def test_published_averages_are_those_of_the_published_tasks() -> None:
     found = 0
     for name in EXPERIMENTS:
@@ -188,6 +196,7 @@ def test_tables_take_what_the_report_sets_for_all_of_them() -> None:
         ({"published": {"a": {"z": 1}}}, "'z': no column"),
         ({"columns": {"x": "accuracy", "y": "seed=3"}}, "both set seed"),
         ({"tables": [{"figures": []}]}, r"report\.tables\[0\]: unknown figures"),
+        ({"differs": ["x"]}, r"report\.differs: give metric: text"),
         ({"seeds": ["x"]}, "invalid literal"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import html
 import io
 import re
 import shutil
@@ -14,8 +15,13 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from dsel.report.tables import Report, Table
+from dsel.report.match import Composer
+from dsel.report.page import render
+from dsel.report.spec import read
+from dsel.report.tables import Report, Table, build
 from dsel.report.writers import CSV_COLUMNS, document, latex, markdown, show, terminal, to_csv
+from tests.report.conftest import SECTION
+from tests.report.made import made_run
 
 AWKWARD = r"a|b <script>alert(1)</script> & 50 % of_{x}^2 \n ~ #1 $y$ *z* `q` [l](u)"
 
@@ -37,8 +43,8 @@ def renamed(table: Table, old: str, new: str) -> Table:
 
 def rendered(text: str) -> list[list[str]]:
     """The rows of the first table in the HTML that GitHub's dialect of Markdown gives."""
-    html = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)
-    body = re.search(r"<table>(.*?)</table>", html, flags=re.DOTALL)
+    shown = MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(text)
+    body = re.search(r"<table>(.*?)</table>", shown, flags=re.DOTALL)
     assert body
     return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in re.findall(r"<tr>(.*?)</tr>", body[1], re.DOTALL)]
 
@@ -47,7 +53,7 @@ def test_markdown_renders_as_a_table_with_its_marks(table: Table) -> None:
     text = markdown(table)
     assert rendered(text) == [
         ["selector", "accuracy"],
-        ["random", "<ins>42.0 ± 1.2</ins> (41.0)"],
+        ["random", "42.0 ± 1.2 (41.0)"],
         ["k-Center", "<strong>45.7 ± 0.9</strong>"],
         ["longest", "– (43.5)"],
         ["kmeans_closest", "30.0"],
@@ -55,9 +61,9 @@ def test_markdown_renders_as_a_table_with_its_marks(table: Table) -> None:
     differences = text.partition("Difference to random")[2]
     assert rendered(differences) == [
         ["selector", "accuracy"],
-        ["k-Center", "+3.7 (+8.7 %) [+3.0, +4.0]"],
-        ["longest", "– (+2.5)"],
-        ["kmeans_closest", "−10.0 (−25.0 %)"],
+        ["k-Center", "+3.7 (+8.7 %) [+2.2, +5.1], p = 0.008"],
+        ["longest", "–; published +2.5"],
+        ["kmeans_closest", "−10.0 (−25.0 %) over 1 common seed"],
     ]
     assert "published (Somebody 2024, Table 1)" in text.replace("\\", "")
     assert "- longest: `python -m dsel.run -m experiments=quickstart selector=longest seed=0,1,2`" in text
@@ -65,8 +71,6 @@ def test_markdown_renders_as_a_table_with_its_marks(table: Table) -> None:
 
 
 def test_markdown_shows_labels_as_they_are(table: Table) -> None:
-    import html
-
     rows = rendered(markdown(renamed(table, "longest", AWKWARD)))
     assert html.unescape(rows[3][0]) == AWKWARD
     assert "<script" not in rows[3][0]
@@ -80,7 +84,8 @@ def test_csv_has_every_cell_with_all_digits(table: Table) -> None:
     best, missing = by_row["k-Center"], by_row["longest"]
     assert float(best["mean"]) == table.cells["k-Center", "accuracy"].mean
     assert (best["rank"], best["seeds"], best["n"], best["pairs"]) == ("1", "0 1 2", "3", "3")
-    assert float(best["bootstrap_low"]) == pytest.approx(3)
+    assert (best["best"], by_row["random"]["best"]) == ("1", "0")
+    assert float(best["test_stderr"]) == pytest.approx(1)
     assert float(best["t_low"]) == pytest.approx(11 / 3 - 4.302653 * (1 / 3))
     assert all(Path(where).is_file() for where in best["runs"].split())
     assert (missing["mean"], missing["stderr"], missing["difference"], missing["published"]) == ("", "", "", "43.5")
@@ -95,13 +100,67 @@ def test_the_terminal_shows_all_of_it(table: Table, tmp_path: Path) -> None:
     text = out.getvalue()
     assert "45.7 ± 0.9" in text
     assert "python -m dsel.run -m experiments=quickstart selector=longest seed=0,1,2" in text
-    assert "+3.7 (+8.7 %) [+3.0, +4.0]" in text
+    assert "+3.7 (+8.7 %) [+2.2, +5.1], p = 0.008" in text
     assert str(tmp_path / "report.html") in text
     assert notes[0] in text
     styled = Console(file=io.StringIO(), force_terminal=True, width=60)
     with styled.capture() as capture:
         styled.print(terminal(table))
     assert "\x1b[1m45.7 ± 0.9\x1b[0m" in capture.get()
+
+
+def formats(table: Table, folder: Path) -> dict[str, str]:
+    """The table in every form there is, as words with single blanks."""
+    out = io.StringIO()
+    show(Report("Made up", [table]), [folder / "report.html"], Console(file=out, width=300))
+    found = {
+        "terminal": out.getvalue(),
+        "markdown": markdown(table).replace("\\", ""),
+        "latex": latex(table),
+        "html": html.unescape(render(Report("Made up", [table]), [], folder, command="")),
+    }
+    return {name: " ".join(text.replace("−", "-").replace("$-$", "-").split()) for name, text in found.items()}
+
+
+def test_every_form_says_which_interval_it_is_and_what_bold_means(table: Table, tmp_path: Path) -> None:
+    for name, text in formats(table, tmp_path).items():
+        for words in ("[+2.2, +5.1]", "0.008", "over training seeds, on one test set", "Bold: the best of a column and"):
+            assert words in text, (name, words)
+        assert re.search(r"Student's 95 \\?% t interval", text), name
+        assert "Standard error of one run over the examples of the test set" in text, name
+        assert "bootstrap" not in text, name
+
+
+def test_every_form_says_what_stands_beside_something_else(tmp_path: Path) -> None:
+    """An average over fewer tasks than the published one, a figure measured otherwise, and several comparisons."""
+    composer = Composer(["experiments=wizardlm_main"])
+    runs = [
+        made_run(
+            tmp_path / f"{selector}{seed}", "experiments=wizardlm_main", f"selector={selector}", seed=seed,
+            values={"mmlu_chat": 0.4 + 0.01 * i + 0.001 * seed * i, "gsm8k_cot": 0.2},
+        )
+        for i, selector in enumerate(["random", "kcenter", "longest"])
+        for seed in range(3)
+    ]  # fmt: skip
+    columns = {"MMLU": "mmlu_chat", "GSM8K": "gsm8k_cot", "HumanEval": "humaneval_pass10", "average": "average"}
+    section = {
+        **SECTION, "columns": columns, "differs": {"mmlu_chat": "in 8 bits"},
+        "published": {"random": {"MMLU": 42.4, "GSM8K": 13.3, "HumanEval": 28.5, "average": 28.1}},
+    }  # fmt: skip
+    table = build(read(section).tables[0], runs, composer)
+    for name, text in formats(table, tmp_path).items():
+        for words in (
+            "MMLU: published in 8 bits.", "27.9", "for the 2 comparisons of a column",
+            "Published averages are recomputed over the tasks of the runs: without HumanEval.",
+        ):  # fmt: skip
+            assert words in text, (name, words)
+        assert "28.1" not in text, name
+    rows = [row for row in csv.DictReader(io.StringIO(to_csv([table]))) if row["column"] == "average"]
+    assert {row["averaged"] for row in rows} == {"mmlu_chat gsm8k_cot"}
+    assert {row["published_notes"] for row in rows} == {"MMLU: published in 8 bits."}
+    heads = formats(table, tmp_path)
+    assert "MMLU <sup>a</sup>" in heads["markdown"] and "MMLU<sup>a</sup>" in heads["html"]
+    assert r"MMLU\textsuperscript{a}" in heads["latex"] and "MMLU (a)" in heads["terminal"]
 
 
 def test_the_document_has_the_notes_and_the_figures(table: Table) -> None:
@@ -118,7 +177,9 @@ def test_latex_escapes_what_it_must(table: Table) -> None:
     assert row.count(" & ") == 1  # between the cells: the one in the label is escaped
     assert not re.search(r"(?<!\\)[%#_](?!\{)", row.replace(r"\_", ""))
     assert r"\textbf{45.7 $\pm$ 0.9}" in text
-    assert r"\underline{42.0 $\pm$ 1.2}" in text
+    assert r"& 42.0 $\pm$ 1.2 \\" in text
+    assert r"\quad 95\,\% $t$ interval & [+2.2, +5.1] \\" in text
+    assert r"\quad $p$ & 0.008 \\" in text
     assert r"\quad published & 41.0" in text
     assert "% missing: kmeans_closest; seed 1, 2: python -m dsel.run" in text
 
