@@ -124,7 +124,7 @@ def formats(table: Table, folder: Path) -> dict[str, str]:
 
 def test_every_form_says_which_interval_it_is_and_what_bold_means(table: Table, tmp_path: Path) -> None:
     for name, text in formats(table, tmp_path).items():
-        for words in ("[+2.2, +5.1]", "0.008", "over training seeds, on one test set", "Bold: the best of a column and"):
+        for words in ("[+2.2, +5.1]", "0.008", "over training seeds, on one test set", "Bold: the best of a column"):
             assert words in text, (name, words)
         assert re.search(r"Student's 95 \\?% t interval", text), name
         assert "Standard error of one run over the examples of the test set" in text, name
