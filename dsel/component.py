@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dsel.errors import ConfigError
+from dsel.secrets import anonymous
 
 Count = Annotated[int, 1]
 """The type of a field that is a whole number above 0; `int` is one of 0 or above."""
@@ -55,8 +56,8 @@ def plain(value: Any) -> Any:
 
 
 def digest(key: Any) -> str:
-    """24 hexadecimal digits of the SHA-256 of `key` as canonical JSON."""
-    text = json.dumps(plain(key), sort_keys=True, ensure_ascii=True)
+    """24 hexadecimal digits of the SHA-256 of `key` as canonical JSON; a new password of a URL changes nothing."""
+    text = json.dumps(anonymous(plain(key)), sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:24]
 
 

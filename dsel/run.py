@@ -31,6 +31,8 @@ from dsel.errors import ConfigError
 from dsel.evaluator.none import NoEvaluator
 from dsel.interrupt import wait_for_logging
 from dsel.overrides import readable
+from dsel.references import refuse, refuse_overrides
+from dsel.secrets import cover, redact
 from dsel.tracker.none import NoTracker
 
 log = logging.getLogger("dsel.run")  # also where it is run as __main__
@@ -62,13 +64,14 @@ def run(config: DictConfig) -> float | None:
             sys.stderr.write(f"dsel: {one_line(error)}\n")
             sys.exit(2)
         log.error("this run failed: %s", one_line(error), exc_info=not isinstance(error, ConfigError))
-        sweep.failed(Path(config.runs), HydraConfig.get().overrides.task, one_line(error))
+        sweep.failed(Path(config.runs), _asked(), one_line(error))
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
 
 
 def _run(config: DictConfig) -> float | None:
     from hydra.utils import instantiate
 
+    _refuse_secrets(config)
     from dsel.cache import Cache
     from dsel.experiment import Experiment
     from dsel.record import Record, objective
@@ -103,7 +106,7 @@ def _run(config: DictConfig) -> float | None:
         {str(group): choice for group, choice in job.runtime.choices.items() if not str(group).startswith("hydra")},
         writes=main_process,
     )
-    record.facts |= {"key": key, "overrides": list(job.overrides.task)}
+    record.facts |= {"key": key, "overrides": _asked()}
     gpus = len(record.facts["environment"]["gpus"])
     if gpus > 1 and "WORLD_SIZE" not in os.environ:
         log.info("one of %d GPUs is used; torchrun --nproc_per_node=%d -m dsel.run … uses all of them", gpus, gpus)
@@ -124,6 +127,21 @@ def _run(config: DictConfig) -> float | None:
     return objective(record.facts)
 
 
+def _asked() -> list[str]:
+    """The overrides of this job as they were typed: what refers to a variable still does."""
+    return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
+
+
+def _refuse_secrets(config: DictConfig) -> None:
+    """`refuse`, also for the job of a sweep, of which Hydra has written a copy by now: that goes."""
+    try:
+        refuse(config)
+    except ConfigError:
+        job = HydraConfig.get()
+        shutil.rmtree(Path(job.runtime.output_dir) / str(job.output_subdir), ignore_errors=True)
+        raise
+
+
 def main() -> None:
     """The entry point: anything wrong with what was asked for ends in one line and exit code 2."""
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -133,10 +151,12 @@ def main() -> None:
     warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
     if "WORLD_SIZE" not in os.environ:  # one process drives one GPU; torchrun gives each of its processes its own
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
+    cover()
     sweep.begin()
     wait_for_logging()
     try:
         sys.argv[1:] = map(readable, sys.argv[1:])
+        refuse_overrides(sys.argv[1:])
         with _place_of_process():
             run()
         if sweep.End.failures:
@@ -189,7 +209,7 @@ def one_line(error: object) -> str:
     """The text of an error without line breaks and without Hydra's advice on tracebacks."""
     text = str(error) or type(error).__name__
     lines = [line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
-    return " ".join(lines)
+    return redact(" ".join(lines))
 
 
 def close(name: str, known: list[str]) -> str:

@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 
 from dsel.component import digest, identity
 from dsel.files import write_json
+from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def begin() -> None:
 def failed(runs: Path, overrides: Sequence[str], error: str) -> None:
     """Note a failed run of this process's sweep."""
     (runs / FAILURES).mkdir(parents=True, exist_ok=True)
-    line = json.dumps({"overrides": list(overrides), "error": error}) + "\n"
+    line = json.dumps(redact({"overrides": list(overrides), "error": error})) + "\n"
     with (runs / FAILURES / f"{os.environ[SWEEP]}.jsonl").open("a", encoding="utf-8") as file:
         file.write(line)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dsel.errors import ConfigError, need, need_path
+from dsel.secrets import cover
 
 
 class _Parser(argparse.ArgumentParser):
@@ -58,6 +59,7 @@ def run(arguments: list[str]) -> None:
 
 
 def main() -> None:
+    cover()
     try:
         run(sys.argv[1:])
     except ConfigError as error:

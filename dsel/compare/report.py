@@ -15,6 +15,7 @@ from rich.table import Table as RichTable
 
 from dsel.files import write_json
 from dsel.record import finite
+from dsel.secrets import redact
 
 GROUPS = 12  # sources or clusters shown; the JSON has all
 PAGE = 120  # columns where there is no terminal to ask
@@ -66,7 +67,7 @@ def write(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write `comparison.json` and `comparison.md` into `folder`, which is made when it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "comparison.json", finite(result))
-    (folder / "comparison.md").write_text(markdown(result), encoding="utf-8")
+    (folder / "comparison.md").write_text(redact(markdown(result)), encoding="utf-8")
     return [folder / "comparison.json", folder / "comparison.md"]
 
 

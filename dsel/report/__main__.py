@@ -19,13 +19,14 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from dsel.errors import ConfigError, need, need_path
+from dsel.references import refuse_overrides
 from dsel.report import runs as sources
 from dsel.report.match import Composer, literal, override, shared
 from dsel.report.runs import SOURCES, Found
 from dsel.report.spec import Overrides, Spec, keys, read
 from dsel.report.tables import Report, build
 from dsel.run import close, explain
-from dsel.secrets import RedactingFormatter
+from dsel.secrets import RedactingFormatter, cover
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not given or {"-h", "--help"} & set(given):
         sys.stdout.write(HELP)
         return
+    cover()
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
@@ -133,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's messages then have no advice on tracebacks
     try:
+        refuse_overrides(given)
         asked = parse(given)
         report = make(asked)
     except (ConfigError, HydraException, OmegaConfBaseException) as error:

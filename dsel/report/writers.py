@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from dsel.report.comparable import AVERAGE
 from dsel.report.statistics import NOTHING, Difference
 from dsel.report.tables import Cell, Report, Table, show_p
+from dsel.secrets import redact
 
 if TYPE_CHECKING:
     import rich.table
@@ -47,7 +48,7 @@ def write(report: Report, folder: Path, *, command: str) -> list[Path]:
     }
     for name, text in texts.items():
         temporary = folder / f"{name}.tmp"
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(redact(text), encoding="utf-8")
         temporary.replace(folder / name)
     return [folder / name for name in texts]
 

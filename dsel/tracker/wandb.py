@@ -14,6 +14,7 @@ from urllib.parse import urlparse
 
 from dsel.errors import ConfigError, need, need_package
 from dsel.record import finite
+from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
 
@@ -54,10 +55,10 @@ class Wandb:
         settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True)
         try:
             self._run = wandb.init(
-                project=self.project,
-                entity=self.entity,
-                group=self.group,
-                tags=[str(facts["choices"].get(k)) for k in ("data", "selector", "model")] + list(self.tags),
+                project=redact(self.project),
+                entity=redact(self.entity),
+                group=redact(self.group),
+                tags=[str(facts["choices"].get(k)) for k in ("data", "selector", "model")] + redact(list(self.tags)),
                 name=folder.name,
                 dir=str(folder),
                 mode=mode,  # type: ignore[arg-type]
@@ -83,7 +84,7 @@ class Wandb:
             summary[f"time/{stage['name']}"] = summary.get(f"time/{stage['name']}", 0) + stage["seconds"]
             if "per_second" in stage and not stage["cached"]:
                 summary[f"throughput/{stage['name']}"] = stage["per_second"]
-        summary["record"] = json.dumps(finite(facts))  # all of it: what dsel.report reads
+        summary["record"] = json.dumps(finite(redact(facts)))  # all of it: what dsel.report reads
         run.summary.update(summary)
         rows = [[r["round"], source, count] for r in facts["rounds"] for source, count in r["sources"].items()]
         composition = wandb.Table(columns=["round", "source", "examples"], data=rows)

@@ -92,7 +92,7 @@ def test_no_class_that_a_record_names_is_looked_up(
     monkeypatch.setenv("NETRC", os.devnull)
     canaries, runs = tmp_path / "canaries", tmp_path / "runs"
     canaries.mkdir()
-    records = []
+    records: list[Facts] = []
     for place in PLACES:
         for name, value in harmful(canaries / place).items():
             if name in ("touch", "copy", "args") or source == "local":
@@ -117,11 +117,11 @@ def test_no_class_that_a_record_names_is_looked_up(
 
 def test_nothing_recorded_is_in_a_command_as_a_class_or_an_interpolation(facts: Facts, tmp_path: Path) -> None:
     """Somebody will paste it."""
-    values: list[Any] = ["${oc.env:HOME}", {"_target_": "os.system"}, [{"_target_": "os.system"}], "???"]
-    for number, value in enumerate(values):
+    names: list[Any] = ["${oc.env:HOME}", {"_target_": "os.system"}, [{"_target_": "os.system"}], "???"]
+    for number, value in enumerate(names):
         put(tmp_path / "runs" / f"name{number}", changed(facts, "config.data.name", value))
-    values = [{"_target_": "os.system"}, {"rank": {"_target_": "os.system"}}, {"a b": 1}]
-    for number, value in enumerate(values):
+    adapters: list[Any] = [{"_target_": "os.system"}, {"rank": {"_target_": "os.system"}}, {"a b": 1}]
+    for number, value in enumerate(adapters):
         put(tmp_path / "runs" / f"lora{number}", changed(facts, "config.trainer.lora", value))
     put(tmp_path / "runs" / "class", changed(facts, "config.selector._target_", "os.system"))
     report = reported(tmp_path / "runs", tmp_path / "out")
