@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 MEMORY = 8 * 2**30  # bytes that the child may take
+SERVE = "from dsel.guard import serve; serve()"
 SECONDS = 60.0  # for a file, and for each 100 MB of it
 
 _child: subprocess.Popen[bytes] | None = None
@@ -87,7 +88,7 @@ def _start() -> subprocess.Popen[bytes]:
     if _child is None or _child.poll() is not None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
         _child = subprocess.Popen(
-            [sys.executable, "-c", "from dsel.guard import serve; serve()"],
+            [sys.executable, "-c", SERVE],
             env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
         )  # fmt: skip
         atexit.register(_stop)
