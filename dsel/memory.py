@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
 from dsel.model.causal_lm import CausalLM, torch_dtype
-from dsel.trainer.sft import SFT, accumulation, world_size
+from dsel.trainer.sft import SFT, world_size
 
 NF4 = 4.127 / 8  # bytes of a weight with its share of constants, quantized twice (Dettmers et al. 2023, QLoRA, §3)
 TILE_TOKENS, TILE_WORDS = 4096, 32768  # of TRL's logits (trl.kernels.chunked_logprob)
@@ -38,8 +39,11 @@ def training(model: CausalLM, trainer: SFT, longest: int) -> dict[str, float]:
 
     held, asked = torch_dtype(trainer.dtype or model.dtype), torch_dtype(model.dtype)
     weight, compute = held.itemsize, asked.itemsize if asked == torch.bfloat16 else held.itemsize
-    batch, _ = accumulation(trainer.batch_size, trainer.micro_batch_size, world_size())
-    tokens = batch * (trainer.max_length if trainer.packing else longest)
+    share = math.ceil(trainer.batch_size / world_size()) if trainer.batch_size else trainer.micro_batch_size
+    if trainer.packing:
+        tokens = min(trainer.row_tokens(model.attention), longest * share)
+    else:
+        tokens = longest * min(trainer.micro_batch_size, share)
     return memory(shape(model, trainer), trainer, tokens, weight, compute, fused=torch.cuda.is_available())
 
 

@@ -33,6 +33,7 @@ from dsel.recorded import read as read_record
 from dsel.scorer.none import NoScorer
 from dsel.study import Study
 from dsel.trainer.sft import world_size
+from dsel.trainer.steps import steps
 
 log = logging.getLogger(__name__)
 
@@ -43,8 +44,9 @@ CHARACTERS = 4  # of English text in a token, roughly: where no tokenizer can be
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a model on the hub: all but its weights
 STAGES = {"embeddings": "embed", "clustering": "cluster", "quality": "score"}  # what computes what a selector needs
 SPEED = (
-    "lora quantization dtype packing batch_size micro_batch_size max_length gradient_checkpointing optimizer".split()
-)
+    "lora quantization dtype packing batch_size batch_tokens micro_batch_size max_length gradient_checkpointing "
+    "optimizer"
+).split()
 """The settings of a trainer that its tokens per second depend on."""
 
 
@@ -131,7 +133,7 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
         work = selector.plan(n, budget, trainer.epochs)
         for number, (examples, epochs) in enumerate(work.trainings, 1):
             total = examples * epochs * tokens.mean
-            count = steps(rows(examples, examples * tokens.mean, vars(trainer)), epochs, trainer.batch_size)
+            count = steps(vars(trainer), examples, examples * tokens.mean, epochs)
             passes = f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
             what = f"{examples:,} examples × {passes}: {total:,.0f} tokens, {count:,} steps"
             add(f"training {number}", "train", what, total)
@@ -222,16 +224,6 @@ def capacity(here: Mapping[str, Any]) -> tuple[str, float]:
 # compute
 
 
-def steps(examples: int, epochs: float, batch_size: int) -> int:
-    """Optimizer steps of a training: an epoch's last batch may be smaller, and a last epoch shorter (transformers')."""
-    return math.ceil(math.ceil(examples / batch_size) * epochs)
-
-
-def rows(examples: int, tokens: float, trainer: Mapping[str, Any]) -> int:
-    """Rows that `examples` of `tokens` together are trained in: each its own, unless they are packed."""
-    return math.ceil(tokens / trainer["max_length"]) if trainer["packing"] else examples
-
-
 def hardware(here: Mapping[str, Any]) -> list[Any]:
     """What two environments must share for their speeds to be compared: not the driver's version."""
     return [[gpu.rpartition(",")[0] for gpu in here["gpus"]], here["processors"], here.get("processes", 1)]
@@ -264,8 +256,7 @@ def observed(record: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
         if name == "score" and units != record["pool"]["examples"]:  # a feedback scores as well
             continue
         if outcome is not None:
-            epoch = steps(rows(outcome["examples"], outcome["tokens"], trainer), 1, trainer["batch_size"])
-            units = outcome["tokens"] * outcome["steps"] / epoch
+            units = outcome["tokens"] * outcome["steps"] / steps(trainer, outcome["examples"], outcome["tokens"], 1)
         yield {"feedback": "scoring", "ifd": "scoring"}.get(name, name), units, stage["seconds"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -17,28 +18,21 @@ import pytest
 from rich.console import Console
 
 from dsel import plan as planning
-from dsel.memory import NF4, Shape, memory, shape
+from dsel.memory import NF4, Shape, memory, shape, training
 from dsel.model.causal_lm import CausalLM
-from dsel.plan import Plan, Task, Tokens, files, observed, pace, sample, show, steps
+from dsel.plan import Plan, Task, Tokens, files, observed, pace, sample, show
 from dsel.selector.base import Selector, Work
 from dsel.selector.feedback.perplexity import Perplexity
 from dsel.selector.feedback.verifier import Verifier
 from dsel.selector.iterative import Iterative
 from dsel.selector.random import Random
-from dsel.trainer.sft import SFT, tokenized
+from dsel.trainer.examples import tokenized
+from dsel.trainer.sft import SFT
 from tests.conftest import QUICK, ROOT, make_pool, offline
 
 LORA = {"rank": 4, "alpha": 4, "dropout": 0.1}
 
 # --- counts ---
-
-
-@pytest.mark.parametrize(
-    ("examples", "epochs", "batch_size", "expected"),
-    [(600, 3, 16, 114), (13, 1, 16, 1), (16, 1, 16, 1), (17, 1, 16, 2), (40, 0.5, 16, 2), (10_000, 3, 64, 471)],
-)
-def test_steps(examples: int, epochs: float, batch_size: int, expected: int) -> None:
-    assert steps(examples, epochs, batch_size) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,7 +55,7 @@ def test_what_a_selector_asks_for(selector: Selector, expected: Work) -> None:
 def test_tokens_are_the_tokenizers_where_there_is_one(spec: CausalLM) -> None:
     pool = make_pool(20)
     found = sample(pool, spec, 256, "")
-    assert found.mean == tokenized(pool, spec.load_tokenizer(), 256)[1] / 20
+    assert found.mean == tokenized(pool, spec.load_tokenizer(), 256)[1]["tokens"] / 20
     assert "20 read, the model's tokenizer" in found.how
     assert sample(pool, spec, 5, "") == Tokens(5, 0, 5, found.how)
 
@@ -156,6 +150,26 @@ def test_memory_by_hand(shape: Shape, trainer: SFT, widths: tuple[int, int], exp
 
 
 @pytest.mark.parametrize(
+    ("options", "attention", "tokens"),
+    [
+        ({}, "sdpa", 4 * 30),
+        ({"batch_size": 3}, "sdpa", 3 * 30),
+        ({"packing": True}, "sdpa", 100),
+        ({"packing": True}, "flash_attention_2", 4 * 100),
+        ({"packing": True, "batch_size": 3}, "sdpa", 3 * 30),
+        ({"batch_size": None, "batch_tokens": 1000}, "sdpa", 4 * 30),
+    ],
+)
+def test_tokens_at_once(
+    options: dict[str, Any], attention: str, tokens: int, spec: CausalLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr("dsel.memory.memory", lambda shape, trainer, tokens, *more, **rest: found.append(tokens))
+    training(replace(spec, attention=attention), SFT(max_length=100, **options), 30)
+    assert found == [tokens]
+
+
+@pytest.mark.parametrize(
     ("dtype", "mixed", "lora"),
     [("float32", False, None), ("float32", True, None), ("bfloat16", True, None), ("bfloat16", True, LORA)],
     ids=["float32", "mixed", "bfloat16", "lora"],
@@ -242,9 +256,9 @@ def test_what_a_run_measured() -> None:
     ]  # fmt: skip
 
 
-def test_packed_examples_share_rows() -> None:
-    trainer = {"batch_size": 4, "packing": True, "max_length": 10}  # 5 and 10 rows: 2 and 3 steps an epoch
-    assert [units for name, units, _ in observed(record(10, trainer=trainer)) if name == "train"] == [75, 500]
+def test_steps_of_tokens() -> None:
+    trainer = {"batch_size": None, "batch_tokens": 25}  # 2 and 4 steps an epoch
+    assert [units for name, units, _ in observed(record(10, trainer=trainer)) if name == "train"] == [75, 375]
 
 
 def test_pace_is_the_median_over_runs_with_the_same_parts() -> None:
@@ -284,7 +298,7 @@ def shown(plan: Plan) -> str:
 # --- a real run ---
 
 REAL = [*QUICK, "selector=iterative", "selector/feedback=verifier", "scorer=length", "data.size=200", "evaluator=none"]
-REAL += ["tracker=none", "selector.max_new_tokens=4"]
+REAL += ["tracker=none", "selector.max_new_tokens=4", "trainer.packing=true"]
 
 
 @dataclass
@@ -336,7 +350,7 @@ def test_a_plan_counts_what_then_runs(loop: Loop) -> None:
     read = [s["items"] for s in loop.record["stages"] if s["name"] == "generate"]
     assert f"{sum(read)} to generate" in loop.after
     for (_, tokens, _), outcome in zip(found, trained, strict=True):
-        passes = outcome["steps"] / steps(outcome["examples"], 1, 16)
+        passes = outcome["steps"] / math.ceil(outcome["examples"] / 16)
         assert int(tokens.replace(",", "")) == pytest.approx(outcome["tokens"] * passes, rel=0.15)
 
 

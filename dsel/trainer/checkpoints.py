@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ from dsel.files import damage, read_json, remove, seal, write_json
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
+    from dsel.trainer.steps import Steps
+
 OPTIMIZER, SCALARS, GENERATORS = "optimizer.safetensors", "optimizer.json", "generators_{}.safetensors"
 DIGESTS = "digests.json"  # of a checkpoint's files: the last one that is written
 
@@ -22,17 +25,47 @@ log = logging.getLogger(__name__)
 
 
 def resumable_trainer() -> Any:
-    """TRL's SFTTrainer with checkpoints free of pickle, and with a schedule that may span several trainings."""
+    """TRL's SFTTrainer with checkpoints free of pickle, and with a schedule that may span several trainings.
+
+    A step is an item of `Steps`: the library need not accumulate, and does not know how many micro batches there are.
+    """
     import torch
     from safetensors.torch import load_file, save_file
+    from torch.utils.data import DataLoader
     from trl import SFTTrainer
 
     class ResumableTrainer(SFTTrainer):
         """part: (i, m) for the i-th of m trainings with one schedule; earlier: folder with the last one's state."""
 
-        def __init__(self, *args: Any, part: tuple[int, int] = (1, 1), earlier: Path | None = None, **kwargs: Any):
-            self._part, self._earlier = part, earlier
+        def __init__(
+            self, *args: Any, work: Steps, part: tuple[int, int] = (1, 1), earlier: Path | None = None, **kwargs: Any
+        ):
+            self._work, self._part, self._earlier = work, part, earlier
             super().__init__(*args, **kwargs)
+            self.data_collator.padding_free = work.packed
+            self.model_accepts_loss_kwargs = True  # the loss, which is TRL's own, is over the labels of a whole step
+
+        def get_train_dataloader(self) -> Any:
+            def collate(one: list[Any]) -> list[Any]:
+                return [self.data_collator(rows) for rows in one[0]]
+
+            return DataLoader(self._work, 1, collate_fn=collate, pin_memory=self.args.dataloader_pin_memory)
+
+        def _get_num_items_in_batch(self, batch_samples: list[Any], device: Any) -> Any:
+            return super()._get_num_items_in_batch([micro for step in batch_samples for micro in step], device)
+
+        def floating_point_ops(self, inputs: list[Any]) -> int:
+            return sum(super(ResumableTrainer, self).floating_point_ops(micro) for micro in inputs)
+
+        def training_step(self, model: Any, inputs: list[Any], num_items_in_batch: Any = None) -> Any:
+            losses = []
+            self.current_gradient_accumulation_steps = len(inputs)
+            for i, micro in enumerate(inputs, 1):
+                last = i == len(inputs)
+                self.accelerator.gradient_state._set_sync_gradients(last)
+                with nullcontext() if last or self.is_deepspeed_enabled else self.accelerator.no_sync(model):
+                    losses.append(super().training_step(model, micro, num_items_in_batch))
+            return torch.stack(losses).sum()
 
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             made = 0 if self._earlier is None else steps_made(self._earlier)

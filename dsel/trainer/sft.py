@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,24 +16,30 @@ import numpy as np
 from dsel.component import knob
 from dsel.errors import ConfigError, need, need_package
 from dsel.model.causal_lm import CausalLM, device_of_process, torch_dtype
-from dsel.model.chat import IGNORED, Refused, encodings
 from dsel.model.positions import within
-from dsel.pool import Message, Pool
+from dsel.pool import Pool
 from dsel.progress import progress
 from dsel.trainer.checkpoints import last_checkpoint, resumable_trainer, save_state, saver
+from dsel.trainer.examples import tokenized
+from dsel.trainer.steps import Steps, keeps_apart, step_size
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 log = logging.getLogger(__name__)
 
+PROBE = 32  # tokens of two examples that show whether a model keeps the examples of a row apart
+
 
 @dataclass
 class SFT:
     """One pass of finetuning (settings of Yu et al. 2024: method.md §5).
 
-    batch_size: examples in one optimizer step of the whole job, whatever the number of devices; micro_batch_size: how
-    many of them a device takes at once, at most. warmup: a fraction of all steps when below 1, else steps.
+    batch_size: examples in one optimizer step of the whole job, whatever the number of devices; batch_tokens: tokens
+    instead, to within an example. micro_batch_size: how many examples a device takes at once, at most. packing: they
+    stand one after the other in rows that keep them apart, instead of being padded: steps and results are the same. A
+    row has at most `max_length` tokens, and `micro_batch_size` times as many with flash attention, whose cost a longer
+    row does not raise. warmup: a fraction of all steps when below 1, else steps.
     dtype: of the weights while training (null: the model's); below it, matrix products run in bfloat16 when the
     model's dtype is bfloat16. lora: rank, alpha and dropout of the adapters, or null to train all weights.
     quantization: `nf4` holds the frozen base weights in 4 bits (QLoRA). checkpoint_minutes: between two checkpoints,
@@ -43,7 +49,8 @@ class SFT:
 
     epochs: float = 3
     learning_rate: float = 2e-5
-    batch_size: int = 64
+    batch_size: int | None = 64
+    batch_tokens: int | None = None
     max_length: int = 2048
     warmup: float = 0.03
     schedule: str = "linear"
@@ -51,10 +58,10 @@ class SFT:
     max_grad_norm: float = 1.0
     optimizer: str = "adamw_torch_fused"
     dtype: str | None = None
-    packing: bool = False
     lora: Mapping[str, Any] | None = None
     quantization: str | None = None
     micro_batch_size: int = knob(4)
+    packing: bool = knob(False)
     gradient_checkpointing: bool = knob(True)
     log_every: int = knob(10)
     checkpoint_minutes: float = knob(20)
@@ -64,9 +71,17 @@ class SFT:
     trains = True
 
     def check(self) -> None:
-        for name in ("epochs", "learning_rate", "batch_size", "micro_batch_size", "max_length", "checkpoint_minutes"):
-            need(getattr(self, name) > 0, f"trainer.{name}={getattr(self, name)}: must be above 0")
-        accumulation(self.batch_size, self.micro_batch_size, world_size())
+        given = f"trainer.batch_size={self.batch_size} and trainer.batch_tokens={self.batch_tokens}"
+        one = (self.batch_size is None) != (self.batch_tokens is None)
+        need(one, f"{given}: give one, and null for the other")
+        above = "epochs learning_rate batch_size batch_tokens micro_batch_size max_length checkpoint_minutes".split()
+        for name, value in ((name, getattr(self, name)) for name in above):
+            need(value is None or value > 0, f"trainer.{name}={value}: must be above 0")
+        need(
+            self.batch_tokens is None or self.batch_tokens >= self.max_length,
+            f"trainer.batch_tokens={self.batch_tokens}: must be at least trainer.max_length={self.max_length}, as an "
+            "example may have",
+        )
         need(self.quantization in (None, "nf4"), f"trainer.quantization={self.quantization}: give nf4 or null")
         need(self.quantization is None or self.lora is not None, "trainer.quantization needs trainer.lora: use qlora")
         if self.quantization:
@@ -134,33 +149,35 @@ class SFT:
 
         need(part[1] == 1 or not sharded(), "a training in parts needs whole optimizers: no FSDP, no DeepSpeed")
         most = within(self.max_length, model)  # beyond its positions a model fails, or was never trained
-        data, tokens = tokenized(pool, tokenizer, most)
-        if most < self.max_length and max(map(len, data["input_ids"])) >= most:
+        data, counts = tokenized(pool, tokenizer, most)
+        if most < self.max_length and max(data["length"]) >= most:
             log.warning(
                 "the model has %d positions: texts end there, not at trainer.max_length=%d", *(most, self.max_length)
             )
-        micro, steps = accumulation(self.batch_size, self.micro_batch_size, world_size())
-        total = self._steps(len(data))
+        row = self.row_tokens(str(model.config._attn_implementation))
+        work = Steps(data, vars(self), row, seed, world_size(), int(os.environ.get("RANK", "0")))
+        total = len(work)
         if self.warmup >= max(total * part[1], 1):
             peak = self.learning_rate * total * part[1] / self.warmup
             log.warning(
                 "warm-up (%d steps) is longer than training (%d): the learning rate ends at %.2g instead of %.2g",
                 *(self.warmup, total * part[1], peak, self.learning_rate),
             )
-        log.info(
-            "training on %d examples: %d a step = %d devices × %d × %d accumulated",
-            *(len(data), self.batch_size, world_size(), micro, steps),
-        )
+        self._say(work, counts["tokens"], row)
         checkpoints = folder / "checkpoints"
-        settings = self._settings(checkpoints, seed, bfloat16, micro, steps)
-        with progress("training", total=None if self.packing else total, unit="steps") as advance:
+        settings = self._settings(checkpoints, seed, bfloat16, work)
+        with progress("training", total=total, unit="steps") as advance:
             try:
                 trainer = resumable_trainer()(
                     model,
                     args=settings,
                     train_dataset=data,
                     processing_class=tokenizer,
-                    callbacks=[_reporter(advance, report), *([] if sharded() else [saver(self.checkpoint_minutes)])],
+                    callbacks=[
+                        _reporter(advance, report, total / work.in_epoch),
+                        *([] if sharded() else [saver(self.checkpoint_minutes)]),
+                    ],
+                    work=work,
                     part=part,
                     earlier=earlier,
                 )
@@ -170,6 +187,8 @@ class SFT:
                     raise ConfigError(f"several GPUs are visible to one process: {hint}") from error
                 raise
             trainer.remove_callback(PrinterCallback)
+            if self.packing:
+                self._check_packing(model, data, trainer.data_collator, bfloat16)
             checkpoint = None if sharded() else last_checkpoint(checkpoints)
             if checkpoint is not None:
                 log.info("training: goes on from %s", Path(checkpoint).name)
@@ -182,30 +201,57 @@ class SFT:
                 save_state(trainer.optimizer, trainer.lr_scheduler, folder)
         return {
             "examples": len(data),
-            "tokens": tokens,
+            **counts,
             "steps": result.global_step,
             "loss": _mean_loss(trainer.state.log_history, checkpoint, result),
         }
 
-    def _steps(self, examples: int) -> int:
-        return math.ceil(-(-examples // self.batch_size) * self.epochs)
+    def row_tokens(self, attention: str) -> int:
+        """The most tokens of a packed row."""
+        return self.max_length * (self.micro_batch_size if any(a in attention for a in ("flash", "flex")) else 1)
 
-    def _settings(self, folder: Path, seed: int, bfloat16: bool, micro: int, accumulated: int) -> Any:
+    def _say(self, work: Steps, tokens: int, row: int) -> None:
+        examples = len(work.data)
+        each = f"{step_size(vars(self)):,} {'tokens' if self.batch_tokens else 'examples'}"
+        if self.batch_tokens:
+            each += f" ({examples / work.in_epoch:.1f} examples on average)"
+        if self.packing:
+            how = f"an epoch is {work.rows():,} packed rows of at most {row:,} tokens"
+        else:
+            how = f"at most {self.micro_batch_size} examples at once"
+        devices = f" on each of {world_size()} devices" if world_size() > 1 else ""
+        log.info(
+            "training on %s examples (%s tokens): %s steps of %s, %s%s",
+            *(f"{examples:,}", f"{tokens:,}", f"{len(work):,}", each, how, devices),
+        )
+
+    def _check_packing(self, model: Any, data: Dataset, collate: Any, bfloat16: bool) -> None:
+        """Raises `ConfigError` when the examples of a row would read each other."""
+        attention, instead = str(model.config._attn_implementation), "use trainer.packing=false"
+        if sharded():  # a piece of a model cannot be asked
+            need("flash" in attention, f"trainer.packing of a sharded model needs flash attention: {instead}")
+            return
+        first, second = (data[i]["input_ids"][:PROBE] for i in (0, -1))
+        apart = keeps_apart(model, first, second, collate, bfloat16=bfloat16)
+        need(apart, f"trainer.packing: with {attention} attention this model mixes the examples of a row: {instead}")
+        if model.device.type == "cuda" and "flash" not in attention:
+            text = "packing without flash attention may be slower than padding: %s compares all tokens of a row"
+            log.warning(text, attention)
+
+    def _settings(self, folder: Path, seed: int, bfloat16: bool, work: Steps) -> Any:
         from trl import SFTConfig
 
         return SFTConfig(
             output_dir=str(folder),
-            num_train_epochs=self.epochs,
+            max_steps=len(work),
             learning_rate=self.learning_rate,
-            per_device_train_batch_size=micro,
-            gradient_accumulation_steps=accumulated,
-            max_length=self.max_length,
+            per_device_train_batch_size=math.ceil(len(work.data) / work.in_epoch / world_size()),  # for its rates only
+            dataset_kwargs={"skip_prepare_dataset": True},
             warmup_steps=self.warmup,
             lr_scheduler_type=self.schedule,
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
             optim=self.optimizer,
-            packing=self.packing,
             gradient_checkpointing=self.gradient_checkpointing,
             bf16=bfloat16,
             use_cpu=device_of_process().type == "cpu",
@@ -250,57 +296,7 @@ def wait_for_everyone() -> None:
         PartialState().wait_for_everyone()
 
 
-def accumulation(batch_size: int, micro_batch_size: int, devices: int) -> tuple[int, int]:
-    """(examples a device takes at once, how often it accumulates), so that a step is `batch_size` examples exactly.
-
-    The first is the largest divisor of batch_size / devices that is at most `micro_batch_size`. Raises `ConfigError`
-    when the devices cannot share the batch evenly.
-    """
-    need(
-        batch_size % devices == 0,
-        f"trainer.batch_size={batch_size} cannot be shared by {devices} devices: give a multiple of {devices}",
-    )
-    share = batch_size // devices
-    micro = max(m for m in range(1, min(share, micro_batch_size) + 1) if share % m == 0)
-    return micro, share // micro
-
-
-def tokenized(pool: Pool, tokenizer: Any, max_length: int) -> tuple[Dataset, int]:
-    """Columns `input_ids` and `labels` (the loss is on every assistant turn), and the number of tokens.
-
-    Examples whose every response lies beyond `max_length` cannot be learnt from: they are left out, and the log
-    names them. Raises `ConfigError` when none is left.
-    """
-    from datasets import Dataset
-
-    ids, labels, lost = [], [], []
-    for name, messages in zip(pool.ids, pool.messages, strict=True):
-        texts = learnt_texts(tokenizer, name, messages, max_length)
-        if not texts:
-            lost.append(name)
-        ids += [tokens for tokens, _ in texts]
-        labels += [targets for _, targets in texts]
-    need(bool(ids), f"no chosen example has a response within trainer.max_length={max_length} tokens")
-    if lost:
-        shown = ", ".join(lost[:5]) + (", …" if len(lost) > 5 else "")
-        log.warning("%d examples have no response within %d tokens, not trained on: %s", len(lost), max_length, shown)
-    return Dataset.from_dict({"input_ids": ids, "labels": labels}), sum(map(len, ids))
-
-
-def learnt_texts(
-    tokenizer: Any, name: str, messages: Sequence[Message], max_length: int
-) -> list[tuple[list[int], list[int]]]:
-    """The texts of an example that something can be learnt from. Raises `ConfigError` naming the example."""
-    try:
-        texts = encodings(tokenizer, messages, max_length)
-    except Refused as error:
-        raise ConfigError(
-            f"the chat template refuses example {name} ({error}); set model.chat_template=turns"
-        ) from error
-    return [(tokens, targets) for tokens, targets in texts if any(t != IGNORED for t in targets[1:])]
-
-
-def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float], int], None]) -> Any:
+def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float], int], None], epochs: float) -> Any:
     from transformers import TrainerCallback
 
     class Reporter(TrainerCallback):
@@ -315,6 +311,8 @@ def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float]
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kw: Any) -> None:
             if state.is_world_process_zero:
                 numbers = {k: float(v) for k, v in (logs or {}).items()}
+                if "epoch" in numbers:
+                    numbers["epoch"] *= epochs  # the library knows one epoch: all steps
                 if "loss" in numbers:
                     log.info(
                         "step %d/%d: loss %.4f, learning rate %.2g",

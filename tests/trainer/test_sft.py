@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dsel.cache import Cache
 from dsel.errors import ConfigError
@@ -19,8 +17,11 @@ from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import IGNORED
 from dsel.pool import Example, Pool
-from dsel.trainer.sft import SFT, accumulation, tokenized
+from dsel.trainer.examples import tokenized
+from dsel.trainer.sft import SFT
 from tests.conftest import QUICK, ROOT, make_pool, offline
+
+LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
@@ -33,26 +34,14 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@given(st.integers(1, 32), st.integers(1, 64), st.integers(1, 16))
-def test_a_step_is_always_the_whole_batch(share: int, micro: int, devices: int) -> None:
-    at_once, steps = accumulation(share * devices, micro, devices)
-    assert at_once * steps * devices == share * devices
-    assert at_once <= micro
-
-
-def test_devices_that_cannot_share_the_batch_are_refused() -> None:
-    with pytest.raises(ConfigError, match="cannot be shared by 3 devices: give a multiple of 3"):
-        accumulation(64, 4, 3)
-
-
-def test_prime_shares_fall_back_to_single_examples() -> None:
-    assert accumulation(7, 4, 1) == (1, 7)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch_size": 0}, r"trainer\.batch_size=0"),
+        ({"batch_tokens": 4096}, r"batch_size=64 and trainer\.batch_tokens=4096: give one, and null"),
+        ({"batch_size": None}, r"batch_size=None and trainer\.batch_tokens=None: give one"),
+        ({"batch_size": None, "batch_tokens": 0}, r"trainer\.batch_tokens=0: must be above 0"),
+        ({"batch_size": None, "batch_tokens": 64}, r"must be at least trainer\.max_length=2048"),
         ({"learning_rate": -1}, r"trainer\.learning_rate"),
         ({"checkpoint_minutes": 0}, r"trainer\.checkpoint_minutes=0"),
         ({"quantization": "int3"}, r"trainer\.quantization=int3"),
@@ -64,18 +53,6 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
         SFT(**options).check()
 
 
-def test_examples_without_a_learnable_token_are_named(spec: CausalLM, caplog: pytest.LogCaptureFixture) -> None:
-    long = [{"role": "user", "content": "word " * 300}, {"role": "assistant", "content": "yes"}]
-    short = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes"}]
-    pool = Pool.build("p", [Example("long", long, "s", {}), Example("short", short, "s", {})])
-    data, tokens = tokenized(pool, spec.load_tokenizer(), 64)
-    assert len(data) == 1
-    assert tokens == len(data[0]["input_ids"])
-    assert "not trained on: long" in caplog.text
-    with pytest.raises(ConfigError, match=r"trainer\.max_length=64"):
-        tokenized(pool.take([0]), spec.load_tokenizer(), 64)
-
-
 def fitted(spec: CausalLM, cache: Cache, pool: Pool, seed: int = 0, **options: Any) -> tuple[Learner, list[float]]:
     losses: list[float] = []
     trainer = SFT(**{**SETTINGS, "log_every": 1, **options})
@@ -84,6 +61,14 @@ def fitted(spec: CausalLM, cache: Cache, pool: Pool, seed: int = 0, **options: A
     )
     learner.fit(pool)
     return learner, losses
+
+
+def mixed_pool(n: int) -> Pool:
+    """Examples of many lengths, each with its own words."""
+    texts = [" ".join(str(i * k) for k in range(1 + i * i % 17)) for i in range(n)]
+    user = {"role": "user", "content": "Count."}
+    turns = [[user, {"role": "assistant", "content": text}] for text in texts]
+    return Pool.build("mixed", [Example(f"m{i}", messages, "s", {}) for i, messages in enumerate(turns)])
 
 
 def test_finetuning_lowers_the_loss_of_what_it_was_shown(spec: CausalLM, cache: Cache) -> None:
@@ -143,7 +128,7 @@ def test_lora_trains_adapters_only_and_can_be_merged(spec: CausalLM, cache: Cach
     from safetensors import safe_open
 
     pool = make_pool(16)
-    learner, _ = fitted(spec, cache, pool, lora={"rank": 4, "alpha": 8, "dropout": 0.0})
+    learner, _ = fitted(spec, cache, pool, lora=LORA)
     base = spec.load(learner.tokenizer).state_dict()
     kept = learner.model.get_base_model().state_dict()
     frozen = [key for key in kept if "lora_" not in key]
@@ -158,7 +143,7 @@ def test_lora_trains_adapters_only_and_can_be_merged(spec: CausalLM, cache: Cach
     np.testing.assert_allclose(merged.nll(pool.messages), losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("lora", [None, {"rank": 4, "alpha": 8, "dropout": 0.0}])
+@pytest.mark.parametrize("lora", [None, LORA])
 def test_a_run_killed_after_training_does_not_train_again(
     spec: CausalLM, cache: Cache, lora: dict[str, Any] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,9 +160,52 @@ def test_a_run_killed_after_training_does_not_train_again(
     assert trained == losses
 
 
-def test_packing_sees_the_same_tokens(spec: CausalLM, cache: Cache) -> None:
-    learner, losses = fitted(spec, cache, make_pool(64), packing=True, batch_size=2, epochs=8)
-    assert losses[-1] < losses[0]
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"lora": LORA},
+        {"batch_size": 64},
+        {"batch_size": None, "batch_tokens": 128},
+    ],
+    ids=["full", "lora", "one-step", "tokens"],
+)
+def test_packing_changes_neither_steps_nor_results(
+    spec: CausalLM, tmp_path: Path, options: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The same curve and the same model, padded four at a time and packed; fractional epochs too."""
+    caplog.set_level("INFO")
+    pool, more = mixed_pool(30), {"epochs": 1.5, "warmup": 0.2, "micro_batch_size": 4, **options}
+    padded, losses = fitted(spec, Cache(tmp_path / "padded"), pool, **more)
+    packed, others = fitted(spec, Cache(tmp_path / "packed"), pool, packing=True, **more)
+    assert len(losses) == len(others) > 0
+    np.testing.assert_allclose(others, losses, rtol=1e-5)
+    np.testing.assert_allclose(packed.nll(pool.messages), padded.nll(pool.messages), rtol=1e-4)
+    assert f"{len(losses)} steps of " in caplog.text
+    assert "packed rows of at most 128 tokens" in caplog.text
+
+
+def test_steps_warm_up_and_log_agree_when_packed(
+    spec: CausalLM, cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Three steps of eight, not one of a row; a warm-up of two is shorter than that, one of five is not."""
+    caplog.set_level("INFO")
+    _, losses = fitted(spec, cache, make_pool(20), packing=True, epochs=1, warmup=2)
+    assert len(losses) == 3
+    assert "training on 20 examples" in caplog.text
+    assert "3 steps of 8 examples, an epoch is 3 packed rows of at most 128 tokens" in caplog.text
+    assert "warm-up" not in caplog.text
+    fitted(spec, cache, make_pool(20), packing=True, epochs=1, warmup=5)
+    assert "warm-up (5 steps) is longer than training (3)" in caplog.text
+
+
+def test_a_model_that_mixes_the_examples_of_a_row_is_not_packed(
+    spec: CausalLM, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsel.trainer.sft.keeps_apart", lambda *args, **more: False)
+    with pytest.raises(ConfigError, match=r"mixes the examples of a row: use trainer\.packing=false"):
+        fitted(spec, cache, make_pool(8), packing=True)
+    fitted(spec, cache, make_pool(8))
 
 
 def test_a_warm_up_longer_than_training_is_reported(
@@ -187,13 +215,17 @@ def test_a_warm_up_longer_than_training_is_reported(
     assert "warm-up (1000 steps) is longer than training (1)" in caplog.text
 
 
-@pytest.mark.parametrize("processes", [2])
-def test_one_process_and_two_are_the_same_experiment(processes: int, run_folder: Path) -> None:
-    """A distributed job (gloo, on the CPU) takes the same steps over the same examples as a single process."""
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+def test_one_process_and_two_are_the_same_experiment(packing: bool, run_folder: Path) -> None:
+    """A distributed job (gloo, on the CPU) takes the same steps over the same examples as a single process.
+
+    The last step has a single example, so that the second process has nothing to learn from.
+    """
     records = []
-    for name, launcher in (("one", []), ("many", ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"])):
-        runs = run_folder / f"distributed-{name}"
-        options = [*QUICK, "budget=64", "evaluator=none", "tracker=none", "trainer.log_every=1", f"runs={runs}"]
+    for name, launcher in (("one", []), ("many", ["-m", "torch.distributed.run", "--nproc_per_node=2"])):
+        runs = run_folder / f"distributed-{packing}-{name}"
+        options = [*QUICK, "budget=49", "evaluator=none", "tracker=none", "trainer.log_every=1", f"runs={runs}"]
+        options += [f"trainer.packing={packing}", "trainer.max_length=128"]
         subprocess.run(
             [sys.executable, *launcher, "-m", "dsel.run", *options],
             cwd=ROOT, env=offline(run_folder, OMP_NUM_THREADS="1"), check=True, capture_output=True, timeout=500,
@@ -206,5 +238,5 @@ def test_one_process_and_two_are_the_same_experiment(processes: int, run_folder:
         records[-1]["losses"] = losses
     one, many = records
     assert one["steps"] == many["steps"]
-    assert one["examples"] == many["examples"] == 64
+    assert one["examples"] == many["examples"] == 49
     np.testing.assert_allclose(many["losses"], one["losses"], atol=2e-4)
