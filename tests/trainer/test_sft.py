@@ -15,11 +15,13 @@ from dsel.cache import Cache
 from dsel.errors import ConfigError
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
-from dsel.model.chat import IGNORED
+from dsel.model.chat import IGNORED, encode
 from dsel.pool import Example, Pool
 from dsel.trainer.examples import tokenized
 from dsel.trainer.sft import SFT
 from tests.conftest import QUICK, ROOT, make_pool, offline
+
+SMOLLM2 = ROOT / "models" / "smollm2-135m-instruct"
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
 
@@ -240,3 +242,77 @@ def test_one_process_and_two_are_the_same_experiment(packing: bool, run_folder: 
     assert one["steps"] == many["steps"]
     assert one["examples"] == many["examples"] == 49
     np.testing.assert_allclose(many["losses"], one["losses"], atol=2e-4)
+
+
+# A plain loop
+
+
+def plain_loop(spec: CausalLM, pool: Pool, options: dict[str, Any], seed: int) -> tuple[Any, list[float]]:
+    """What finetuning is, in a few lines of PyTorch: one example at a time, no padding, no library's trainer.
+
+    AdamW with decay on matrices alone, linear warm-up and decay, gradients cut at norm 1, the loss a mean over all
+    response tokens of the step; the examples are drawn in the order of a permutation of seed + epoch.
+    """
+    import torch
+
+    trainer = SFT(**options)
+    tokenizer = spec.load_tokenizer()
+    model = trainer.load(spec, tokenizer, seed=seed).train()
+    examples = [encode(tokenizer, messages, trainer.max_length) for messages in pool.messages]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": trainer.weight_decay},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=trainer.learning_rate)
+    batches: list[list[int]] = []
+    for epoch in range(int(trainer.epochs)):
+        order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
+        batches += [order[i : i + options["batch_size"]] for i in range(0, len(order), options["batch_size"])]
+    losses, warm = [], int(trainer.warmup)
+    for step, batch in enumerate(batches):
+        rate = step / warm if step < warm else (len(batches) - step) / (len(batches) - warm)
+        for group in optimizer.param_groups:
+            group["lr"] = trainer.learning_rate * rate
+        count = sum(label != IGNORED for i in batch for label in examples[i][1][1:])
+        total = 0.0
+        for i in batch:
+            ids, labels = (torch.tensor(side) for side in examples[i])
+            logits = model(ids[None]).logits[0, :-1]
+            loss = torch.nn.functional.cross_entropy(logits, labels[1:], ignore_index=IGNORED, reduction="sum") / count
+            loss.backward()
+            total += float(loss)
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(total)
+    return model, losses
+
+
+def compare_with_a_plain_loop(spec: CausalLM, cache: Cache, pool: Pool, tolerance: float, **options: Any) -> None:
+    """Losses of all steps and the final weights, each against the largest of its matrix."""
+    chosen = {**SETTINGS, "weight_decay": 0.1, "warmup": 2, "micro_batch_size": 3, **options}
+    model, expected = plain_loop(spec, pool, chosen, seed=3)
+    learner, losses = fitted(spec, cache, pool, seed=3, **chosen)
+    assert len(losses) == len(expected) > 3
+    assert losses[0] - losses[-1] > 0.05  # it learns
+    np.testing.assert_allclose(losses, expected, rtol=tolerance)
+    ours = learner.model.state_dict()
+    for name, value in model.state_dict().items():
+        assert float((ours[name] - value).abs().max()) <= tolerance * float(value.abs().max()), name
+
+
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_training_is_a_plain_loop(spec: CausalLM, cache: Cache, packing: bool, lora: dict[str, Any] | None) -> None:
+    compare_with_a_plain_loop(spec, cache, mixed_pool(30), 2e-5, packing=packing, lora=lora)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="needs the model")
+@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
+@pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
+def test_training_smollm2_is_a_plain_loop(cache: Cache, packing: bool, lora: dict[str, Any] | None) -> None:
+    spec = CausalLM(hub="", path=str(SMOLLM2), dtype="float32")
+    more = {"packing": packing, "lora": lora, "batch_size": 4, "learning_rate": 2e-3 if lora else 2e-5}
+    compare_with_a_plain_loop(spec, cache, mixed_pool(8), 5e-5, **more)
