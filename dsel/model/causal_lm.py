@@ -73,6 +73,11 @@ class CausalLM:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(self.place, **self._common())
+        need(
+            tokenizer.is_fast,
+            f"{self.place}: its tokenizer does not say where in a text its tokens are, which labels need (transformers "
+            "has no fast form of it); choose a model with a tokenizer.json",
+        )
         if self.chat_template is not None or tokenizer.chat_template is None:
             if self.chat_template is None:
                 log.info("the tokenizer of %s has no chat template: model.chat_template=turns is used", self.place)

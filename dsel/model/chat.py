@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from os.path import commonprefix
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dsel.errors import ConfigError, need
-from dsel.pool import Message
+from dsel.pool import Message, text_of
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +98,9 @@ def training_texts(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[st
             if last and tokenizer.eos_token:
                 own = [*own, (len(text), len(text) + len(tokenizer.eos_token))] if own else own
                 text = whole = text + tokenizer.eos_token
+        said = dialect.piece.sub("", text[start : end.start(1) if end else len(text)])
+        if not said and dialect.piece.sub("", text_of(message)):
+            continue  # all of it is left out, which is no reason to learn silence
         found = [(start, len(text))]
         if dialect.marked:
             found = [(max(start, a), min(b, len(text))) for a, b in own if a < len(text) and b > start]
@@ -253,9 +257,9 @@ def _dialect(tokenizer: Any, source: str, tokens: tuple[tuple[str, str], ...]) -
         dialect.parts = MARK in rendered(ASKED, answer)
     calling = {"role": "assistant", "content": "", "tool_calls": [{"type": "function", "function": call}]}
     called = rendered(ASKED, calling)
-    if f"'{MARK}'" in called:  # as Python writes a dictionary
-        dialect.spelled = True
-        called = rendered(ASKED, calling)
+    if f"'{MARK}'" in called:  # perhaps as Python writes a dictionary
+        with suppress(Refused):
+            called, dialect.spelled = dialect._apply([ASKED, calling], False, training, True)[0], True
     asked = {"role": "user", "content": MARK}
     closed, opened = (rendered(asked, prompt=prompt).rpartition(MARK)[2] for prompt in (False, True))
     at = len(commonprefix([closed, opened]))
@@ -340,8 +344,8 @@ def left_out(messages: Sequence[Message], texts: Sequence[str]) -> list[str]:
             lost["reasoning"] = None
         if not all(map(has, _leaves([_call(call, False)["function"] for call in message.get("tool_calls") or ()]))):
             lost["a tool call"] = None
-        tools = [tool.get("function", tool).get("name", "") for tool in message.get("tools") or ()]
-        if not all(map(has, tools)):
+        tools = [tool.get("function", tool) for tool in message.get("tools") or ()]
+        if not all(has(str(tool.get(what) or "")) for tool in tools for what in ("name", "description")):
             lost["the tools"] = None
     return list(lost)
 

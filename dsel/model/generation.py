@@ -169,11 +169,12 @@ def generate_with_vllm(
 
 
 def _configured(folder: str | Path, revision: str | None) -> int | list[int] | None:
-    """The end tokens that a saved model's generation configuration names."""
+    """The end tokens that a saved model's generation configuration names, where it is on this machine."""
     from transformers import GenerationConfig
 
     try:
-        return GenerationConfig.from_pretrained(str(folder), revision=revision or "main").eos_token_id
+        found = GenerationConfig.from_pretrained(str(folder), revision=revision or "main", local_files_only=True)
+        return found.eos_token_id
     except OSError:  # it has none
         return None
 
