@@ -114,7 +114,8 @@ class CausalLM:
             **self._common(),
         )
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
-        model.generation_config.eos_token_id = end_tokens(tokenizer, model.generation_config.eos_token_id) or None
+        if getattr(tokenizer, "chat_template", None):
+            model.generation_config.eos_token_id = end_tokens(tokenizer, model.generation_config.eos_token_id) or None
         return model
 
     @property
