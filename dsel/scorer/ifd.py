@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsel.errors import need
 from dsel.model.chat import IGNORED, render
 from dsel.model.likelihood import Encoded, mean_nll
 from dsel.model.positions import within
@@ -33,18 +34,25 @@ PROBES: list[list[Message]] = [
 
 @dataclass
 class IFD(Chat):
-    """IFD of the first turn of each example; later turns and the example's own system message are not read.
+    """IFD of one response of each example given all that precedes it but the example's own system message.
 
+    turn: of a conversation, its `last` response (the published code) or its `first`.
     At 1 and above the prompt does not help at all: the scores are given as they are, and it is for the selector to
     put such examples last. (SuperFiltering's score knows no template: `scorer=superfiltering`.) An example whose prompt
     leaves no room for the response within `max_length` gets 0.
     """
 
+    turn: str = "last"
+
+    def check(self) -> None:
+        super().check()
+        need(self.turn in ("first", "last"), f"scorer.turn={self.turn}: give first or last")
+
     def score(self, pool: Pool, scratch: Path) -> Scores:
         """float32[n]. Raises `ConfigError` when the chat template refuses a response without a prompt."""
         from jinja2 import TemplateError
 
-        pairs = [turns(messages)[0] for messages in pool.messages]
+        pairs = asked_and_answered(pool, self.turn)
         loaded = cache(self.load)
 
         def compute(rows: list[int]) -> npt.NDArray[np.float64]:
@@ -56,8 +64,27 @@ class IFD(Chat):
             except (TemplateError, ValueError) as error:
                 raise template_refused(self.place, error) from error
 
-        scores = read_in_shards([len(x) + len(y) for x, y in pairs], compute, scratch, title="ifd")
+        scores = read_in_shards(sizes(pairs), compute, scratch, title="ifd")
         return fill_missing(scores, 0, pool, "their prompts fill scorer.max_length").astype(np.float32)
+
+
+def asked_and_answered(pool: Pool, turn: str) -> list[tuple[list[Message], str]]:
+    """Of each example the messages before its `first` or `last` response, but for system messages; and that response.
+
+    What is asked between two responses is one message, whoever says it.
+    """
+    pairs = []
+    for messages in pool.turn(turn).messages:
+        before: list[Message] = []
+        for asked, answered in turns(messages):
+            before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        pairs.append((before[:-1], before[-1]["content"]))
+    return pairs
+
+
+def sizes(pairs: Sequence[tuple[Sequence[Message], str]]) -> list[int]:
+    """The characters of each."""
+    return [sum(len(m["content"]) for m in before) + len(response) for before, response in pairs]
 
 
 def difficulty(conditional: npt.NDArray[np.float64], unconditional: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -66,7 +93,7 @@ def difficulty(conditional: npt.NDArray[np.float64], unconditional: npt.NDArray[
 
 
 def difficulties(
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str | Sequence[Message], str]],
     tokenizer: Any,
     losses: Callable[[Sequence[Encoded]], npt.NDArray[np.float64]],
     *,
@@ -85,12 +112,15 @@ def difficulties(
     return counted(difficulty(found[0::2], found[1::2]), whole, read, max_length)
 
 
-def encode(tokenizer: Any, prompt: str, response: str, *, max_length: int) -> tuple[Encoded, Encoded]:
+def encode(
+    tokenizer: Any, prompt: str | Sequence[Message], response: str, *, max_length: int
+) -> tuple[Encoded, Encoded]:
     """The response after the prompt, and alone, each with its tokens labelled from its first to the end of the text.
 
-    The conditional text is the chat template of a fixed system message, the prompt and the response; the unconditional
-    one is that of the response alone, with whatever header the template puts first. End-of-turn tokens are labelled.
-    Both are cut at `max_length`, and to the same number of labelled tokens (none where the prompt fills `max_length`).
+    The conditional text is the chat template of a fixed system message, the prompt (a user's text, or several turns)
+    and the response; the unconditional one is that of the response alone, with whatever header the template puts first.
+    End-of-turn tokens are labelled. Both are cut at `max_length`, and to the same number of labelled tokens (none where
+    the prompt fills `max_length`).
     """
     given, given_start = conditional(tokenizer, prompt, response)
     alone, alone_start = _tokens(tokenizer, [], response)
@@ -99,10 +129,10 @@ def encode(tokenizer: Any, prompt: str, response: str, *, max_length: int) -> tu
     return _labelled(given, given_start, count), _labelled(alone, alone_start, count)
 
 
-def conditional(tokenizer: Any, prompt: str, response: str) -> tuple[list[int], int]:
+def conditional(tokenizer: Any, prompt: str | Sequence[Message], response: str) -> tuple[list[int], int]:
     """Token ids of the response after the prompt, uncut, and the position of its first one."""
-    system, user = {"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}
-    return _tokens(tokenizer, [system, user], response)
+    before = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    return _tokens(tokenizer, [{"role": "system", "content": SYSTEM}, *before], response)
 
 
 def _tokens(tokenizer: Any, before: list[Message], response: str) -> tuple[list[int], int]:

@@ -15,8 +15,8 @@ from numpy.typing import ArrayLike
 from dsel.errors import need
 from dsel.model.positions import within
 from dsel.pool import Message, Pool, resolve_budget
-from dsel.scorer.base import Scores, read_in_shards, turns
-from dsel.scorer.ifd import PROBES, difficulties
+from dsel.scorer.base import Scores, read_in_shards
+from dsel.scorer.ifd import PROBES, asked_and_answered, difficulties, sizes
 from dsel.scorer.pretrained import fill_missing
 from dsel.selector.arrays import Indices, check_budget, finite_scores
 from dsel.selector.base import Selection, Selector, Work
@@ -86,9 +86,10 @@ class IterIT(Selector):
     Before the first epoch the base model scores the whole pool; before each later one the model as trained so far
     scores the first update_ratio times budget examples of the last order again. An epoch's subset is the first budget
     examples of the new `order`. ratio: the share of the pool that an epoch trains on, instead of the run's budget.
-    decay, score_type, tail: see `order`. update: `static` keeps the first epoch's subset. Of a conversation the first
-    turn is read, prompt and response up to max_length tokens; an example whose prompt leaves no room for its response
-    has difficulty 0.
+    decay, score_type, tail: see `order`. update: `static` keeps the first epoch's subset. turn: of a conversation, the
+    `last` response is read after all that precedes it (the published code), or the `first`, up to max_length tokens; an
+    example whose prompt leaves no room for its response has difficulty 0. end_token: whether the responses that n-grams
+    are taken of end in the text of the tokenizer's end-of-text token, as in the published code.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
@@ -102,9 +103,12 @@ class IterIT(Selector):
     update: str = "iterative"
     tail: str = "paper"
     max_length: int = 2048
+    turn: str = "last"
+    end_token: bool = True
 
     def check(self) -> None:
-        choices = {"score_type": SCORE_TYPES, "update": ("iterative", "static"), "tail": TAILS}
+        updates, turns = ("iterative", "static"), ("first", "last")
+        choices = {"score_type": SCORE_TYPES, "update": updates, "tail": TAILS, "turn": turns}
         for name, known in choices.items():
             value = getattr(self, name)
             need(value in known, f"selector.{name}={value}: give {' or '.join(known)}")
@@ -126,8 +130,10 @@ class IterIT(Selector):
         if self._epoch > 0:
             self._order = self._order[: math.ceil(self.update_ratio * self._budget)]
         candidates = self.study.pool.take(self._order)
-        responses = [turns(messages)[0][1] for messages in candidates.messages]
-        ifd = self._difficulty(learner, candidates)
+        pairs = asked_and_answered(candidates, self.turn)
+        end = learner.tokenizer.eos_token or "" if self.end_token else ""
+        responses = [response + end for _, response in pairs]
+        ifd = self._difficulty(learner, candidates, pairs)
         found = order(responses, ifd, self._budget, decay=self.decay, score_type=self.score_type, tail=self.tail)
         self._order, self._ifd = self._order[found], ifd[found]
         ranks = np.arange(1, len(found) + 1)
@@ -145,19 +151,20 @@ class IterIT(Selector):
         again = min(n, math.ceil(self.update_ratio * size)) if self.update == "iterative" else 0
         return Work([(size, 1)] * self.epochs, scored=n + (self.epochs - 1) * again)
 
-    def _difficulty(self, learner: Learner, candidates: Pool) -> Scores:
-        """The candidates' IFD under the model as it stands, float32[n]."""
-        pairs = [turns(messages)[0] for messages in candidates.messages]
+    def _difficulty(self, learner: Learner, candidates: Pool, pairs: Sequence[tuple[list[Message], str]]) -> Scores:
+        """The candidates' IFD under the model as it stands, float32[n]; `pairs` as from `asked_and_answered`."""
 
         def build(folder: Path) -> None:
             def compute(rows: list[int]) -> npt.NDArray[np.float64]:
                 some, most = [pairs[i] for i in rows], within(self.max_length, learner.model)
                 return difficulties(some, learner.tokenizer, learner.losses, max_length=most)
 
-            sizes, advice = [len(x) + len(y) for x, y in pairs], "a larger selector.max_length reads more"
-            np.save(folder / "ifd.npy", read_in_shards(sizes, compute, folder, title="ifd", advice=advice))
+            advice = "a larger selector.max_length reads more"
+            np.save(folder / "ifd.npy", read_in_shards(sizes(pairs), compute, folder, title="ifd", advice=advice))
 
-        key = {"model": learner.state, "pool": candidates.fingerprint, "max_length": self.max_length}
+        key = {
+            "model": learner.state, "pool": candidates.fingerprint, "max_length": self.max_length, "turn": self.turn
+        }  # fmt: skip
         folder = self.study.artifact("ifd", "ifd", key, build, items=len(pairs))
         scores = fill_missing(np.load(folder / "ifd.npy"), 0, candidates, "their prompts fill selector.max_length")
         return scores.astype(np.float32)

@@ -47,20 +47,22 @@ def loss(model: Any, ids: list[int], positions: Sequence[int]) -> float:
     return float(np.mean([-logp[t - 1, ids[t]] for t in positions]))
 
 
-def test_ifd_is_the_ratio_of_perplexities(ifd: IFD, spec: CausalLM, tmp_path: Path) -> None:
+@pytest.mark.parametrize("turn", ["first", "last"])
+def test_ifd_is_the_ratio_of_perplexities(ifd: IFD, spec: CausalLM, tmp_path: Path, turn: str) -> None:
     tokenizer = spec.load_tokenizer()
     model = spec.load(tokenizer)
     expected = []
-    for (prompt, response), *_ in MIXED:
-        answer = {"role": "assistant", "content": response}
-        before = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": prompt}]
+    for messages in POOL.messages:
+        *before, answer = messages[:2] if turn == "first" else messages
+        before = [{"role": "system", "content": SYSTEM}, *before]
         losses = []
         for chat in ([*before, answer], [answer]):
             ids = tokenizer.apply_chat_template(chat, return_dict=True)["input_ids"]
             header = tokenizer.convert_tokens_to_ids("<|assistant|>")
-            losses.append(loss(model, ids, range(ids.index(header) + 1, len(ids))))
+            start = max(t for t, token in enumerate(ids) if token == header)
+            losses.append(loss(model, ids, range(start + 1, len(ids))))
         expected.append(np.exp(losses[0]) / np.exp(losses[1]))
-    scores = ifd.score(POOL, tmp_path)
+    scores = replace(ifd, turn=turn).score(POOL, tmp_path)
     assert scores.dtype == np.float32
     np.testing.assert_allclose(scores, expected, rtol=1e-4)
     assert len(set(scores.tolist())) == len(scores)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,8 +13,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from dsel.selector.iterit import greedy, order
+from dsel.errors import ConfigError
+from dsel.model.causal_lm import CausalLM
+from dsel.model.likelihood import Encoded
+from dsel.selector import iterit
+from dsel.selector.iterit import IterIT, greedy, order
 from tests.conftest import SHARED
+from tests.scorer.pools import pool_of
+from tests.test_study import Bench
 
 
 def test_orders_of_the_published_code() -> None:
@@ -84,6 +93,59 @@ def test_nothing_below_one() -> None:
 def test_no_words_at_all_leaves_ifd(ifd: list[float]) -> None:
     expected = [2, 1, 0] if ifd[0] < ifd[2] else [0, 1, 2]
     assert greedy(["?", "", "a"], ifd, 3).tolist() == expected
+
+
+class Reader:
+    """Stands in for the learner: the loss of a text is a number made of its tokens; what it read is kept."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self.tokenizer, self.texts, self.state = tokenizer, [], {"reader": 1}
+
+    def losses(self, encoded: Sequence[Encoded]) -> np.ndarray:
+        self.texts += [self.tokenizer.decode(ids) for ids, _ in encoded]
+        return np.array([1 + len(ids) % 7 / 10 + (0 if i % 2 else -0.5) for i, (ids, _) in enumerate(encoded)])
+
+
+CHATS = pool_of(
+    [("Name a wolf", "grey wolf"), ("Another ?", "red wolf")],
+    [("Name a sea", "the baltic sea"), ("And ?", "a black sea")],
+    [("Say it", "word")],
+    system="Be brief.",
+)
+
+
+@pytest.mark.parametrize("turn", ["first", "last"])
+@pytest.mark.parametrize("end_token", [True, False])
+def test_what_is_read_of_a_conversation(turn: str, end_token: bool, spec: CausalLM, tmp_path: Path) -> None:
+    """The response after all before it but the pool's system message; n-grams of it and of the end token's text."""
+    tokenizer = spec.load_tokenizer()
+    reader, selector, seen = Reader(tokenizer), IterIT(turn=turn, end_token=end_token), []
+    selector.check()
+    selector.begin(Bench(tmp_path).study(pool=CHATS, budget=2))
+
+    def noted(responses: Sequence[str], *arguments: Any, **options: Any) -> np.ndarray:
+        seen.extend(responses)
+        return order(responses, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(iterit, "order", noted)
+        selector.tell(reader)  # type: ignore[arg-type]
+    responses = ["grey wolf", "the baltic sea", "word"] if turn == "first" else ["red wolf", "a black sea", "word"]
+    assert seen == [response + ("<|end|>" if end_token else "") for response in responses]
+    system = {"role": "system", "content": "You are a helpful assistant."}
+    conversations = [[m for m in messages if m["role"] != "system"] for messages in CHATS.messages]
+    if turn == "first":
+        conversations = [messages[:2] for messages in conversations]
+    wanted = {tokenizer.apply_chat_template([system, *messages], tokenize=False) for messages in conversations}
+    wanted |= {tokenizer.apply_chat_template(messages[-1:], tokenize=False) for messages in conversations}
+    assert set(reader.texts) == {tokenizer.decode(tokenizer(w, add_special_tokens=False)["input_ids"]) for w in wanted}
+    chosen = selector.ask()
+    assert chosen is not None and len(chosen.indices) == 2
+
+
+def test_its_options_are_checked() -> None:
+    with pytest.raises(ConfigError, match=r"selector\.turn=middle: give first or last"):
+        IterIT(turn="middle").check()
 
 
 @pytest.mark.parametrize(
