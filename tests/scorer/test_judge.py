@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -13,7 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Event, Lock, Thread
@@ -28,7 +29,8 @@ from dsel.pool import Pool
 from dsel.reading import cuts, sentence
 from dsel.scorer import endpoint
 from dsel.scorer.endpoint import EndpointError, _Gate, _retry_after
-from dsel.scorer.judge import Judge, conversation, parse_rating, question
+from dsel.scorer.judge import Judge
+from dsel.scorer.rating import parse_rating, prompt_text, question, sides
 from tests.conftest import ROOT
 from tests.scorer.pools import pool_of
 
@@ -178,7 +180,7 @@ def test_all_scores_arrive_whatever_the_server_does(tmp_path: Path) -> None:
 
 def test_what_the_judge_is_not_shown_is_counted(tmp_path: Path) -> None:
     pool = made()
-    longest = max(100, *(len(conversation(m)) for m in pool.messages))
+    longest = max(100, *(sum(map(len, sides(m))) for m in pool.messages))
     with serving(good) as server:
         judge(server, max_characters=longest).score(pool, tmp_path)
         assert cuts(tmp_path) == []
@@ -388,9 +390,62 @@ def test_ratings_are_found_or_not(answer: str, rating: float | None) -> None:
     assert parse_rating(answer) == rating
 
 
-def test_the_question_shows_the_conversation_and_cuts_its_middle() -> None:
-    messages = [{"role": "user", "content": "Why {x}?"}, {"role": "assistant", "content": "a" * 300 + "end"}]
-    assert "[user]\nWhy {x}?" in question(messages, 1000)
-    assert "a" * 300 in question(messages, 1000)
-    cut = question(messages, 100)
-    assert "[…]" in cut and "Why {x}?" in cut and "aend" in cut and "a" * 100 not in cut
+@pytest.mark.parametrize(
+    ("answer", "rating"),
+    [("[[5]]", 5), ("[[5/5]]", 5), ("[[6]]", None), ("4 / 5", 4), ("Rating: 7", None), ("4/10", None)],
+)
+def test_ratings_of_a_shorter_scale(answer: str, rating: float | None) -> None:
+    assert parse_rating(answer, 5) == rating
+
+
+def test_the_papers_prompt_is_figure_6() -> None:
+    """To the letter: a digest, so that nobody mends it."""
+    text = prompt_text("paper", 10)
+    assert text.startswith(
+        "Please act as an impartial judge and evaluate the quality of the response provided by an AI "
+    )
+    assert 'strictly following this format: "[[rating]]", for example: "Rating: [[5]]".\n\n[[Instruction]] $' in text
+    assert text.endswith("[[Instruction]] ${instruction}\n\n[[Response]] ${response}")
+    assert hashlib.sha256(text.encode()).hexdigest().startswith("e1b22c043d7c47a6c39b64fa")
+    assert prompt_text("paper", 5) == text.replace("1 to 10", "1 to 5")
+
+
+def test_the_question_shows_an_example_and_cuts_its_middle() -> None:
+    prompt = prompt_text("paper", 10)
+    messages = [{"role": "user", "content": "Why ${response}?"}, {"role": "assistant", "content": "a" * 300 + "end"}]
+    whole = question(prompt, messages, 1000)
+    assert whole.endswith("\n\n[[Instruction]] Why ${response}?\n\n[[Response]] " + "a" * 300 + "end")
+    cut = question(prompt, messages, 100)
+    assert "Instruction]] Why ${response}?\n" in cut and "aend" in cut and "[…]" in cut and "a" * 100 not in cut
+    several = [
+        {"role": "system", "content": "Be brief."},
+        *messages,
+        {"role": "user", "content": "x" * 500},
+        messages[1],
+    ]
+    assert "Instruction]] [system]\nBe brief.\n\n[user]\nWhy ${response}?\n\n[assistant]\na" in question(
+        prompt, several, 4000
+    )
+    cut = question(prompt, several, 1000)
+    assert cut.endswith("a" * 300 + "end") and "[…]" in cut and len(cut) < len(prompt) + 1010
+
+
+def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "prompt.txt"
+    path.write_text("Costs $5? ${response} to $instruction: give [[n]]", encoding="utf-8")
+    scorer = Judge(prompt=str(path), scale=5)
+    scorer.check()
+    assert question(prompt_text(scorer.prompt, 5), made(1).messages[0], 500) == (
+        "Costs $5? It is example-0. to What is number 0 ?: give [[n]]"
+    )
+    assert len({digest(j) for j in (scorer, Judge(), Judge(prompt="own"), Judge(scale=5))}) == 4
+    same = tmp_path / "moved.txt"
+    same.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    assert digest(replace(scorer, prompt=str(same))) == digest(scorer)
+    path.write_text("Grade $response", encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"put \$\{instruction\} where that of an example shall stand"):
+        scorer.check()
+    with pytest.raises(ConfigError, match=r"scorer\.prompt=nowhere: neither one of paper, own nor a file"):
+        Judge(prompt="nowhere").check()
+    with pytest.raises(ConfigError, match=r"scorer\.scale=7: give one of 5, 10"):
+        Judge(scale=7).check()
