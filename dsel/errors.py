@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import os
 from pathlib import Path
@@ -35,6 +36,44 @@ def need_path(path: str | Path, *, option: str) -> Path:
     if not exists:
         raise ConfigError(f"{option}={path}: no such file or folder (looked in {Path.cwd()})")
     return found
+
+
+WORLD = {  # what systems and libraries say → what it comes to
+    errno.ENOSPC: (
+        "No space left on device",
+        "the disk is full: free some space, or take another with runs=…, cache=…",
+    ),
+    errno.EDQUOT: (
+        "Disk quota exceeded",
+        "the quota is used up: free some, or take another disk with runs=…, cache=…",
+    ),
+    errno.EROFS: ("Read-only file system", "it cannot be written: name another folder with runs=… or cache=…"),
+    errno.EACCES: ("Permission denied", "no permission: change it, or name another folder with runs=… or cache=…"),
+    errno.EPERM: ("Operation not permitted", "it is not permitted: name another folder with runs=… or cache=…"),
+    errno.EIO: ("Input/output error", "the disk failed: see its log, and name another folder with runs=… or cache=…"),
+    errno.EMFILE: ("Too many open files", "too many files are open: raise the limit (ulimit -n)"),
+    errno.ENAMETOOLONG: ("File name too long", "a name is too long for this disk"),
+    errno.ENOMEM: ("Cannot allocate memory", "there is no more memory"),
+}
+
+
+def world(error: BaseException) -> str | None:
+    """One line for an error of the world around us (a full disk, no permission, no memory): what, where, what to do.
+
+    None for any other. Looked at is `error` and what caused it: libraries wrap the system's words in their own.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        text = " ".join(str(cause).split())
+        if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
+            advice = "smaller batches need less, for instance trainer.micro_batch_size"
+            return f"out of memory ({text[:150] or 'of this process'}): {advice}"
+        for number, (saying, meaning) in WORLD.items():
+            if (isinstance(cause, OSError) and cause.errno == number) or saying in text:
+                where = getattr(cause, "filename", None) or text[:200]
+                return f"{where}: {meaning}"
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def need(condition: bool, message: str) -> None:

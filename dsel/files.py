@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from dsel.secrets import redact
 log = logging.getLogger(__name__)
 
 BLOCK = 2**22  # bytes hashed at once
-SIDECAR = ".xxh3"
+SIDECAR, DIGEST = ".xxh3", "digest"
 
 _known: dict[Path, tuple[tuple[int, int, int], str]] = {}  # what this process has read: (size, mtime, inode) and digest
 
@@ -38,6 +38,28 @@ def replacing(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
+    """`write_json` of a mapping with a digest of its own, which `unsealed` compares."""
+    clean = json.loads(json.dumps(redact(dict(value)), allow_nan=False))
+    write_json(path, {**clean, DIGEST: _content(clean)})
+
+
+def unsealed(value: Any) -> dict[str, Any]:
+    """The mapping that `write_sealed` was given, out of what it wrote. Raises ValueError where that has changed."""
+    if not isinstance(value, dict) or DIGEST not in value:
+        raise ValueError("it has no digest")
+    content = {name: part for name, part in value.items() if name != DIGEST}
+    if value[DIGEST] != _content(content):
+        raise ValueError("it is not what was written")
+    return content
+
+
+def _content(value: Mapping[str, Any]) -> str:
+    import xxhash
+
+    return xxhash.xxh3_128_hexdigest(json.dumps(value, sort_keys=True).encode())
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,9 +123,10 @@ def digest_of(path: Path) -> str:
     return found.hexdigest()
 
 
-def seal(folder: Path) -> dict[str, list[Any]]:
-    """Sync all files of `folder` to disk; returns name → [size, digest] of each."""
-    files = sorted(p for p in folder.rglob("*") if p.is_file())
+def seal(folder: Path, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
+    """Sync all files of `folder`, or those called `names`, to disk; returns name → [size, digest] of each."""
+    there = folder.rglob("*") if names is None else (folder / name for name in names)
+    files = sorted(p for p in there if p.is_file())
     for place in {*files, *(p.parent for p in files), folder}:
         sync(place)
     return {p.relative_to(folder).as_posix(): [p.stat().st_size, digest_of(p)] for p in files}

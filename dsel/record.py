@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -22,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.component import digest
-from dsel.files import write_json
+from dsel.files import read_json, unsealed, write_sealed
 from dsel.secrets import redact
 
 if TYPE_CHECKING:
@@ -36,6 +35,8 @@ PACKAGES = (
     "dsel torch transformers trl peft accelerate datasets lm_eval sentence-transformers faiss-cpu faiss-gpu "
     "scikit-learn numpy hydra-core wandb"
 ).split()
+
+FORMAT = 1  # of record.json: what is in it, and what it is called
 
 MAP_POINTS = 4000  # chosen, and as many others, in the picture of the pool
 
@@ -79,6 +80,7 @@ class Record:
         self._start = time.monotonic()
         config = redact(config)
         self.facts: dict[str, Any] = {
+            "format": FORMAT,
             "status": "running",
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "config_digest": digest(config),
@@ -94,8 +96,8 @@ class Record:
 
     @staticmethod
     def read(folder: Path) -> Mapping[str, Any]:
-        """The facts that a run left in `folder`."""
-        return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+        """The facts that a run left in `folder`. Raises OSError or ValueError where that has changed."""
+        return unsealed(read_json(folder / "record.json"))
 
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
@@ -204,7 +206,7 @@ class Record:
     def save(self) -> None:
         if self.writes:
             self.facts["stages"] = [s.to_dict() for s in self.stages]
-            write_json(self.folder / "record.json", finite(self.facts))
+            write_sealed(self.folder / "record.json", finite(self.facts))
 
 
 def objective(facts: Mapping[str, Any]) -> float | None:

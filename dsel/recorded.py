@@ -15,6 +15,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dsel.files import DIGEST, unsealed
+
 LARGEST = 64 * 2**20  # bytes of a record; real ones have some thousands
 DEEPEST = 64  # containers inside each other
 NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, half characters
@@ -32,7 +34,14 @@ class OddRecord(Exception):
 
 def read(path: Path) -> dict[str, Any]:
     """The facts in the file at `path`. Raises `OddRecord`."""
-    return parse(whole(path))
+    content = whole(path)
+    facts = parse(content)
+    if "format" in facts or DIGEST in facts:  # older ones have neither
+        try:
+            unsealed(json.loads(content))
+        except ValueError as error:
+            raise OddRecord(f"{error}: it has been damaged or changed") from error
+    return facts
 
 
 def whole(path: Path, largest: int = LARGEST) -> bytes:

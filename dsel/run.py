@@ -14,9 +14,10 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,13 +28,16 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups, sweep
 from dsel.config_groups import ROOT
-from dsel.errors import ConfigError
+from dsel.errors import ConfigError, world
 from dsel.evaluator.none import NoEvaluator
 from dsel.interrupt import wait_for_logging
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
 from dsel.secrets import cover, redact
 from dsel.tracker.none import NoTracker
+
+if TYPE_CHECKING:
+    from dsel.experiment import Experiment
 
 log = logging.getLogger("dsel.run")  # also where it is run as __main__
 
@@ -58,13 +62,14 @@ def run(config: DictConfig) -> float | None:
     try:
         return _run(config)
     except Exception as error:
+        known = one_line(error) if isinstance(error, ConfigError) else world(error)
         if HydraConfig.get().mode != RunMode.MULTIRUN:
-            if not isinstance(error, ConfigError):
+            if known is None:
                 raise
-            sys.stderr.write(f"dsel: {one_line(error)}\n")
+            sys.stderr.write(f"dsel: {known}\n")
             sys.exit(2)
-        log.error("this run failed: %s", one_line(error), exc_info=not isinstance(error, ConfigError))
-        sweep.failed(Path(config.runs), _asked(), one_line(error))
+        log.error("this run failed: %s", known or one_line(error), exc_info=known is None)
+        sweep.failed(Path(config.runs), _asked(), known or one_line(error))
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
 
 
@@ -85,12 +90,6 @@ def _run(config: DictConfig) -> float | None:
     job, runs = HydraConfig.get(), Path(config.runs)
     folder = Path(job.runtime.output_dir)
     key = sweep.run_key(components, {"budget": config.budget, "seed": config.seed})
-    if job.mode == RunMode.MULTIRUN and not config.rerun:
-        earlier = sweep.finished(runs, key)
-        if earlier is not None:
-            log.info("finished before, not run again (rerun=true would): %s", earlier)
-            shutil.rmtree(folder, ignore_errors=True)
-            return objective(Record.read(earlier))
     if config.plan:
         if main_process:
             from dsel import plan
@@ -98,6 +97,22 @@ def _run(config: DictConfig) -> float | None:
             plan.show(plan.plan(experiment, OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
         shutil.rmtree(folder, ignore_errors=True)
         return None
+    if job.mode != RunMode.MULTIRUN:
+        return _alone(config, experiment, key, folder)
+    with sweep.alone(runs, key) if main_process else nullcontext():
+        earlier = None if config.rerun else sweep.finished(runs, key)
+        if earlier is not None:
+            log.info("finished before, not run again (rerun=true would): %s", earlier)
+            shutil.rmtree(folder, ignore_errors=True)
+            return objective(Record.read(earlier))
+        return _alone(config, experiment, key, folder)
+
+
+def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -> float | None:
+    """The run itself; in a sweep, the only one of its key at this time."""
+    from dsel.record import Record, objective
+
+    job, main_process = HydraConfig.get(), os.environ.get("RANK", "0") == "0"
     with open_dict(config):
         config.pop("report", None)  # what an experiment's tables show has no part in a run
     record = Record(
@@ -113,14 +128,19 @@ def _run(config: DictConfig) -> float | None:
     try:
         learner = experiment.run(record)
     except BaseException as error:
-        record.finish("interrupted" if isinstance(error, KeyboardInterrupt) else "failed", error=one_line(error))
-        experiment.tracker.fail()
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        for step in (partial(record.finish, status, error=world(error) or one_line(error)), experiment.tracker.fail):
+            try:
+                step()
+            except Exception as second:  # it shall not bury the first
+                log.warning("this failure could not be noted: %s", world(second) or one_line(second))
         raise
+    if main_process:
+        sweep.remember(Path(config.runs), key, folder)
     record.finish("finished")
     if main_process:
         from dsel.summary import show
 
-        sweep.remember(runs, key, folder)
         show(record)
     if learner is not None:
         learner.forget()
@@ -148,6 +168,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed by Hydra
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
+    logging.raiseExceptions = False  # a log that cannot be written (a full disk) is no reason for a traceback a line
     warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
     if "WORLD_SIZE" not in os.environ:  # one process drives one GPU; torchrun gives each of its processes its own
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
@@ -171,6 +192,12 @@ def main() -> None:
         while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
             cause = cause.__cause__
         sys.stderr.write(f"dsel: {explain(cause)}\n")
+        sys.exit(2)
+    except Exception as error:  # before a run begins: of Hydra's files, or ours
+        known = world(error)
+        if known is None or wants_traces:
+            raise
+        sys.stderr.write(f"dsel: {redact(known)}\n")
         sys.exit(2)
 
 

@@ -11,7 +11,8 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,7 +20,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from dsel.component import digest, identity
-from dsel.files import write_json
+from dsel.files import damage, read_json, seal, unsealed, write_sealed
+from dsel.record import Record
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -27,7 +29,8 @@ log = logging.getLogger(__name__)
 SWEEP = "DSEL_SWEEP"
 """Environment variable with the name of the sweep that a process belongs to, for it and the processes it starts."""
 
-INDEX, FAILURES = ".finished", ".failed"
+INDEX, FAILURES, RUNNING = ".finished", ".failed", ".running"
+RESULTS = ("selection.parquet", "selected.jsonl")  # what a finished run is good for, beside its record
 
 
 def run_key(components: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
@@ -37,20 +40,50 @@ def run_key(components: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
 
 
 def finished(runs: Path, key: str) -> Path | None:
-    """The folder of a finished run of this key, if there is one."""
+    """The folder of a finished run of this key, if there is one whose files are as it left them."""
     entry = runs / INDEX / f"{key}.json"
     if not entry.exists():
         return None
-    folder = runs / json.loads(entry.read_text(encoding="utf-8"))["folder"]
-    record = folder / "record.json"
-    whole = record.exists() and json.loads(record.read_text(encoding="utf-8"))["status"] == "finished"
-    return folder if whole else None
+    try:
+        noted = unsealed(read_json(entry))
+        folder = runs / noted["folder"]
+        facts = Record.read(folder)
+        if facts["status"] != "finished" or facts["key"] != key:
+            return None
+        wrong = damage(folder, noted["files"])
+    except FileNotFoundError:
+        return None  # its folder is gone
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        wrong = f"{error}" or type(error).__name__
+    if wrong is not None:
+        log.warning("a finished run is damaged and runs again: %s, %s", entry, wrong)
+        return None
+    return folder
 
 
 def remember(runs: Path, key: str, folder: Path) -> None:
-    """Note that the run of `key` has finished, in `folder`."""
+    """Note that the run of `key` is about to be finished, in `folder`: it has when its record says so too."""
     (runs / INDEX).mkdir(parents=True, exist_ok=True)
-    write_json(runs / INDEX / f"{key}.json", {"folder": os.path.relpath(folder, runs)})
+    noted = {"folder": os.path.relpath(folder, runs), "files": seal(folder, RESULTS)}
+    write_sealed(runs / INDEX / f"{key}.json", noted)
+
+
+@contextmanager
+def alone(runs: Path, key: str) -> Iterator[None]:
+    """The right to run the job of `key`, which one process has at a time, whichever sweep it belongs to."""
+    from filelock import FileLock, Timeout
+
+    (runs / RUNNING).mkdir(parents=True, exist_ok=True)
+    lock = FileLock(runs / RUNNING / f"{key}.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("another launch is running this job (%s): waiting for it", key)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def begin() -> None:
@@ -74,7 +107,19 @@ class End(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         path = Path(config.runs) / FAILURES / f"{os.environ[SWEEP]}.jsonl"
         if path.exists():
-            End.failures = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            End.failures = _readable(path)
+
+
+def _readable(path: Path) -> list[dict[str, Any]]:
+    """The failures that are noted in a file; a line that cannot be read is one without a reason."""
+    found: list[dict[str, Any]] = []
+    for line in path.read_bytes().splitlines():
+        try:
+            noted = json.loads(line)
+            found.append({"overrides": [str(o) for o in noted["overrides"]], "error": str(noted["error"])})
+        except (ValueError, KeyError, TypeError, RecursionError):
+            found.append({"overrides": [], "error": f"a run failed, and its line in {path} is damaged"})
+    return found
 
 
 def show_failures(found: Sequence[Mapping[str, Any]]) -> None:

@@ -7,12 +7,16 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dsel import sweep
+from dsel.files import write_sealed
 from dsel.selector.random import Random
 from dsel.trainer.sft import SFT
 from tests.conftest import ROOT, SMALL, offline
@@ -103,8 +107,63 @@ def test_a_run_is_known_by_what_changes_its_result(tmp_path: Path) -> None:
     assert sweep.finished(tmp_path, key()) is None
     sweep.remember(tmp_path, key(), folder)
     assert sweep.finished(tmp_path, key()) is None  # its record is gone
-    (folder / "record.json").write_text('{"status": "failed"}')
+    write_sealed(folder / "record.json", {"status": "failed", "key": key()})
     assert sweep.finished(tmp_path, key()) is None
-    (folder / "record.json").write_text('{"status": "finished"}')
+    write_sealed(folder / "record.json", {"status": "finished", "key": key()})
     assert sweep.finished(tmp_path, key()) == folder
     assert sweep.finished(tmp_path, key(1)) is None
+
+
+HARMS = {
+    "flip": lambda data: data[:40] + bytes([data[40] ^ 1]) + data[41:],
+    "cut": lambda data: data[: len(data) // 2],
+    "empty": lambda data: b"",
+    "of another kind": lambda data: b"[]",
+    "deep": lambda data: b"[" * 100_000,
+    "other figures": lambda data: data.replace(b"finished", b"finishee"),
+}
+
+
+@pytest.mark.parametrize("harm", HARMS)
+@pytest.mark.parametrize("name", ["entry", "record.json", "selection.parquet", "selected.jsonl"])
+def test_a_damaged_finished_run_counts_as_none(
+    tmp_path: Path, name: str, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for file in ("selection.parquet", "selected.jsonl"):
+        (folder / file).write_bytes(b"finished " * 20)
+    sweep.remember(tmp_path, "k", folder)
+    write_sealed(folder / "record.json", {"status": "finished", "key": "k", "metrics": {"a": 0.5}})
+    assert sweep.finished(tmp_path, "k") == folder
+    path = tmp_path / ".finished" / "k.json" if name == "entry" else folder / name
+    before = path.read_bytes()
+    path.write_bytes(HARMS[harm](before))
+    if path.read_bytes() != before:
+        assert sweep.finished(tmp_path, "k") is None
+        assert caplog.text.count("is damaged and runs again") == 1
+
+
+def test_a_damaged_note_of_a_failure_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "s.jsonl"
+    path.write_bytes(b'{"overrides": ["a=1"], "error": "no"}\n{"overrides"\n\xff\n[]\n')
+    found = sweep._readable(path)
+    assert found[0] == {"overrides": ["a=1"], "error": "no"}
+    assert [f["error"].endswith("is damaged") for f in found] == [False, True, True, True]
+
+
+def test_one_of_two_equal_jobs_waits_for_the_other(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def job(name: str) -> None:
+        with sweep.alone(tmp_path, "k"):
+            order.append(name)
+            time.sleep(0.3)
+            order.append(name)
+
+    threads = [threading.Thread(target=job, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert order[0] == order[1] and order[2] == order[3]

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import need
+from dsel.files import piece, save_piece
 from dsel.pool import Message, text_of
 from dsel.progress import progress
 from dsel.reading import Counts, joined, note_cut, shorten, windows
@@ -73,11 +74,10 @@ class Embedder(ABC):
         return out
 
     def _shard(self, path: Path, conversations: list[list[Message]]) -> tuple[Vectors, Counts]:
-        if not path.exists():
+        if piece(path) is None:
             vectors, counts = self.read(conversations)
-            temporary = path.with_name("shard.tmp.npz")
-            np.savez(temporary, vectors=np.asarray(vectors, dtype=np.float32), counts=counts)
-            temporary.replace(path)
+            vectors = np.asarray(vectors, dtype=np.float32)
+            save_piece(path, lambda file: np.savez(file, vectors=vectors, counts=counts))
         with np.load(path) as saved:
             return saved["vectors"], saved["counts"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import need
+from dsel.files import array_piece
 from dsel.pool import Message, Pool, text_of
 from dsel.progress import progress
 from dsel.reading import note_cut
@@ -73,12 +75,7 @@ def in_shards(
     out = np.empty(len(sizes))
     with progress(title, total=len(sizes), unit=unit) as advance:
         for number, rows in enumerate(shards(sizes, SHARD)):
-            path = scratch / f"shard-{title}-{number:05d}.npy"
-            if not path.exists():
-                temporary = path.with_name("shard.tmp.npy")
-                np.save(temporary, compute(rows))
-                temporary.replace(path)
-            found = np.load(path)
+            found = array_piece(scratch / f"shard-{title}-{number:05d}.npy", partial(compute, rows))
             out = out if out.ndim == found.ndim else np.empty((len(sizes), *found.shape[1:]))
             out[rows] = found
             advance(len(rows))

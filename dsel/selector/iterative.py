@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from dsel.errors import need
-from dsel.files import write_json
+from dsel.files import piece, read_json, save_piece
 from dsel.pool import Pool, text_of
 from dsel.scorer.base import shards
 from dsel.selector.arrays import Indices, finite_scores
@@ -78,6 +79,10 @@ def update(
 def shares(budget: int, rounds: int) -> list[int]:
     """`budget` in `rounds` parts that differ by one at most."""
     return [budget * (r + 1) // rounds - budget * r // rounds for r in range(rounds)]
+
+
+def _write(text: str, path: Path) -> None:
+    path.write_text(text, encoding="utf-8")
 
 
 @dataclass
@@ -214,15 +219,16 @@ class Iterative(Selector):
             lengths = [sum(len(text_of(m)) for m in prompt) for prompt in prompts]
             for number, rows in enumerate(shards(lengths, WITH_AN_ENGINE if learner.has_engine else ANSWERS_A_SHARD)):
                 path = folder / f"shard-{number:05d}.json"
-                if not path.exists():
-                    write_json(path, learner.generate([prompts[i] for i in rows], **options))
-                for i, text in zip(rows, json.loads(path.read_text(encoding="utf-8")), strict=True):
+                if piece(path) is None:
+                    texts = json.dumps(learner.generate([prompts[i] for i in rows], **options))
+                    save_piece(path, partial(_write, texts))
+                for i, text in zip(rows, read_json(path), strict=True):
                     found[i] = text
-            write_json(folder / "answers.json", found)
+            (folder / "answers.json").write_text(json.dumps(found), encoding="utf-8")
 
         key = {"model": learner.state, "prompts": pool.fingerprint, **options}
         folder = study.artifact("generate", "answers", key, build, items=len(prompts))
-        return json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+        return read_json(folder / "answers.json")
 
     def _training(self) -> Training:
         """On what, and how, the model is trained after the round just drawn."""

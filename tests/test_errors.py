@@ -1,0 +1,33 @@
+"""Errors of the world, in one line whoever raises them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from dsel.errors import WORLD, world
+
+
+@pytest.mark.parametrize("number", WORLD)
+def test_an_error_of_the_system_says_where_and_what_to_do(number: int) -> None:
+    line = world(OSError(number, os.strerror(number), "/disk/a.npy"))
+    assert line is not None and line.startswith("/disk/a.npy: ") and "\n" not in line
+
+
+def test_what_a_library_made_of_it_is_known_again(tmp_path: Path) -> None:
+    from safetensors import SafetensorError
+
+    full = SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+    assert "the disk is full" in str(world(full))
+    wrapped = RuntimeError("it failed")
+    wrapped.__cause__ = OSError(errno.EROFS, "Read-only file system", "/ro/x")
+    assert str(world(wrapped)).startswith("/ro/x: it cannot be written")
+
+
+def test_memory_is_of_the_world_and_a_fault_of_ours_is_not() -> None:
+    assert "out of memory" in str(world(MemoryError()))
+    assert world(KeyError("x")) is None
+    assert world(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
