@@ -12,10 +12,12 @@ import json
 import math
 import types
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dsel.errors import ConfigError
+from dsel.hub import commit_of
 from dsel.secrets import anonymous
 
 Count = Annotated[int, 1]
@@ -30,7 +32,9 @@ def knob(default: Any) -> Any:
 def identity(component: Any) -> dict[str, Any]:
     """Class and result-changing fields of a dataclass component, as plain JSON types.
 
-    A component whose output also depends on files (a local model folder) adds them by defining
+    Its class may say more: `version`, a number that grows when the same fields come to give other results, and
+    `libraries`, the packages whose versions do that too (`software`). A model or data set of the hub is known by the
+    `commit` that its revision stands for. What depends on files (a local model folder) adds them by defining
     `extra_identity() -> dict`.
     """
     fields = {
@@ -38,8 +42,30 @@ def identity(component: Any) -> dict[str, Any]:
         for f in dataclasses.fields(component)
         if f.metadata.get("identity", True)
     }
+    known: dict[str, Any] = {"class": f"{type(component).__module__}.{type(component).__qualname__}"}
+    if hasattr(component, "version"):
+        known["version"] = component.version
+    if hasattr(component, "libraries"):
+        known["software"] = {name: _installed(name) for name in component.libraries}
+    if getattr(component, "hub", None) and getattr(component, "path", None) is None:
+        kind = getattr(component, "repo_type", "model")
+        known["commit"] = commit_of(component.hub, getattr(component, "revision", None), kind)
     extra = component.extra_identity() if hasattr(component, "extra_identity") else {}
-    return {"class": f"{type(component).__module__}.{type(component).__qualname__}", **fields, **extra}
+    return {**known, **fields, **extra}
+
+
+def _installed(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def without_software(known: Any) -> Any:
+    """A key without the versions of libraries, at any depth: what a finished run is known by after an upgrade."""
+    if isinstance(known, Mapping):
+        return {name: without_software(value) for name, value in known.items() if name != "software"}
+    return [without_software(value) for value in known] if isinstance(known, list) else known
 
 
 def plain(value: Any) -> Any:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 from dsel.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -20,6 +24,9 @@ REASONS = {  # an error's own name → what it comes to
     "HFValidationError": "this is no repository's name",
 }
 LIBRARIES = ("huggingface_hub", "httpx", "requests", "urllib3", "datasets", "fsspec")
+SECONDS = 10.0  # that the hub has to say what a revision is
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 
@@ -50,6 +57,27 @@ def reason(error: BaseException) -> str:
         cause = cause.__cause__ or cause.__context__
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return line if len(line) <= 200 else f"{line[:197]}…"
+
+
+@cache
+def commit_of(hub: str, revision: str | None, kind: str = "model") -> str | None:
+    """The commit that a revision of a model (or `dataset`) of the hub stands for now, asked once a process.
+
+    Without a network it is the one that the hub's cache holds; None where that has none.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    wanted = revision or "main"
+    if COMMIT.fullmatch(wanted) or Path(hub).expanduser().is_dir():
+        return revision
+    if not offline():
+        try:
+            return HfApi().repo_info(hub, repo_type=kind, revision=wanted, timeout=SECONDS).sha
+        except Exception as error:  # no network, no permission: loading will say so
+            log.debug("%s %s: its commit cannot be asked for (%s)", kind, hub, reason(error))
+    noted = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=hub, repo_type=kind) / "refs" / wanted
+    return noted.read_text(encoding="utf-8").strip() if noted.is_file() else None
 
 
 def offline() -> bool:

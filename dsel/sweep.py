@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from dsel.component import digest, identity
+from dsel.component import digest, identity, without_software
 from dsel.files import damage, read_json, seal, unsealed, write_sealed
 from dsel.record import Record
 from dsel.secrets import redact
@@ -34,9 +34,13 @@ RESULTS = ("selection.parquet", "selected.jsonl")  # what a finished run is good
 
 
 def run_key(components: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """What a run is known by: the components but the tracker, without knobs, and the settings that change a result."""
+    """What a run is known by: the components but the tracker, without knobs, and the settings that change a result.
+
+    The versions of libraries are no part of it, though of what is cached: an upgrade in the middle of a sweep does not
+    run all of it again, and each record says what it was made with.
+    """
     known = {group: identity(component) for group, component in components.items() if group != "tracker"}
-    return digest({**known, **settings})
+    return digest(without_software({**known, **settings}))
 
 
 def finished(runs: Path, key: str) -> Path | None:

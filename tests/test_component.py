@@ -8,15 +8,17 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsel.component import Count, check_types, digest, folder_state, identity, knob, plain
+from dsel.component import Count, check_types, digest, folder_state, identity, knob, plain, without_software
 from dsel.errors import ConfigError
+from dsel.hub import commit_of
 
 
 @dataclass
@@ -199,3 +201,51 @@ def test_long_values_are_cut_in_messages() -> None:
     with pytest.raises(ConfigError) as caught:
         check_types(Typed(rate="x" * 10_000), "g")  # type: ignore[arg-type]
     assert len(str(caught.value)) < 200
+
+
+@dataclass
+class Versioned(Outer):
+    version: ClassVar[int] = 2
+    libraries: ClassVar[tuple[str, ...]] = ("numpy", "no-such-package")
+
+
+def test_what_a_class_says_of_its_software_is_part_of_what_it_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = identity(Versioned())
+    assert known["version"] == 2
+    assert known["software"] == {"numpy": metadata.version("numpy"), "no-such-package": None}
+    before = digest(Versioned())
+    monkeypatch.setattr(metadata, "version", lambda name: "99")
+    assert digest(Versioned()) != before
+    monkeypatch.setattr(Versioned, "version", 3)
+    assert identity(Versioned())["version"] == 3
+    known = identity(Versioned())
+    plainly = {name: value for name, value in known.items() if name != "software"}
+    assert without_software({"a": [known], "b": 1}) == {"a": [plainly], "b": 1}
+
+
+@dataclass
+class OfTheHub:
+    hub: str = "some/model"
+    revision: str | None = None
+    path: str | None = None
+
+
+def test_a_model_of_the_hub_is_known_by_its_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    commit_of.cache_clear()
+    assert identity(OfTheHub())["commit"] is None
+    refs = tmp_path / "models--some--model" / "refs"
+    refs.mkdir(parents=True)
+    digests = set()
+    for commit in ("1" * 40, "2" * 40):
+        (refs / "main").write_text(commit)
+        commit_of.cache_clear()
+        assert identity(OfTheHub())["commit"] == commit
+        digests.add(digest(OfTheHub()))
+    assert len(digests) == 2
+    assert identity(OfTheHub(revision="a" * 40))["commit"] == "a" * 40
+    assert "commit" not in identity(OfTheHub(path=str(tmp_path)))
+    commit_of.cache_clear()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dsel.data.layout import Found, find
 from dsel.data.local import Local
@@ -21,6 +21,8 @@ class Hub(Local):
     subsets: configurations to mix, each with its name as source label (none: the default one).
     files: only these files of the repository, where it has no usable configuration.
     """
+
+    repo_type: ClassVar[str] = "dataset"
 
     hub: str = ""
     revision: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ class CausalLMEmbedder(Tokenized):
     prefix: put before every text. end_token: texts end in the end-of-text token, whether the tokenizer adds it or not;
     it is the last token, and never cut. max_length: tokens with these, no more than the model has positions for.
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
 
     hub: str
     path: str | None = None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from dsel.component import knob, local_identity
 from dsel.embedder.base import Tokenized, Vectors
@@ -30,6 +30,8 @@ class SentenceTransformer(Tokenized):
     prefix: put before every text, as E5 models want it. max_length: tokens, no more than the model has positions for;
     null keeps the model's own limit. Vectors are normalised to length 1 unless `normalize` is false.
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("sentence-transformers", "transformers")
 
     hub: str
     path: str | None = None

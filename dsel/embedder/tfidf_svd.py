@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -19,6 +20,8 @@ class TfidfSvd(Embedder):
 
     Texts without a single known word (they would be zero vectors) get the direction of the mean.
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
     dimensions: int = 128
     ngram_max: int = 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,8 @@ class Pretrained(Scorer):
     come as `.bin` files, where there are no safetensors. tokens_a_batch: padded tokens that are read at once. device:
     the accelerator if there is one.
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
 
     hub: str
     path: str | None = None

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -46,6 +46,8 @@ class SFT:
     from which a killed training goes on. save: keep the trained model in the run
     folder as safetensors; merge: with the adapters folded into the weights.
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("trl", "transformers", "peft", "torch")
 
     epochs: float = 3
     learning_rate: float = 2e-5
