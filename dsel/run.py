@@ -28,7 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups, sweep
 from dsel.config_groups import ROOT
-from dsel.errors import ConfigError, world
+from dsel.errors import ConfigError, need, world
 from dsel.evaluator.none import NoEvaluator
 from dsel.interrupt import wait_for_logging
 from dsel.overrides import readable
@@ -69,7 +69,7 @@ def run(config: DictConfig) -> float | None:
             sys.stderr.write(f"dsel: {known}\n")
             sys.exit(2)
         log.error("this run failed: %s", known or one_line(error), exc_info=known is None)
-        sweep.failed(Path(config.runs), _asked(), known or one_line(error))
+        sweep.failed(Path(str(config.runs)), _asked(), known or one_line(error))
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
 
 
@@ -85,9 +85,11 @@ def _run(config: DictConfig) -> float | None:
     main_process = os.environ.get("RANK", "0") == "0"
     if not main_process:  # of a distributed job: it trains with the others, the first one does the rest
         components |= {"evaluator": NoEvaluator(), "tracker": NoTracker()}
-    experiment = Experiment(**components, budget=config.budget, seed=config.seed, cache=Cache(config.cache))
+    experiment = Experiment(**components, budget=config.budget, seed=config.seed, cache=Cache(str(config.cache)))
     experiment.check()
-    job, runs = HydraConfig.get(), Path(config.runs)
+    for name in ("rerun", "plan"):
+        need(isinstance(config[name], bool), f"{name}={config[name]}: wants true or false")
+    job, runs = HydraConfig.get(), Path(str(config.runs))
     folder = Path(job.runtime.output_dir)
     key = sweep.run_key(components, {"budget": config.budget, "seed": config.seed})
     if config.plan:
@@ -136,7 +138,7 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
                 log.warning("this failure could not be noted: %s", world(second) or one_line(second))
         raise
     if main_process:
-        sweep.remember(Path(config.runs), key, folder)
+        sweep.remember(Path(str(config.runs)), key, folder)
     record.finish("finished")
     if main_process:
         from dsel.summary import show

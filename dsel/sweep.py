@@ -109,7 +109,7 @@ class End(Callback):
     failures: ClassVar[list[dict[str, Any]]] = []
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        path = Path(config.runs) / FAILURES / f"{os.environ[SWEEP]}.jsonl"
+        path = Path(str(config.runs)) / FAILURES / f"{os.environ[SWEEP]}.jsonl"
         if path.exists():
             End.failures = _readable(path)
 

@@ -131,6 +131,7 @@ class Local:
             paths = [named] if isinstance(named, (str, Path)) else list(named or ())
             need(bool(paths), f"{option} is empty: name a file or a folder")
             out += [(label, need_path(path, option=option)) for path in paths]
+        need(bool(out), "data.path is empty: name a file or a folder")
         return out
 
     def _where(self) -> str:

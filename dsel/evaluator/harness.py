@@ -68,6 +68,9 @@ class Harness:
             limit = spec.get("limit")
             whole = limit is None or (isinstance(limit, int) and limit > 0)
             need(whole, f"evaluator.tasks.{name}.limit={limit}: give a count above 0, or null")
+            shots = spec["shots"]
+            counted = isinstance(shots, int) and not isinstance(shots, bool) and shots >= 0
+            need(counted, f"evaluator.tasks.{name}.shots={shots}: wants a whole number from 0")
 
     def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """A metric for each task and their average; the harness's full results go to `folder/evaluation.json`."""

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from dsel.component import knob, local_identity
+from dsel.component import digest, knob, local_identity
 from dsel.errors import ConfigError, need, need_path
 from dsel.hub import loads
 from dsel.model.causal_lm import DTYPES, device_of_process, torch_dtype
@@ -93,6 +93,12 @@ class Chat(Pretrained):
     """A model that reads conversations. chat_template: instead of its own, `turns` or a path to a file."""
 
     chat_template: str | None = None
+
+    def extra_identity(self) -> dict[str, Any]:
+        if self.chat_template is None:
+            return super().extra_identity()
+        text = template(self.chat_template, option="scorer.chat_template")
+        return {**super().extra_identity(), "chat_template": digest(text)}
 
     def check(self) -> None:
         super().check()

@@ -12,9 +12,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from dsel.cache import Cache
+from dsel.component import digest
 from dsel.errors import ConfigError
 from dsel.evaluator.gsm8k_local import Gsm8kLocal
 from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
+from dsel.evaluator.heldout_loss import HeldoutLoss
 from dsel.evaluator.tasks.code import complete_programs
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
@@ -323,3 +325,51 @@ def test_what_is_written_as_the_references_are_is_strict() -> None:
     assert judged("#### 29") == judged("#### 29.0") == (1, 1)
     assert judged("#### 2,9") == (0, 0)
     assert judged("#### 28\nor 29") == (0, 1)
+
+
+class Manager:
+    """The harness's index, of which one task's data is out of reach."""
+
+    all_tasks = ("mmlu", "mmlu_pro", "gsm8k")
+
+    def load(self, names: list[str]) -> None:
+        if names != ["gsm8k"]:
+            raise ConnectionError(f"Couldn't reach {names[0]!r} on the Hub (OfflineModeIsEnabled)")
+
+
+def test_tasks_are_asked_for_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> None:
+    monkeypatch.setattr("dsel.evaluator.harness._tasks", lambda folders, builtin: Manager())
+
+    def asked(**tasks: Any) -> str:
+        with pytest.raises(ConfigError) as caught:
+            Harness(tasks=tasks).need_tasks(cache)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    Harness(tasks={"gsm8k": SPEC, "humaneval": {**SPEC, "unsafe": True}}).need_tasks(cache)
+    assert "has no such task (there are mmlu, mmlu_pro)" in asked(mmluu=SPEC)
+    found = asked(gsm8k=SPEC, mmlu=SPEC)
+    assert found.startswith("evaluator.tasks.mmlu: what it needs cannot be had (Couldn't reach 'mmlu'")
+    assert "HF_HOME=" in found
+
+
+@pytest.mark.parametrize("shots", ["many", -1, 1.5, True])
+def test_shots_are_a_count(shots: Any) -> None:
+    with pytest.raises(ConfigError, match=r"evaluator\.tasks\.a\.shots="):
+        Harness(tasks={"a": {"shots": shots, "metric": "m"}}).check()
+
+
+def test_files_are_known_by_their_content(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jsonl", tmp_path / "two.jsonl"
+    for path in (one, two):
+        path.write_text("{}")
+    made = (
+        lambda path: Gsm8kLocal(path=str(path), fewshot_path=str(one)),
+        lambda path: Gsm8kLocal(path=str(one), fewshot_path=str(path)),
+        lambda path: HeldoutLoss(path=str(path)),
+    )
+    for make in made:
+        two.write_text("{}")
+        assert digest(make(one)) == digest(make(two))
+        two.write_text("{} ")
+        assert digest(make(one)) != digest(make(two))

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dsel.component import digest
 from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import IGNORED
@@ -233,3 +234,12 @@ def test_the_published_code_gives_the_same_ifd() -> None:
     np.testing.assert_allclose(conditional, golden["cond_nll"], atol=1e-4)
     np.testing.assert_allclose(prior, golden["prior_nll"], atol=1e-4)
     np.testing.assert_allclose(difficulty(conditional, prior), golden["ifd"], rtol=1e-3)
+
+
+def test_a_template_is_known_by_what_is_in_it(tmp_path: Path) -> None:
+    one, two = tmp_path / "one.jinja", tmp_path / "two.jinja"
+    for path in (one, two):
+        path.write_text("{{ messages }}")
+    keys = [digest(IFD(hub="x", chat_template=str(path))) for path in (one, two)]
+    two.write_text("{{ messages[0] }}")
+    assert keys[0] == keys[1] != digest(IFD(hub="x", chat_template=str(two)))
