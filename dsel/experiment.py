@@ -74,6 +74,8 @@ class Experiment:
         learner = self._learner(record)
         if self.trainer.trains:
             learner.try_on(pool, self.selector.probes)
+        if "quality" in self.selector.needs:
+            self.scorer.try_on(pool)
         self.tracker.start(record.folder, record.facts)
 
         study = Study(

@@ -136,6 +136,7 @@ class Learner:
 
     def _write(self, model: Any, folder: Path) -> None:
         model.save_pretrained(folder)
+        model.generation_config.save_pretrained(folder)  # which adapters alone would leave out
         self.tokenizer.save_pretrained(folder)
 
     def generate(

@@ -17,7 +17,13 @@ EVERY = 5000  # examples: of a larger pool, one of each shape is tried
 
 
 def try_template(
-    tokenizer: Any, pool: Pool, *, name: str, option: str = "model.chat_template", probes: Sequence[list[Message]] = ()
+    tokenizer: Any,
+    pool: Pool,
+    *,
+    name: str,
+    option: str = "model.chat_template",
+    probes: Sequence[list[Message]] = (),
+    trains: bool = True,
 ) -> None:
     """Render the examples of `pool` as for training, and say in the log what becomes of them.
 
@@ -29,6 +35,7 @@ def try_template(
         name: what the template belongs to, for messages.
         option: what to set to use another template.
         probes: conversations that a method has the model read beside the pool's.
+        trains: whether the model learns from the pool, or only reads it.
 
     Raises:
         ConfigError: for the first example, or a probe, that the template refuses.
@@ -38,7 +45,7 @@ def try_template(
             render(tokenizer, probe)
         except Refused as error:
             raise ConfigError(
-                f"{name}: its chat template refuses what this selector has the model read, a conversation of "
+                f"{name}: its chat template refuses what this method has the model read, a conversation of "
                 f"{_roles(probe)} ({error}); set {option}=turns"
             ) from error
     ids, conversations = pool.ids, pool.messages
@@ -71,6 +78,8 @@ def try_template(
             "nothing",
             *(name, len(lost), len(pool), what, ids[min(lost)], option),
         )
+    if not trains:
+        return
     if rewritten:
         log.warning(
             "the chat template of %s rewrites responses once later turns follow: %d responses of %d examples (the "

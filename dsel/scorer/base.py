@@ -30,6 +30,9 @@ class Scorer(ABC):
     def check(self) -> None:
         """Raise `ConfigError` when the scorer cannot run here. Loads nothing heavy."""
 
+    def try_on(self, pool: Pool) -> None:
+        """Raise `ConfigError` for an example that the scorer cannot read, before anything costly. Loads no weights."""
+
     @abstractmethod
     def score(self, pool: Pool, scratch: Path) -> Scores | None:
         """float32[n], in the pool's order. What `scratch` holds from a killed scoring is not computed again."""

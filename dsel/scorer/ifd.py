@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +43,9 @@ class IFD(Chat):
     """
 
     turn: str = "last"
+
+    probes: ClassVar[Sequence[list[Message]]] = PROBES
+    reads_pool: ClassVar[bool] = False
 
     def check(self) -> None:
         super().check()

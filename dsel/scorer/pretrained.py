@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -15,8 +16,9 @@ from dsel.errors import ConfigError, need, need_path
 from dsel.hub import loads
 from dsel.model.causal_lm import DTYPES, device_of_process, torch_dtype
 from dsel.model.chat import template
+from dsel.model.trial import try_template
 from dsel.model.weights import need_weights, safe_loading
-from dsel.pool import Pool
+from dsel.pool import Message, Pool
 from dsel.scorer.base import Scorer
 
 log = logging.getLogger(__name__)
@@ -69,20 +71,30 @@ class Pretrained(Scorer):
 
     def _load(self, auto: Any) -> tuple[Any, Any]:
         import torch
-        from transformers import AutoTokenizer
 
-        common = {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
-        tokenizer = AutoTokenizer.from_pretrained(self.place, **common)
-        self.prepare(tokenizer)
+        tokenizer = self.load_tokenizer()
         device = torch.device(self.device) if self.device else device_of_process()
         model = auto.from_pretrained(
             self.place,
             dtype=torch_dtype(self.dtype),
             **safe_loading(self.allow_bin),
             device_map=None if device.type == "cpu" else {"": device},
-            **common,
+            **self.common,
         )
         return model.eval(), tokenizer
+
+    def load_tokenizer(self) -> Any:
+        """The tokenizer alone, prepared."""
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(self.place, **self.common)
+        self.prepare(tokenizer)
+        return tokenizer
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What transformers is told of the tokenizer as of the weights."""
+        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
 
     def prepare(self, tokenizer: Any) -> None:
         """Raise `ConfigError` when the tokenizer lacks something; called before the weights are loaded."""
@@ -93,6 +105,9 @@ class Chat(Pretrained):
     """A model that reads conversations. chat_template: instead of its own, `turns` or a path to a file."""
 
     chat_template: str | None = None
+
+    probes: ClassVar[Sequence[list[Message]]] = ()  # what it reads that is not in the pool
+    reads_pool: ClassVar[bool] = True  # whole conversations, as they stand
 
     def extra_identity(self) -> dict[str, Any]:
         if self.chat_template is None:
@@ -111,6 +126,16 @@ class Chat(Pretrained):
         need(
             tokenizer.chat_template is not None,
             f"{self.place}: its tokenizer has no chat template; set scorer.chat_template=turns",
+        )
+
+    def try_on(self, pool: Pool) -> None:
+        try_template(
+            self.load_tokenizer(),
+            pool if self.reads_pool else pool.take([]),
+            name=self.place,
+            option="scorer.chat_template",
+            probes=self.probes,
+            trains=False,
         )
 
 

@@ -38,7 +38,7 @@ def test_a_refusal_names_the_example_and_the_remedy() -> None:
 
 
 def test_what_a_method_has_the_model_read_is_tried_too() -> None:
-    with pytest.raises(ConfigError, match=r"^m: .* refuses what this selector .* system, user, assistant .*=turns$"):
+    with pytest.raises(ConfigError, match=r"^m: .* refuses what this method .* system, user, assistant .*=turns$"):
         try_template(tokenizer_for(INST, "</s>"), pool(TWO), name="m", probes=PROBES)
 
 
