@@ -107,9 +107,11 @@ def checked(found: Any) -> dict[str, Any]:
     for name, metric in facts["metrics"].items():
         _need(isinstance(metric, dict), f"metrics.{name} is {_kind(metric)}")
         for part in ("value", "stderr"):
+            metric.setdefault(part, None)
             _number(metric, part, f"metrics.{name}.")
-        better = metric.get("higher_is_better", True)
-        _need(isinstance(better, bool), f"metrics.{name}.higher_is_better is {_kind(better)}")
+        for part, usual in (("higher_is_better", True), ("detail", False)):
+            is_so = metric.setdefault(part, usual)
+            _need(isinstance(is_so, bool), f"metrics.{name}.{part} is {_kind(is_so)}")
     for number, part in enumerate(facts["rounds"], 1):
         _need(isinstance(part, dict), f"round {number} is {_kind(part)}")
         sources = part.setdefault("sources", {})

@@ -54,10 +54,11 @@ def finished(runs: Path, key: str) -> Path | None:
         facts = Record.read(folder)
         if facts["status"] != "finished" or facts["key"] != key:
             return None
-        wrong = damage(folder, noted["files"])
+        below = folder.resolve().is_relative_to(runs.resolve())  # a folder that somebody shared may say anything
+        wrong = damage(folder, noted["files"]) if below else f"{folder} is not below {runs}"
     except FileNotFoundError:
         return None  # its folder is gone
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         wrong = f"{error}" or type(error).__name__
     if wrong is not None:
         log.warning("a finished run is damaged and runs again: %s, %s", entry, wrong)

@@ -167,3 +167,14 @@ def test_one_of_two_equal_jobs_waits_for_the_other(tmp_path: Path) -> None:
     for thread in threads:
         thread.join()
     assert order[0] == order[1] and order[2] == order[3]
+
+
+def test_a_note_leads_nowhere_outside(tmp_path: Path) -> None:
+    runs, elsewhere = tmp_path / "runs", tmp_path / "elsewhere"
+    for folder in (runs, elsewhere):
+        folder.mkdir()
+    write_sealed(elsewhere / "record.json", {"status": "finished", "key": "k"})
+    for place in ("../elsewhere", str(elsewhere)):
+        (runs / sweep.INDEX).mkdir(exist_ok=True)
+        write_sealed(runs / sweep.INDEX / "k.json", {"folder": place, "files": {}})
+        assert sweep.finished(runs, "k") is None
