@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from collections.abc import Callable
@@ -204,6 +205,29 @@ def test_bad_input_gets_one_clear_line(
     assert len(lines) == 1, done.stderr
     assert message in lines[0]
     assert took < 5
+
+
+@pytest.mark.parametrize("more", [[], ["plan=true"]], ids=["run", "plan"])
+def test_a_template_that_refuses_an_example_is_said_before_anything_costly(
+    dsel_run: Run, tmp_path: Path, alpaca: Path, small_model: Path, more: list[str]
+) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(small_model, model)
+    template = model / "chat_template.jinja"
+    refusal = "{% for m in messages if 'Task 41' in m.content %}{{ raise_exception('not\n this') }}{% endfor %}"
+    template.write_text(refusal + template.read_text())
+    cheap = [*CHEAP, "trainer=lora", "evaluator=none", "tracker=none", f"runs={tmp_path / 'runs'}"]
+    done = dsel_run(
+        "data=local", f"data.path={alpaca}", "budget=0.5", "model=tiny", f"model.path={model}", *cheap, *more
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[-1] == (
+        f"dsel: {model}: its chat template refuses example my_alpaca/42, user, assistant (not this); leave such "
+        "examples out, or set model.chat_template=turns, which renders any"
+    )
+    assert "Traceback" not in done.stderr
+    if not more:
+        assert [s["name"] for s in the_run(tmp_path / "runs")[1]["stages"]] == ["data", "model"]
 
 
 def test_unrecognisable_columns_are_named(dsel_run: Run, tmp_path: Path) -> None:
