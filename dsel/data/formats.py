@@ -32,8 +32,10 @@ CHATS = ("messages", "conversations", "conversation", "dialogue", "dialog")
 LOOSE_CHATS = ("contents", "chat", "turns", "data")
 """Columns that hold turns in some data sets and other things in many."""
 
-UNWANTED = ("label", "kto_tag")
-"""Columns that say of an answer whether it is wanted (KTO)."""
+UNWANTED = ("label", "kto_tag", "desirable", "is_desirable")
+"""Columns that say of an answer whether it is wanted (KTO). A number is a verdict in all but `label`."""
+
+VERDICTS = {"true": True, "false": False, "1": 1, "0": 0}
 
 
 @dataclass(frozen=True)
@@ -250,8 +252,12 @@ def _check_wanted(row: Row, reading: Reading) -> None:
     """Raise `BadRow` for an answer that a column of KTO says is a bad one."""
     for column in UNWANTED:
         value = row.get(column)
-        said = {"true": True, "false": False}.get(value.strip().lower()) if isinstance(value, str) else value
+        said = VERDICTS.get(value.strip().lower()) if isinstance(value, str) else value
+        if column != "label" and said in (0, 1):
+            said = bool(said)
         if isinstance(said, bool):
             reading.read.add(column)
             if not said:
                 raise BadRow(f"`{column}` is false: a response that is not wanted")
+        elif said in (0, 1):
+            reading.repairs[f"rows with a number as `{column}`, trained whatever it says"] += 1

@@ -208,11 +208,11 @@ def _shards(files: Sequence[Path]) -> dict[Path, tuple[Path, str, int | None]]:
         found = SURE.fullmatch(_name(file)) or PART.fullmatch(stem)
         if found:
             out[file] = (file.parent, found["stem"], int(found["number"]))
+        elif DIGEST.fullmatch(stem) and any(c.isdigit() for c in stem):  # first: some end in digits alone
+            numbered.setdefault((file.parent, ""), []).append((file, "0"))
         elif number := NUMBERED.fullmatch(_name(file)):
             digits = number["number"] or number["whole"]
             numbered.setdefault((file.parent, number["stem"] or ""), []).append((file, digits))
-        elif DIGEST.fullmatch(stem) and any(c.isdigit() for c in stem):
-            numbered.setdefault((file.parent, ""), []).append((file, "0"))
         else:
             out[file] = (file.parent, stem, None)
     for (folder, stem), members in numbered.items():

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dsel.data.calls import call_of, calls_in
-from dsel.data.reading import BadRow, Reading, Row, as_text, is_nothing, kind_of, parsed, printable, unpacked
+from dsel.data.reading import BadRow, Reading, Row, as_text, bare, is_nothing, kind_of, parsed, printable, unpacked
 from dsel.data.roles import CALLS, KNOWN, ROLES, folded, known_role, role_of
-from dsel.data.unread import carries_text
+from dsel.data.unread import carries_text, says_of_loss
 from dsel.pool import Message
 
 ROLE_KEYS = ("role", "from", "speaker", "author", "sender")
 TEXT_KEYS = ("content", "value", "text", "message", "utterance", "parts")
-LOSS_KEYS = ("weight", "loss_weight", "train", "training", "trainable", "loss")
+LOSS_KEYS = ("weight", "loss_weight", "train", "training", "trainable", "train_on_turn", "loss", "loss_mask")
 REASONING = ("reasoning_content", "reasoning", "thinking")
 SYSTEM = ("system", "system_prompt", "system_message", "systemInstruction")
 GIVEN = ("input", "context", "passage")
@@ -42,6 +43,7 @@ ANSWERS = (
     "answer",
     "targets_pretokenized",
     "targets",
+    "target",
     "answers",
     "assistant",
     "bot",
@@ -80,8 +82,8 @@ def pair(row: Row, ask: str, answer: str, reading: Reading) -> list[Message]:
         return with_system(row, answered, reading)
     asked = side(reading.take(row, ask), ask, "user", reading)
     if [m["role"] for m in asked] == ["user"]:
-        columns = [c for c in GIVEN if c != ask and (c == "input" or not isinstance(row.get(c), (list, Mapping)))]
-        given = "\n".join(text for c in columns if (text := as_text(reading.take(row, c), c, reading)).strip())
+        columns = [c for c in GIVEN if c != ask and (c == "input" or not isinstance(row.get(c), Mapping))]
+        given = "\n".join(text for c in columns if (text := _beside(row, c, reading)).strip())
         prompt = asked[0]["content"]
         asked[0]["content"] = f"{prompt}\nInput: {given}" if prompt and given else prompt or given
     if len(answered) == 1 and "reasoning_content" not in answered[0]:
@@ -203,6 +205,11 @@ def _is_parts(value: Any) -> bool:
     return all(isinstance(p, Mapping) and ("type" in p or set(p) == {"text"}) for p in parts)
 
 
+def _are_texts(value: Any) -> bool:
+    """Whether a list holds parts, or texts that stand for them."""
+    return isinstance(value, (list, tuple)) and all(isinstance(p, str) or _is_parts(p) for p in value)
+
+
 def _turn(item: Mapping[str, Any], reading: Reading) -> list[Message]:
     """One turn: its text, its reasoning, its calls, and who speaks. Results of tools among its parts come first."""
     read: set[str] = set()
@@ -249,6 +256,9 @@ def _content(value: Any, name: str, message: Message, reading: Reading) -> list[
         value = value["parts"]
     if isinstance(value, Mapping) and _is_parts(value):
         value = [value]
+    if message["role"] == "tool" and isinstance(value, (list, tuple, Mapping)) and not _are_texts(value):
+        reading.repairs["results of tools written as JSON"] += 1
+        return [{**message, "content": json.dumps(bare(value), ensure_ascii=False)}]
     if not isinstance(value, (list, tuple)):
         return [{**message, "content": as_text(value, name, reading)}]
     texts: list[str] = []
@@ -298,6 +308,18 @@ def side(value: Any, name: str, role: str, reading: Reading) -> list[Message]:
     return _content(value, name, {"role": role, "content": ""}, reading)
 
 
+def _beside(row: Row, name: str, reading: Reading) -> str:
+    """What is given beside a question: a text, or a context of several in a list, one below the other."""
+    value = row.get(name)
+    if name == "input" or not isinstance(value, (list, tuple)):
+        return as_text(reading.take(row, name), name, reading)
+    if not all(isinstance(text, str) for text in value):
+        return ""  # left unread, and named as such
+    reading.read.add(name)
+    reading.repairs[f"lists of `{name}` joined by newlines"] += bool(value)
+    return "\n".join(value)
+
+
 def _history(row: Row, reading: Reading) -> list[Message]:
     """The turns before the question: pairs, or messages."""
     value = row.get("history")
@@ -327,7 +349,7 @@ def _note_unread(item: Mapping[str, Any], read: set[str], reading: Reading) -> N
         if key in read or is_nothing(value) or any(item.get(k) == value for k in read):
             continue
         check_media(key, value)
-        if carries_text(key, value):
+        if carries_text(key, value) or says_of_loss(key, value):
             reading.unread[key] += 1
 
 

@@ -42,6 +42,11 @@ def carries_text(name: str, value: Any) -> bool:
     return not ABOUT.search(plain) and not label and (isinstance(value, bool) or _has_text(value))
 
 
+def says_of_loss(name: str, value: Any) -> bool:
+    """Whether a key of a turn that is not read may say which of its words are trained on."""
+    return bool(re.search(r"(^|_)(train\w*|loss|mask\w*)(_|$)", name.lower())) and value is not None
+
+
 def unread_columns(row: Row, read: Collection[str], messages: Iterable[Message]) -> list[str]:
     """The columns beyond those that were `read` that carry text which the messages do not have."""
     left = [name for name, value in row.items() if name not in read and not is_nothing(value)]

@@ -213,6 +213,7 @@ BROKEN = b"caf\xe9".decode("utf-8", "surrogateescape")
         ("`label` is false", {"prompt": "a", "completion": "b", "label": False}),
         ("`label` is false", {"prompt": "a", "completion": "b", "label": "False"}),
         ("`kto_tag` is false", {"messages": PLAIN, "kto_tag": False}),
+        ("`desirable` is false", {"prompt": "a", "completion": "b", "desirable": "0"}),
         ("`images`: a row with more than text", {"messages": PLAIN, "images": ["a.png"]}),
         ("`audio`: a row with more than text", {"messages": [PLAIN[0] | {"audio": {"id": "a"}}, PLAIN[1]]}),
         ("`content` has a part of type 'image_url'", {"messages": [PLAIN[0] | {"content": [IMAGE]}, PLAIN[1]]}),

@@ -150,6 +150,7 @@ def test_shards_are_one_source(tmp_path: Path) -> None:
         ["x.00000-of-00002.json.gz", "x.00001-of-00002.json.gz"],
         [f"x/{n}.json" for n in (0, 9, 10)],
         [f"x/{digest * 16}.json" for digest in ("0f", "a1")],
+        [f"x/3f2b0f6a-0b9c-4a2e-8d7e-{end}.json" for end in ("111111111111", "a22222222222")],
     ):
         assert named(tmp_path, *names) == {"x": names}
     assert list(named(tmp_path, f"part-00000-{uuid}.snappy.parquet", f"part-00001-{uuid}.snappy.parquet")) == ["part"]

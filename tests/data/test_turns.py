@@ -55,6 +55,11 @@ READ: dict[str, tuple[dict[str, Any], list[Message]]] = {
         {"question": "A bird?", "context": "It is grey.", "answer": "Heron."},
         turns("u: A bird?\nInput: It is grey.", "a: Heron."),
     ),
+    "context in pieces": (
+        {"question": "A bird?", "context": ["It is grey.", "It is tall."], "answer": "Heron."},
+        turns("u: A bird?\nInput: It is grey.\nIt is tall.", "a: Heron."),
+    ),
+    "target of firefly": ({"kind": "Birds", "input": "A bird?", "target": "Heron."}, turns(*UA)),
     "context of dolly": (
         {"instruction": "A bird?", "context": "", "response": "Heron.", "category": "open_qa"},
         turns(*UA),
@@ -339,6 +344,14 @@ READ: dict[str, tuple[dict[str, Any], list[Message]]] = {
         {"messages": [*openai(*UA, loss=False), *openai(*UAUA[2:], loss=True)]},
         [*openai(*UA, train=False), *turns(*UAUA[2:])],
     ),
+    "train_on_turn false": (
+        {"conversations": [*openai(*UA, train_on_turn=False), *openai(*UAUA[2:], train_on_turn=True)]},
+        [*openai(*UA, train=False), *turns(*UAUA[2:])],
+    ),
+    "loss_mask 0": (
+        {"messages": [*openai(*UA, loss_mask=0), *openai(*UAUA[2:], loss_mask=1)]},
+        [*openai(*UA, train=False), *turns(*UAUA[2:])],
+    ),
     "weight of a user": ({"messages": [{**LIST[0], "weight": 0}, LIST[1]]}, turns(*UA)),
     "weight 0 at the end": ({"messages": [*LIST, *openai(*UAUA[2:], weight=0)]}, turns(*UA)),
     # preferences
@@ -415,6 +428,13 @@ def noted(row: dict[str, Any]) -> tuple[dict[str, int], dict[str, int], list[str
             "conversations whose own system turn was read instead of the column `system`",
             {"messages": openai("s: Be kind.", *UA), "system": "Be brief."},
         ),
+        ("lists of `context` joined by newlines", {"question": "a", "context": ["b", "c"], "answer": "d"}),
+        ("rows with a number as `label`, trained whatever it says", {"prompt": "a", "completion": "b", "label": 0}),
+        ("rows with a number as `label`, trained whatever it says", {"prompt": "a", "completion": "b", "label": "1"}),
+        (
+            "results of tools written as JSON",
+            {"messages": [*openai("u: a"), {"role": "tool", "content": {"sky": "rain"}}, *openai("a: b")]},
+        ),
         ("turns with a `weight` other than 0 and 1, trained like any other", {"messages": openai(*UA, weight=0.5)}),
         (
             "instances of an instruction beyond the first, left out",
@@ -451,6 +471,8 @@ def test_the_same_system_prompt_twice_needs_no_word() -> None:
                 "text": "Heron.",
             },
         ),
+        ({"train_detail": 1}, {"train_detail": [{"begin_offset": 0, "end_offset": 3, "train": False}]}),
+        ({"mask": 1}, {"mask": 0}),
         ({}, {"name": "Ann", "weight": 1, "model": "gpt-4", "url": "https://example.org/a"}),
     ],
 )
