@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import json
 import logging
-import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +16,7 @@ from dsel.cache import Cache
 from dsel.component import knob
 from dsel.errors import ConfigError, need
 from dsel.evaluator.base import Metric, average
+from dsel.evaluator.sandbox import in_place_of_code_eval
 from dsel.files import write_json
 from dsel.hub import reason
 from dsel.learner import Learner
@@ -82,7 +82,7 @@ class Harness:
         full: dict[str, Any] = {}
         for name, spec in self._allowed().items():
             log.info("evaluating %s (%d-shot)", name, spec["shots"])
-            with _code_execution(bool(spec.get("unsafe"))), _own_settings_away(learner.model):
+            with in_place_of_code_eval() if spec.get("unsafe") else nullcontext(), _own_settings_away(learner.model):
                 results = lm_eval.simple_evaluate(
                     model=lm,
                     tasks=[name],
@@ -119,7 +119,7 @@ class Harness:
                 like = f" (there are {', '.join(near)})" if near else ""
                 raise ConfigError(f"evaluator.tasks.{name}: lm-evaluation-harness has no such task{like}")
             try:
-                with _code_execution(bool(spec.get("unsafe"))):
+                with in_place_of_code_eval() if spec.get("unsafe") else nullcontext():
                     manager.load([name])
             except Exception as error:  # each task loads its data and metrics in its own way
                 raise ConfigError(
@@ -258,19 +258,3 @@ def _own_settings_away(model: Any) -> Iterator[None]:
         yield
     finally:
         model.generation_config = own
-
-
-@contextmanager
-def _code_execution(allowed: bool) -> Iterator[None]:
-    """Lets the `evaluate` library run generated code inside the block, and only there."""
-    variable = "HF_ALLOW_CODE_EVAL"
-    before = os.environ.get(variable)
-    if allowed:
-        os.environ[variable] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(variable, None)
-        else:
-            os.environ[variable] = before

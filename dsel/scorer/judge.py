@@ -17,6 +17,7 @@ import numpy as np
 
 from dsel.component import knob
 from dsel.errors import ConfigError, need
+from dsel.files import replacing
 from dsel.pool import Pool
 from dsel.progress import progress
 from dsel.reading import note_cut
@@ -153,17 +154,20 @@ class Answers:
     @classmethod
     @contextmanager
     def open(cls, path: Path, scale: int) -> Iterator[Answers]:
-        """Those in `path`, to which `add` appends; a last line that a kill tore is dropped."""
-        data = path.read_bytes() if path.exists() else b""
-        whole = data[: data.rfind(b"\n") + 1]
+        """Those in `path`, to which `add` appends; a line that a kill tore, or that is damaged, is asked for again."""
+        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+        whole = [line for line in lines if _whole(line)]
+        if len(whole) < len(lines):
+            log.warning("%s: %d damaged lines are left out", path, len(lines) - len(whole))
+            with replacing(path) as temporary:
+                temporary.write_bytes(b"".join(whole))
         with path.open("ab") as file:
-            file.truncate(len(whole))
-            yield cls(file, [json.loads(line) for line in whole.splitlines()], scale)
+            yield cls(file, [json.loads(line) for line in whole], scale)
 
     def add(self, name: str, answer: str) -> float | None:
         """Keep an answer about example `name`, on disk before this returns. Its rating, if it holds one."""
         with self._lock:
-            self._file.write(json.dumps({"id": name, "answer": answer}).encode() + b"\n")
+            self._file.write(json.dumps({"id": name, "answer": answer, "check": _check(name, answer)}).encode() + b"\n")
             self._file.flush()
             return self._note(name, answer)
 
@@ -184,3 +188,18 @@ class Answers:
         if rating is not None:
             self._ratings[name] = rating
         return rating
+
+
+def _check(name: str, answer: str) -> str:
+    """What tells a line that was damaged on its disk from one that was not."""
+    import xxhash
+
+    return xxhash.xxh3_64_hexdigest(json.dumps([name, answer]).encode())
+
+
+def _whole(line: bytes) -> bool:
+    try:
+        row = json.loads(line)
+        return line.endswith(b"\n") and row["check"] == _check(row["id"], row["answer"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return False

@@ -449,3 +449,17 @@ def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
         Judge(prompt="nowhere").check()
     with pytest.raises(ConfigError, match=r"scorer\.scale=7: give one of 5, 10"):
         Judge(scale=7).check()
+
+
+def test_a_damaged_answer_is_asked_for_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with serving(good) as server:
+        first = judge(server).score(made(), tmp_path)
+        asked = sum(server.asked.values())
+        path = tmp_path / "answers.jsonl"
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[3] = lines[3].replace(b"[[", b"[[1", 1)  # still JSON, another grade
+        lines[5] = b"\xff" + lines[5]
+        path.write_bytes(b"".join(lines))
+        np.testing.assert_array_equal(judge(server).score(made(), tmp_path), first)
+        assert sum(server.asked.values()) == asked + 2
+    assert "2 damaged lines are left out" in caplog.text

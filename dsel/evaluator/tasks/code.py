@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from dsel.evaluator.sandbox import CodeEval
+
 
 def complete_programs(responses: list[list[str]], docs: list[dict[str, Any]]) -> list[list[str]]:
     """Each sampled completion behind its prompt: a whole program."""
@@ -21,7 +23,5 @@ def pass_at_10(references: list[str], predictions: list[list[str]]) -> float:
 
 
 def _pass_at(k: int, references: list[str], predictions: list[list[str]]) -> float:
-    import evaluate
-
-    scores, _ = evaluate.load("code_eval").compute(references=references, predictions=predictions, k=[k])
+    scores, _ = CodeEval().compute(references=references, predictions=predictions, k=[k])
     return float(scores[f"pass@{k}"])
