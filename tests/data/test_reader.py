@@ -180,6 +180,17 @@ def test_a_spreadsheets_csv_is_read(tmp_path: Path, encoding: str, caplog: pytes
     assert ("cp1252" in caplog.text) == (encoding == "cp1252")
 
 
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [("gb18030", "哪一种鸟是灰色的,苍鹭"), ("shift_jis", "こんにちは,げんき"), ("cp1251", "Какая птица,Цапля")],
+)
+def test_text_that_is_not_western_is_not_read_as_if_it_were(tmp_path: Path, encoding: str, text: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(f"prompt,completion\n{text}\n".encode(encoding))
+    with pytest.raises(ConfigError, match="neither UTF-8 nor Western text"):
+        list(read_rows(path))
+
+
 def test_one_broken_byte_makes_no_file_cp1252(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_bytes("prompt,completion\nä,ö\nü,ß\n".encode() + b"a\xffb,c\n")
