@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,8 +49,12 @@ class Column(Scorer):
         return scores
 
     def _from_pool(self, pool: Pool) -> Scores:
-        has = ", ".join(pool.score_columns) or "no numeric columns"
-        need(self.name in pool.score_columns, f"scorer.name={self.name}: the pool has {has}")
+        if self.name not in pool.score_columns:
+            has = ", ".join(pool.score_columns) or "no numeric columns"
+            values = (json.loads(text).get(self.name) for text in pool.originals["json"])
+            text = next((value for value in values if isinstance(value, str) and value.strip()), None)
+            said = "" if text is None else f", and this column holds text that is no number, as {text[:40]!r}"
+            raise ConfigError(f"scorer.name={self.name}: the pool has {has}{said}")
         return np.asarray(pool.rows[self.name], dtype=np.float32)
 
     def _from_file(self, pool: Pool) -> Scores:

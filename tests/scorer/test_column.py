@@ -38,6 +38,13 @@ def test_a_missing_column_names_those_there_are(tmp_path: Path) -> None:
         Column("ifd").score(pool(1, 2), tmp_path)
 
 
+def test_a_column_of_text_is_said_to_be_one(tmp_path: Path) -> None:
+    messages = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    rows = [Example(str(i), messages, "s", {"score": text}) for i, text in enumerate(("", "4,5"))]
+    with pytest.raises(ConfigError, match="this column holds text that is no number, as '4,5'"):
+        Column("score").score(Pool.build("p", rows), tmp_path)
+
+
 def test_examples_without_a_score_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"1 examples have no score \(ids 1\)"):
         Column("quality").score(pool(1, None, 3), tmp_path)
