@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from os.path import commonprefix
 from pathlib import Path
 from typing import Any
@@ -64,15 +65,43 @@ def labelled(
     tokenizer: Any, text: str, spans: Sequence[Span], max_length: int | None = None
 ) -> tuple[list[int], list[int]]:
     """Token ids of a rendered text, and their labels: those of tokens that begin inside a span, in order."""
-    tokens = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    ids, offsets = tokens["input_ids"][:max_length], tokens["offset_mapping"][:max_length]
-    labels, span = [], 0
-    for token, (start, end) in zip(ids, offsets, strict=True):
+    ids, offsets = _tokens(tokenizer, text, [start for start, _ in spans])
+    ids, labels, span = ids[:max_length], [], 0
+    for token, (start, end) in zip(ids, offsets, strict=False):
         while span < len(spans) and start >= spans[span][1]:
             span += 1
         inside = span < len(spans) and spans[span][0] <= start and end > start
         labels.append(token if inside else IGNORED)
     return ids, labels
+
+
+def _tokens(tokenizer: Any, text: str, edges: Sequence[int]) -> tuple[list[int], list[Span]]:
+    """Ids of a text's tokens, and their characters; a token begins at each of `edges`.
+
+    A prompt that ends in a space, as `ASSISTANT: `, is read up to there when an answer is asked for, but in the whole
+    text the space belongs to the token of the answer's first word. So what is before an edge is read by itself; by a
+    tokenizer that would add a space of its own there, it is not, and that token counts as the answer's.
+    """
+
+    def read(begin: int, end: int) -> tuple[list[int], list[Span]]:
+        found = tokenizer(text[begin:end], add_special_tokens=False, return_offsets_mapping=True)
+        return found["input_ids"], [(begin + a, begin + b) for a, b in found["offset_mapping"]]
+
+    ids, offsets = read(0, len(text))
+    starts = {start for start, _ in offsets}
+    cuts = [edge for edge in edges if edge not in starts and edge < len(text)]
+    if not cuts:
+        return ids, offsets
+    pieces = [read(*piece) for piece in pairwise([0, *cuts, len(text)])]
+    apart = [token for piece, _ in pieces for token in piece]
+    if tokenizer.decode(apart) == tokenizer.decode(ids):
+        return apart, [span for _, spans in pieces for span in spans]
+    added = tokenizer.added_tokens_decoder
+    for i, (start, end) in enumerate(offsets):
+        edge = next((cut for cut in cuts if start < cut < end), None)
+        if edge is not None and ids[i] not in added:
+            offsets[i] = (edge, end)
+    return ids, offsets
 
 
 def training_texts(tokenizer: Any, messages: Sequence[Message]) -> list[tuple[str, list[Span]]]:
@@ -178,8 +207,9 @@ class Dialect:
     reads contents as lists of parts only; spelled: it reads the arguments of a tool call as JSON text only. opening:
     its generation prompt. end: the token that ends a turn, as text, None where it ends none; ends: all tokens that
     stop generation, `tokenizer.eos_token` among them. ending: finds, in a rendered text, the first of the end tokens
-    that nothing but space follows. piece: where a generation prompt may be cut. told: somebody has said what it
-    leaves out.
+    that nothing but space follows. piece: where a generation prompt may be cut. header: what it puts before a response
+    and, without a generation prompt, leaves to the model to write. tail: the generation prompt, where it adds that to
+    any conversation: it is taken off again. told: somebody has said what it leaves out.
     """
 
     source: str
@@ -193,6 +223,8 @@ class Dialect:
     ends: frozenset[str] = frozenset()
     ending: re.Pattern[str] = re.compile(r"(?!)")
     piece: re.Pattern[str] = re.compile(r"(?!)")
+    header: str = ""
+    tail: str = ""
     told: bool = False
 
     def apply(
@@ -227,7 +259,7 @@ class Dialect:
             )
         except (TemplateError, TypeError, ValueError, LookupError, AttributeError) as error:
             raise Refused(" ".join(str(error).split())) from error
-        return texts[0], marks[0] if marked else []
+        return texts[0] if prompt else texts[0].removesuffix(self.tail), marks[0] if marked else []
 
 
 def dialect_of(tokenizer: Any, messages: Sequence[Message]) -> Dialect:
@@ -261,7 +293,11 @@ def _dialect(tokenizer: Any, source: str, tokens: tuple[tuple[str, str], ...]) -
         with suppress(Refused):
             called, dialect.spelled = dialect._apply([ASKED, calling], False, training, True)[0], True
     asked = {"role": "user", "content": MARK}
+    before = (rendered(asked, answer).split(MARK) + [""])[1]
+    dialect.tail = _unasked(rendered(ASKED, answer, asked), rendered(ASKED, answer), before, token)
     closed, opened = (rendered(asked, prompt=prompt).rpartition(MARK)[2] for prompt in (False, True))
+    if closed == opened and before.startswith(closed):
+        dialect.header = before[len(closed) :].strip()
     at = len(commonprefix([closed, opened]))
     cuts = [m.start() for m in dialect.piece.finditer(opened) if m.end() > at and not m[0].isspace()]
     dialect.opening = opened[min(at, *cuts) if cuts else at :]
@@ -280,6 +316,19 @@ def _dialect(tokenizer: Any, source: str, tokens: tuple[tuple[str, str], ...]) -
         one = "|".join(map(re.escape, sorted(dialect.ends, key=len, reverse=True)))
         dialect.ending = re.compile(rf"({one})(?:\s|{one})*\Z")
     return dialect
+
+
+def _unasked(goes_on: str, ends: str, before: str, token: str) -> str:
+    """The generation prompt that a template adds to any conversation, also to one that `ends` with an answer.
+
+    It is what follows the answer there, and not where the conversation `goes_on`, but `before` an answer.
+    """
+    after, between = ends.rpartition(MARK)[2], (goes_on.split(MARK) + [""])[1]
+    at = len(commonprefix([after, between]))
+    if not after[at:].strip() or not before.endswith(after[at:]):
+        return ""
+    cuts = [m.start() for i, m in enumerate(re.finditer(token, after)) if m.start() < at and (i or m.end() > at)]
+    return after[max([*cuts, after.rfind("\n", 0, at) + 1]) or at :]
 
 
 def _closing(token: re.Pattern[str], text: str) -> Iterator[str]:

@@ -71,6 +71,13 @@ def try_template(
             rewritten += rows
             texts_more += len(rows) * (len(texts) - 1)
         unended += len(rows) * (dialect.end is None)
+    header = dialect_of(tokenizer, conversations[0]).header if conversations else ""
+    if header:
+        log.warning(
+            "the chat template of %s has no generation prompt: %r is learnt before each response and stands in the "
+            "model's answers; %s=turns has one",
+            *(name, header, option),
+        )
     if lost:
         what = ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
         log.warning(

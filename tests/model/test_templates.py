@@ -78,13 +78,15 @@ def shipped() -> dict[str, str]:
     return {path.stem: path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.jinja"))}
 
 
-def tokenizer_for(source: str, eos: str, special: tuple[str, ...] = ()) -> Any:
-    """Bytes, and the tokens that the template writes."""
+def tokenizer_for(
+    source: str, eos: str, special: tuple[str, ...] = (), merges: tuple[tuple[str, str], ...] = ()
+) -> Any:
+    """Bytes, those that `merges` make one, and the tokens that the template writes."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    inner = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=[]))
+    letters = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *(a + b for a, b in merges)]
+    inner = Tokenizer(models.BPE(vocab={letter: i for i, letter in enumerate(letters)}, merges=list(merges)))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner, bos_token="<s>", eos_token=eos, pad_token="<pad>")
@@ -231,6 +233,52 @@ def test_other_kinds(source: str, expected: list[list[str]]) -> None:
         text = tokenizer.decode([token if label != IGNORED else 0 for token, label in zip(ids, labels, strict=True)])
         texts.append([run for run in text.split(tokenizer.decode([0])) if run])
     assert texts == expected
+
+
+ALWAYS = (  # adds the header of an answer whether it is asked for or not, as early copies of Llama 3 do
+    "{% for m in messages %}<|start_header_id|>{{ m.role }}<|end_header_id|>\n\n{{ m.content }}<|eot_id|>{% endfor %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}"
+)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        ALWAYS,
+        ALWAYS.replace("<|start_header_id|>", "<|im_start|>").replace("<|end_header_id|>\n", ""),
+        ALWAYS.replace("<|start_header_id|>", "").replace("<|end_header_id|>", ":"),
+        ALWAYS.replace("<|start_header_id|>{{ m.role }}", "<|{{ m.role }}|>").replace(
+            "<|start_header_id|>assistant", "<|assistant|>"
+        ),
+    ],
+)
+def test_a_generation_prompt_that_nobody_asked_for_is_not_learnt(source: str) -> None:
+    tokenizer = tokenizer_for(source, "<eos>", special=("<|user|>", "<|assistant|>", "<|system|>"))
+    assert tokenizer.convert_ids_to_tokens(end_tokens(tokenizer)) == ["<eos>", "<|eot_id|>"]
+    assert learnt(tokenizer, CONVERSATIONS["multi"]) == [["ANSWER1<|eot_id|>", "ANSWER2<|eot_id|>"]]
+    assert render(tokenizer, CONVERSATIONS["single"]).endswith("ANSWER1<|eot_id|>")
+    assert (
+        render(tokenizer, CONVERSATIONS["single"][:1], generation_prompt=True)
+        .rstrip()
+        .endswith(("assistant", "assistant:", "|>"))
+    )
+
+
+@pytest.mark.parametrize("prefix", [False, True])
+def test_a_response_begins_with_a_token_of_its_own(prefix: bool) -> None:
+    """Behind a prompt that ends in a space, where the whole text has a token of that space and the first letter."""
+    from tokenizers import normalizers
+
+    tokenizer = tokenizer_for(LAST_ONLY, "<eos>", merges=(("Ġ", "A"),))
+    if prefix:  # a tokenizer that puts a space before whatever it reads
+        tokenizer.backend_tokenizer.normalizer = normalizers.Prepend(" ")
+    (ids, labels), _ = encodings(tokenizer, CONVERSATIONS["multi"])
+    told = tokenizer.decode([label for label in labels if label != IGNORED])
+    assert told == (" ANSWER2<eos>" if prefix else "ANSWER2<eos>")
+    if not prefix:
+        prompt = render(tokenizer, CONVERSATIONS["multi"][:-1], generation_prompt=True)
+        asked = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        assert ids[: len(asked)] == asked
 
 
 def test_reasoning_that_history_forgets_is_learnt_where_it_is_written() -> None:

@@ -80,6 +80,15 @@ def test_rewritten_responses_and_missing_ends_are_said(caplog: pytest.LogCapture
     assert "ends no response with a token that stops generation: </s> is learnt" in caplog.text
 
 
+def test_a_template_without_a_generation_prompt_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    source = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    try_template(tokenizer_for(source, "</s>"), pool(TWO), name="m")
+    assert "has no generation prompt: '<|im_start|>assistant' is learnt before each response" in caplog.text
+    caplog.clear()
+    try_template(tokenizer_for(INST, "</s>"), pool(TWO), name="m")
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("arguments", [{"city": "Rome"}, '{"city": "Rome"}'])
 def test_the_plain_template_renders_all_of_a_message(arguments: Any) -> None:
     from dsel.model.chat import render
