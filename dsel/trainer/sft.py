@@ -21,7 +21,7 @@ from dsel.pool import Pool
 from dsel.progress import progress
 from dsel.trainer.checkpoints import last_checkpoint, resumable_trainer, save_state, saver
 from dsel.trainer.examples import tokenized
-from dsel.trainer.steps import Steps, keeps_apart, step_size
+from dsel.trainer.steps import Steps, keeps_apart
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -214,14 +214,15 @@ class SFT:
 
     def _say(self, work: Steps, tokens: int, row: int) -> None:
         examples = len(work.data)
-        each = f"{step_size(vars(self)):,} {'tokens' if self.batch_tokens else 'examples'}"
-        if self.batch_tokens:
-            each += f" ({examples / work.in_epoch:.1f} examples on average)"
+        if self.batch_size:
+            each = f"{min(self.batch_size, examples):,} examples"
+        else:
+            each = f"{self.batch_tokens:,} tokens ({examples / work.in_epoch:.1f} examples on average)"
         if self.packing:
             how = f"an epoch is {work.rows():,} packed rows of at most {row:,} tokens"
         else:
-            how = f"at most {self.micro_batch_size} examples at once"
-        devices = f" on each of {world_size()} devices" if world_size() > 1 else ""
+            how = f"at most {self.micro_batch_size} at once on a device"
+        devices = f"; {world_size()} devices" if world_size() > 1 else ""
         log.info(
             "training on %s examples (%s tokens): %s steps of %s, %s%s",
             *(f"{examples:,}", f"{tokens:,}", f"{len(work):,}", each, how, devices),

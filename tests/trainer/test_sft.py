@@ -289,23 +289,27 @@ def plain_loop(spec: CausalLM, pool: Pool, options: dict[str, Any], seed: int) -
     return model, losses
 
 
-def compare_with_a_plain_loop(spec: CausalLM, cache: Cache, pool: Pool, tolerance: float, **options: Any) -> None:
-    """Losses of all steps and the final weights, each against the largest of its matrix."""
+def compare_with_a_plain_loop(
+    spec: CausalLM, cache: Cache, pool: Pool, tolerances: tuple[float, float], **options: Any
+) -> None:
+    """The losses of all steps, and the difference of the final weights as a part of what training changed in them."""
     chosen = {**SETTINGS, "weight_decay": 0.1, "warmup": 2, "micro_batch_size": 3, **options}
     model, expected = plain_loop(spec, pool, chosen, seed=3)
     learner, losses = fitted(spec, cache, pool, seed=3, **chosen)
     assert len(losses) == len(expected) > 3
     assert losses[0] - losses[-1] > 0.05  # it learns
-    np.testing.assert_allclose(losses, expected, rtol=tolerance)
-    ours = learner.model.state_dict()
-    for name, value in model.state_dict().items():
-        assert float((ours[name] - value).abs().max()) <= tolerance * float(value.abs().max()), name
+    np.testing.assert_allclose(losses, expected, rtol=tolerances[0])
+    start = SFT(**chosen).load(spec, learner.tokenizer, seed=3).state_dict()
+    ours, theirs = learner.model.state_dict(), model.state_dict()
+    changed = sum(float((theirs[name] - value).square().sum()) for name, value in start.items())
+    apart = sum(float((ours[name] - value).square().sum()) for name, value in theirs.items())
+    assert (apart / changed) ** 0.5 <= tolerances[1]
 
 
 @pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_training_is_a_plain_loop(spec: CausalLM, cache: Cache, packing: bool, lora: dict[str, Any] | None) -> None:
-    compare_with_a_plain_loop(spec, cache, mixed_pool(30), 2e-5, packing=packing, lora=lora)
+    compare_with_a_plain_loop(spec, cache, mixed_pool(30), (1e-6, 1e-5), packing=packing, lora=lora)
 
 
 @pytest.mark.slow
@@ -315,4 +319,4 @@ def test_training_is_a_plain_loop(spec: CausalLM, cache: Cache, packing: bool, l
 def test_training_smollm2_is_a_plain_loop(cache: Cache, packing: bool, lora: dict[str, Any] | None) -> None:
     spec = CausalLM(hub="", path=str(SMOLLM2), dtype="float32")
     more = {"packing": packing, "lora": lora, "batch_size": 4, "learning_rate": 2e-3 if lora else 2e-5}
-    compare_with_a_plain_loop(spec, cache, mixed_pool(8), 5e-5, **more)
+    compare_with_a_plain_loop(spec, cache, mixed_pool(8), (5e-5, 2e-3), **more)
