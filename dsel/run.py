@@ -70,6 +70,8 @@ def run(config: DictConfig) -> float | None:
             sys.exit(2)
         log.error("this run failed: %s", known or one_line(error), exc_info=known is None)
         sweep.failed(Path(str(config.runs)), _asked(), known or one_line(error))
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the other processes wait for this one: their launcher ends all
+            raise
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
 
 

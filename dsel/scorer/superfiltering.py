@@ -17,8 +17,9 @@ import numpy.typing as npt
 
 from dsel.model.chat import IGNORED
 from dsel.model.likelihood import Encoded, mean_nll
+from dsel.model.positions import within
 from dsel.pool import Message, Pool, text_of
-from dsel.scorer.base import Scores, in_shards
+from dsel.scorer.base import Scores, counted, read_in_shards
 from dsel.scorer.ifd import difficulty
 from dsel.scorer.pretrained import Pretrained, fill_missing
 
@@ -39,11 +40,13 @@ class SuperFiltering(Pretrained):
 
         def compute(rows: list[int]) -> npt.NDArray[np.float64]:
             model, tokenizer = loaded()
-            encoded = [text for i in rows for text in encode(tokenizer, *pairs[i], max_length=self.max_length)]
+            most = within(self.max_length, model)
+            encoded = [text for i in rows for text in encode(tokenizer, *pairs[i], max_length=most)]
             found = mean_nll(model, encoded, tokens_a_batch=self.tokens_a_batch)
-            return difficulty(found[0::2], found[1::2])
+            whole = [len(tokenizer("".join(pairs[i]), verbose=False)["input_ids"]) for i in rows]
+            return counted(difficulty(found[0::2], found[1::2]), whole, [min(n, most) for n in whole], most)
 
-        scores = in_shards([len(x) + len(y) for x, y in pairs], compute, scratch, title="superfiltering")
+        scores = read_in_shards([len(x) + len(y) for x, y in pairs], compute, scratch, title="superfiltering")
         why = "no two tokens of a response within scorer.max_length"
         return fill_missing(scores, 0, pool, why).astype(np.float32)
 

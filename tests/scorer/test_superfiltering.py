@@ -11,6 +11,7 @@ import pytest
 
 from dsel.data.formats import recognise, to_messages
 from dsel.pool import Example, Pool
+from dsel.reading import cuts
 from dsel.scorer.ifd import IFD
 from dsel.scorer.superfiltering import SuperFiltering, plain
 from tests.scorer.pools import MIXED, pool_of
@@ -113,3 +114,11 @@ def test_neither_batch_nor_order_changes_the_scores(scorer: SuperFiltering, tmp_
         (tmp_path / name).mkdir()
     one = replace(scorer, tokens_a_batch=1).score(pool_of(*MIXED), tmp_path / "one")
     np.testing.assert_allclose(scorer.score(pool_of(*MIXED), tmp_path / "all"), one, rtol=1e-4)
+
+
+def test_what_is_cut_is_counted(gpt2: Path, tmp_path: Path) -> None:
+    pool = alpaca()
+    SuperFiltering(hub="", path=str(gpt2), dtype="float32", device="cpu", max_length=64).score(pool, tmp_path)
+    (cut,) = cuts(tmp_path)
+    assert (cut["reader"], cut["limit"], cut["of"]) == ("superfiltering scorer", 64, len(pool))
+    assert 0 < cut["texts"] < len(pool)
