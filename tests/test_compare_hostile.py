@@ -71,6 +71,7 @@ def fact(path: str, value: Any) -> Change:
         for name in parents:
             at = at[name]
         at[last] = value
+        facts = {k: v for k, v in facts.items() if k not in ("format", "digest")}  # an older one: any change is read
         (folder / "record.json").write_text(json.dumps(facts))
 
     return change
@@ -165,7 +166,7 @@ STOPS: dict[str, Change] = {
     "rows torn": content("selected.jsonl", b'{"q": "a", "a": "b"\n' * 10),
     "rows binary": content("selected.jsonl", bytes(range(256))),
     "rows deep": content("selected.jsonl", b"[" * 100_000 + b"\n"),
-    "rows of numbers": content("selected.jsonl", b'{"prompt": 1, "completion": 2}\n' * 10),
+    "rows of lists": content("selected.jsonl", b'{"prompt": [1], "completion": [2]}\n' * 10),
     "rows folder": no_file("selected.jsonl", "folder"),
     "rows pipe": no_file("selected.jsonl", "pipe"),
     "rows endless": no_file("selected.jsonl", "endless"),

@@ -18,7 +18,10 @@ Settings = Mapping[str, Mapping[str, Any]]
 def settings(evaluator: Mapping[str, Any]) -> Settings:
     """How an evaluator of this configuration measures each task: what tasks leave to the evaluator filled in."""
     found = {}
-    for name, spec in (evaluator.get("tasks") or {}).items():
+    tasks = evaluator.get("tasks") if isinstance(evaluator, Mapping) else None
+    for name, spec in tasks.items() if isinstance(tasks, Mapping) else ():
+        if not isinstance(spec, Mapping):  # in a record anything may stand
+            continue
         chat = bool(spec.get("chat_template", evaluator.get("chat_template", False)))
         found[name] = {
             "shots": spec.get("shots"),

@@ -116,7 +116,7 @@ class Table:
     def comparisons(self) -> int:
         """How many rows of a column are compared with the baseline, over two seeds or more; the most of a column."""
         gaps = [[self.cells[row, column].difference for row in self.rows] for column in self.columns]
-        return max((sum(gap is not None and gap.pairs > 1 for gap in column) for column in gaps), default=0)
+        return max((sum(gap is not None and not math.isnan(gap.p) for gap in column) for column in gaps), default=0)
 
     def show_interval(self, gap: Difference) -> str:
         """Student's interval of a difference."""
@@ -134,8 +134,10 @@ class Table:
         """The difference in points and per cent, its interval and adjusted p; a dash without a pair of runs."""
         gap = cell.difference
         parts = [self.show_points(cell)]
-        if gap and gap.pairs > 1:
+        if gap and not math.isnan(gap.p):
             parts.append(f"{self.show_interval(gap)}, {show_p(gap)}")
+        elif gap and gap.pairs > 1:
+            parts.append(f"with each of {gap.pairs} seeds: no interval")
         if gap and gap.unpaired:
             parts.append(f"over {show_pairs(gap)}")
         return " ".join(parts)

@@ -207,8 +207,9 @@ def latex(table: Table) -> str:
             (r"\quad 95\,\% $t$ interval", table.show_interval),
             (r"\quad $p$", lambda gap: show_p(gap).removeprefix("p ").removeprefix("= ")),
         ):
-            if any(gap and gap.pairs > 1 for gap in gaps):
-                lines.append(_tex_row([label, *(_tex(text(gap) if gap and gap.pairs > 1 else "–") for gap in gaps)]))
+            known = [gap if gap and not math.isnan(gap.p) else None for gap in gaps]
+            if any(known):
+                lines.append(_tex_row([label, *(_tex(text(gap) if gap else "–") for gap in known)]))
         if any(gap and gap.unpaired for gap in gaps):
             lines.append(_tex_row([r"\quad common seeds", *(str(gap.pairs) if gap else "--" for gap in gaps)]))
         if any(cell.published_difference is not None for cell in cells):

@@ -31,7 +31,8 @@ def facts(tmp_path_factory: pytest.TempPathFactory) -> Facts:
     folder = tmp_path_factory.mktemp("honest")
     record = made_record(folder, "experiments=quickstart", values={"procedural": 0.5}, silhouette=0.1)
     assert record.facts["status"] == "finished"
-    return json.loads((folder / "record.json").read_text())
+    written = json.loads((folder / "record.json").read_text())
+    return {k: v for k, v in written.items() if k not in ("format", "digest")}  # an older one: any change is read
 
 
 def put(folder: Path, record: Any) -> Path:

@@ -82,8 +82,14 @@ def test_p_by_hand_and_with_the_interval() -> None:
     assert p_value([1, 2, 3]) == pytest.approx(1 - math.sqrt(12 / 14))
     assert p_value([-1, -2, -3]) == p_value([1, 2, 3])
     assert p_value([0, 0, 0]) == 1
-    assert p_value([2, 2]) == 0
     assert math.isnan(p_value([1.0]))
+
+
+def test_the_same_gap_each_time_says_nothing_of_its_spread() -> None:
+    found = difference({0: 50.0, 1: 52.5}, {0: 47.5, 1: 50.0})
+    assert found is not None and (found.points, found.pairs) == (2.5, 2)
+    assert math.isnan(found.p) and math.isnan(found.interval[0])
+    assert inseparable([{0: 50.0, 1: 52.5}, {0: 47.5, 1: 50.0}]) == [True, True]
 
 
 @given(SEEDS)
