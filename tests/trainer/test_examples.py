@@ -62,14 +62,7 @@ def test_what_is_cut_is_counted(spec: CausalLM, caplog: pytest.LogCaptureFixture
     assert not caplog.text
 
 
-def test_nothing_to_train_on_is_left_out(
-    spec: CausalLM, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def muted(tokenizer: Any, messages: Any, max_length: int | None) -> tuple[list[int], list[int]]:
-        ids, labels = encode(tokenizer, [{k: v for k, v in m.items() if k != "train"} for m in messages], max_length)
-        return ids, [IGNORED] * len(ids) if messages[1].get("train") is False else labels
-
-    monkeypatch.setattr("dsel.trainer.examples.encode", muted)
+def test_nothing_to_train_on_is_left_out(spec: CausalLM, caplog: pytest.LogCaptureFixture) -> None:
     pool = pool_of(muted=turns("hi", "no", train=False), kept=turns("hi", "yes"))
     data, counts = tokenized(pool, spec.load_tokenizer(), 64)
     assert (len(data), counts["left_out"]) == (1, 1)

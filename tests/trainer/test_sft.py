@@ -89,9 +89,9 @@ def test_a_text_beyond_the_models_positions_is_cut_there_and_said(
 
     tokenizer = spec.load_tokenizer()
     size = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 64}
-    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size)).save_pretrained(tmp_path)
-    tokenizer.save_pretrained(tmp_path)
-    short, long = CausalLM(hub="", path=str(tmp_path), dtype="float32"), "the model has 64 positions"
+    GPT2LMHeadModel(GPT2Config(vocab_size=len(tokenizer), **size)).save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    short, long = CausalLM(hub="", path=str(tmp_path / "model"), dtype="float32"), "the model has 64 positions"
     fitted(short, cache, make_pool(8), epochs=1)
     assert long not in caplog.text
     pool = make_pool(8, answer="number {i} " * 40)
@@ -157,6 +157,7 @@ def test_a_run_killed_after_training_does_not_train_again(
     assert not no_losses
     assert "reused what an interrupted run had learnt" in caplog.text
     np.testing.assert_allclose(again.nll(pool.messages), first.nll(pool.messages), rtol=1e-5)
+    first.forget()  # `again` still uses the weights
     again.forget()
     _, trained = fitted(spec, cache, pool, lora=lora)
     assert trained == losses
