@@ -1,123 +1,190 @@
 """Files of native formats, read where a crash is no more than an error: in a process of their own.
 
-A damaged Parquet file can end the process that reads it, ask for all memory there is, or keep it busy for ever. So one
-child process reads, checks what it read, and sends back sound Arrow data; when it dies or takes too long, that is one
-line about the file, and the next file gets a new child.
+A damaged Parquet or Arrow file can end the process that reads it, ask for all memory there is, keep it busy for ever,
+or hold a few bytes that stand for terabytes. So a child process reads, checks what it read (`dsel.checked`), and sends
+back sound record batches, one after the other; when it dies or takes too long, that is one line about the file, and the
+next file gets a new child.
+
+A request is a line of JSON. Each answer is a frame: a letter, a length and the content. `=` is an Arrow stream of
+record batches (the first one is empty and tells the schema), `~` something to tell the user, `.` the end, `!` what is
+wrong with the file, which is the end too.
 """
 
 from __future__ import annotations
 
 import atexit
 import json
+import logging
 import os
-import select
+import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsel.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pyarrow import Table
+    from pyarrow import RecordBatch, Table
 
-MEMORY = 8 * 2**30  # bytes that the child may take
+log = logging.getLogger(__name__)
+
 SERVE = "from dsel.guard import serve; serve()"
-SECONDS = 60.0  # for a file, and for each 100 MB of it
 
-_child: subprocess.Popen[bytes] | None = None
+MEMORY = 4 * 2**30  # bytes of addresses that the child may take, beyond twice the file's size
+SECONDS = 60  # for the next batch, and as many for each 100 MB of the file
+NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
+
+_idle: list[subprocess.Popen[bytes]] = []
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None, *, rows: bool = True) -> Table:
     """The table in a Parquet file, or its columns without `rows`. Raises `ConfigError`, in one line."""
     import pyarrow as pa
 
+    found = batches(path, "parquet", columns, rows=rows, text=True)
+    first = next(found)
+    return pa.Table.from_batches([first, *found])
+
+
+def batches(
+    path: Path, kind: str, columns: Sequence[str] | None = None, *, rows: bool = True, text: bool = False
+) -> Iterator[RecordBatch]:
+    """The record batches of a file, in order, the first one without rows; none is too large to be held.
+
+    kind: `parquet` or `arrow`. columns: read only these. rows: False for the columns alone. text: whether strings that
+    are not UTF-8 are an error, too. Raises `ConfigError`, in one line.
+    """
+    import pyarrow as pa
+
     if not path.is_file():
         raise ConfigError(f"{path}: not a file")
-    asked = {"path": str(path.absolute()), "columns": None if columns is None else list(columns), "rows": rows}
-    child = _start()
+    fault = f"{path}: not a readable {NAMES[kind]} file"
+    asked = {"path": str(path.absolute()), "kind": kind, "columns": columns and list(columns), "rows": rows}
+    child, ended = _idle.pop() if _idle else _start(), False
     try:
         assert child.stdin is not None and child.stdout is not None
-        child.stdin.write(json.dumps(asked).encode() + b"\n")
-        child.stdin.flush()
-        patience = SECONDS * (1 + path.stat().st_size / 1e8)
-        if not select.select([child.stdout], [], [], patience)[0]:
-            raise ConfigError(f"{path}: not a readable Parquet file (nothing came of it in {patience:.0f} s)")
-        head = _exactly(child.stdout, 9)
-        content = _exactly(child.stdout, struct.unpack("<Q", head[1:])[0])
-    except (EOFError, OSError) as error:
-        code = _stop()
-        raise ConfigError(f"{path}: not a readable Parquet file (it ends the process that reads it: {code})") from error
-    except BaseException:  # too slow, or Ctrl-C: what it would answer yet belongs to nobody
-        _stop()
-        raise
-    if head[:1] == b"!":
-        raise ConfigError(f"{path}: not a readable Parquet file ({content.decode('utf-8', errors='replace')})")
-    return pa.ipc.open_stream(content).read_all()
+        try:
+            child.stdin.write(json.dumps({**asked, "text": text}).encode() + b"\n")
+            child.stdin.flush()
+        except OSError:  # it died meanwhile
+            _stop(child)
+            child = _start()
+            assert child.stdin is not None and child.stdout is not None
+            child.stdin.write(json.dumps({**asked, "text": text}).encode() + b"\n")
+            child.stdin.flush()
+        while not ended:
+            head = _exactly(child.stdout, 9)
+            content = _exactly(child.stdout, struct.unpack("<Q", head[1:])[0])
+            ended = head[:1] in b".!"
+            if head[:1] == b"=":
+                yield from pa.ipc.open_stream(content)
+            elif head[:1] == b"!":
+                raise ConfigError(f"{fault} ({content.decode()})")
+            elif head[:1] == b"~":
+                log.warning("%s: %s", path, content.decode())
+    except EOFError as error:
+        how = _stop(child)
+        raise ConfigError(f"{fault} ({how})") from error
+    finally:  # also where nobody wants the rest: what it would send yet belongs to nobody
+        if ended:
+            _idle.append(child)
+        else:
+            _stop(child)
 
 
 def serve() -> None:
-    """The child: answers each line on stdin with `=` or `!`, a length, and the table or what is wrong."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+    """The child: answers each line on stdin with frames on stdout."""
+    from dsel.checked import checked
 
-    _limit()
+    if hasattr(signal, "SIGINT"):
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes stdin
     out = os.fdopen(os.dup(1), "wb")
-    for line in sys.stdin.buffer:
-        asked = json.loads(line)
-        try:
-            file = pq.ParquetFile(asked["path"])
-            found = file.read(asked["columns"], use_threads=False) if asked["rows"] else file.schema_arrow.empty_table()
-            found.validate(full=True)
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, found.schema) as writer:
-                writer.write_table(found)
-            kind, content = b"=", memoryview(sink.getvalue())
-        except Exception as error:  # pyarrow reports damage in a dozen ways
-            text = (str(error).splitlines() or [type(error).__name__])[0]
-            kind, content = b"!", memoryview((text or type(error).__name__)[:300].encode("utf-8", errors="replace"))
-        out.write(kind + struct.pack("<Q", content.nbytes))
+
+    def send(kind: bytes, content: Any) -> None:
+        _alarm(0)  # who waits now is not the reader
+        out.write(kind + struct.pack("<Q", len(content)))
         out.write(content)
         out.flush()
+        _alarm(patience)
+
+    for line in sys.stdin.buffer:
+        asked = json.loads(line)
+        patience = 0
+        try:
+            size = os.stat(asked["path"]).st_size  # noqa: PTH116
+            _limit(MEMORY + 2 * size)
+            patience = SECONDS + round(SECONDS * size / 1e8)
+            _alarm(patience)
+            for piece in checked(asked["path"], asked["kind"], asked["columns"], asked["rows"], asked["text"]):
+                send(*((b"~", piece.encode()) if isinstance(piece, str) else (b"=", _packed(piece))))
+            patience = 0
+            send(b".", b"")
+        except Exception as error:  # pyarrow reports damage in a dozen ways
+            patience = 0
+            text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            send(b"!", text[:300].encode("utf-8", errors="replace"))
+
+
+def _packed(batch: RecordBatch) -> memoryview:
+    import pyarrow as pa
+
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return memoryview(sink.getvalue())
 
 
 def _start() -> subprocess.Popen[bytes]:
-    global _child
-    if _child is None or _child.poll() is not None:
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
-        _child = subprocess.Popen(
-            [sys.executable, "-c", SERVE],
-            env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        atexit.register(_stop)
-    return _child
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
+    environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-c", SERVE],
+        env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    return child
 
 
-def _stop() -> str:
-    """End the child; returns how it ended."""
-    global _child
-    child, _child = _child, None
-    if child is None:
-        return ""
+@atexit.register
+def _stop_all() -> None:
+    while _idle:
+        _stop(_idle.pop())
+
+
+def _stop(child: subprocess.Popen[bytes]) -> str:
+    """End the child; returns in words how it ended."""
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None and not pipe.closed:
+            try:
+                pipe.close()
+            except OSError:  # what was not sent yet cannot be sent any more
+                continue
     try:
         child.wait(1)
     except subprocess.TimeoutExpired:
         child.kill()
         child.wait()
-    for pipe in (child.stdin, child.stdout):
-        if pipe is not None:
-            pipe.close()
-    return f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    if child.returncode == -getattr(signal, "SIGALRM", 0):
+        return "nothing comes of it"
+    ended = f"signal {-child.returncode}" if child.returncode < 0 else f"exit code {child.returncode}"
+    return f"it ends the process that reads it: {ended}"
 
 
-def _limit() -> None:
+def _alarm(seconds: int) -> None:
+    """End this process in so many seconds, even out of a loop in native code; 0: never."""
+    if hasattr(signal, "alarm"):
+        signal.alarm(seconds)
+
+
+def _limit(memory: int) -> None:
     try:
         import resource
     except ImportError:  # Windows has no such limits
         return
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (memory if hard == resource.RLIM_INFINITY else min(memory, hard), hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

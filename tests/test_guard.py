@@ -30,23 +30,16 @@ def test_a_sound_table_is_what_was_written(file: Path) -> None:
     assert read_parquet(file, rows=False).schema == TABLE.schema
 
 
-def test_a_reader_that_dies_is_a_line_and_the_next_file_is_read(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_that_died_is_replaced(file: Path) -> None:
     read_parquet(file)
-    assert guard._child is not None
-    os.kill(guard._child.pid, signal.SIGSTOP)  # it cannot answer before it dies
-    pid = guard._child.pid
-    monkeypatch.setattr(guard, "SECONDS", 0.1)
-    with pytest.raises(ConfigError, match=r"not a readable Parquet file \(nothing came of it in 0 s\)"):
-        read_parquet(file)
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
-    monkeypatch.setattr(guard, "SECONDS", 60.0)
+    os.kill(guard._idle[-1].pid, signal.SIGKILL)
+    guard._idle[-1].wait()
     assert read_parquet(file).equals(TABLE)
 
 
 def test_a_crash_is_told_by_its_signal(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "SERVE", "import os, sys; sys.stdin.buffer.readline(); os.kill(os.getpid(), 11)")
-    guard._stop()
+    guard._stop_all()
     with pytest.raises(ConfigError, match=r"not a readable Parquet file \(it ends the process .*: signal 11\)"):
         read_parquet(file)
     monkeypatch.undo()

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dsel.data.raw import Row, Unreadable
+from dsel.data.raw import Row, Unreadable, lines_of, opened, whole
 from dsel.errors import ConfigError, need
 
 log = logging.getLogger(__name__)
@@ -22,51 +22,84 @@ TEXTS = frozenset(
 )
 
 
-def read_json(text: str, path: Path, split: str | None) -> Iterator[Row | Unreadable]:
+def read_json(path: Path, split: str | None) -> Iterator[Row | Unreadable]:
     """The rows of a JSON file: one value, a value a line, or several one after the other."""
+    with opened(path) as file:
+        text = whole(file)
     try:
-        content = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        lines = list(read_lines(text))
+        content = loads(text)
+    except (ValueError, RecursionError) as error:
+        lines = list(_rows_of_lines(text.split("\n")))
         if _mostly_rows(lines):  # many files called .json are JSON lines
             yield from lines
         elif (values := _one_after_the_other(text)) is not None:
             yield from map(_row, values)
         else:
-            where = (
-                f"line {error.lineno}, column {error.colno}: {error.msg}" if isinstance(error, ValueError) else error
-            )
-            raise ConfigError(f"{path}: not JSON ({where})") from error
+            raise ConfigError(f"{path}: not JSON ({_fault(error)})") from error
         return
-    except ValueError as error:  # a number of more digits than Python takes
-        raise ConfigError(f"{path}: not JSON that can be read ({error})") from error
     need(isinstance(content, (list, dict)), f"{path}: expected objects, found a {type(content).__name__}")
     yield from map(_row, [content] if is_turns(content) else _rows(content, path, split))
 
 
-def read_json_lines(text: str, path: Path, split: str | None) -> Iterator[Row | Unreadable]:
+def read_json_lines(path: Path, split: str | None) -> Iterator[Row | Unreadable]:
     """The rows of a file of JSON lines; where its lines are no rows it may still be JSON over many lines."""
-    if isinstance(next(read_lines(text), None), dict):
-        yield from read_lines(text)
-        return
-    lines = list(read_lines(text))
+    with opened(path) as file:
+        rows = _rows_of_lines(lines_of(file))
+        first = next(rows, None)
+        if isinstance(first, dict):
+            yield first
+            yield from rows
+            return
+        lines = [] if first is None else [first, *rows]
     if lines and not _mostly_rows(lines):
         with suppress(ConfigError):  # neither: the lines are reported as they are
-            lines = list(read_json(text, path, split))
+            lines = list(read_json(path, split))
     yield from lines
 
 
-def read_lines(text: str) -> Iterator[Row | Unreadable]:
-    """A row from each line that is not empty."""
-    for line in text.split("\n"):  # not splitlines(): U+2028 and friends are legal inside JSON strings
+def loads(text: str) -> Any:
+    """The value of a JSON text. A number of more digits than Python takes stays the text it is."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return json.loads(text, parse_int=_number)
+
+
+def _number(digits: str) -> int | str:
+    try:
+        return int(digits)
+    except ValueError:
+        return digits
+
+
+def _rows_of_lines(lines: Iterable[str | Unreadable]) -> Iterator[Row | Unreadable]:
+    """A row from each line that is not empty. They end with \\n: U+2028 and friends are legal inside JSON strings."""
+    first = True
+    for line in lines:
+        if isinstance(line, Unreadable):
+            yield line
+            continue
+        if first:
+            line, first = line.removeprefix("\ufeff"), False
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = loads(line)
+        except ValueError:
             yield Unreadable("not JSON")
             continue
+        except RecursionError:
+            yield Unreadable("lists within lists, too deep to be kept")
+            continue
         yield _row(row)
+
+
+def _fault(error: Exception) -> str:
+    if isinstance(error, json.JSONDecodeError):
+        return f"line {error.lineno}, column {error.colno}: {error.msg}"
+    return "lists within lists, too deep to be read" if isinstance(error, RecursionError) else str(error)
 
 
 def is_turns(value: Any) -> bool:
@@ -112,7 +145,7 @@ def _rows(content: Any, path: Path, split: str | None) -> list[Any]:
         return content
     if TEXTS & set(content):
         return _table(content) or [content]
-    if {"columns", "data"} <= set(content) and _is_grid(content):  # pandas, orient="split"
+    if _is_grid(content):  # pandas, orient="split"
         return [dict(zip(content["columns"], row, strict=False)) for row in content["data"]]
     values = list(content.values())
     if values and all(map(is_turns, values)):  # a conversation for each name
@@ -138,7 +171,9 @@ def _holds_rows(values: list[Any]) -> bool:
 
 
 def _is_grid(content: Mapping[str, Any]) -> bool:
-    return isinstance(content["columns"], list) and all(isinstance(row, list) for row in content["data"])
+    names, rows = content.get("columns"), content.get("data")
+    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return named and isinstance(rows, list) and all(isinstance(row, list) for row in rows)
 
 
 def _table(columns: Mapping[str, Any]) -> list[Row] | None:

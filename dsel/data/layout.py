@@ -8,14 +8,13 @@ as the data set itself.
 from __future__ import annotations
 
 import glob
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dsel.data.reader import files_of, not_data
+from dsel.data.folder import files_of, not_read, saved_splits
 from dsel.errors import ConfigError, need
 
 NAMED_FILES = 5  # how many of the files left out the log names
@@ -68,7 +67,7 @@ def find(path: Path, split: str | None, *, subset: str | None = None, only: Coll
     if path.is_file():
         return Found(files_of(path))
     files = files_of(path)
-    left = {"no data files": odd} if files != [path] and (odd := not_data(path)) else {}
+    left = not_read(path) if files != [path] else {}
     if split is None and subset is None:
         return Found([part for file in files for part in _parts(file, None, {})], left)
     splits = _splits(path, files, subset)
@@ -112,10 +111,9 @@ def _one(folder: Path, name: str) -> Path:
 
 def _parts(file: Path, split: str | None, left: dict[str, list[Path]]) -> list[Path]:
     """A file as it is; of a folder that `DatasetDict.save_to_disk` wrote the folder of the split, or of each."""
-    listing = file / "dataset_dict.json"
-    if not listing.exists():
+    names = saved_splits(file)
+    if names is None:
         return [file]
-    names = json.loads(listing.read_text(encoding="utf-8"))["splits"]
     chosen = split if split in names else names[0] if len(names) == 1 else None
     need(
         split is None or chosen is not None,
@@ -133,7 +131,8 @@ def _splits(folder: Path, files: list[Path], subset: str | None) -> dict[str, li
 
     names = {file.relative_to(folder).as_posix(): file for file in files if file != folder}
     if not names:  # a folder that is one saved data set
-        return {"train": files} if not (folder / "dataset_dict.json").exists() else _saved(folder)
+        splits = saved_splits(folder)
+        return {"train": files} if splits is None else {name: [folder / name] for name in splits}
     config = _config(folder, subset)
     base = str(config.get("data_dir") or "") if config is not None else subset or ""
     if base:
@@ -148,11 +147,6 @@ def _splits(folder: Path, files: list[Path], subset: str | None) -> dict[str, li
             found[split] = list(matched)
     need(bool(found), f"data.path={folder}: none of the files that its README lists are there")
     return found
-
-
-def _saved(folder: Path) -> dict[str, list[Path]]:
-    names = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-    return {name: [folder / name] for name in names}
 
 
 def _config(folder: Path, subset: str | None) -> dict[str, Any] | None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from dsel.data.reader import files_of, read_rows
+from dsel.data.folder import files_of
+from dsel.data.reader import read_rows
 from dsel.errors import ConfigError, need, need_path
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores
