@@ -10,9 +10,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
-ROWS, BYTES = 2**16, 2**26  # of a batch at most, where a single row is not larger
+ROWS, BYTES = 2**13, 2**26  # of a batch at most, where a single row is not larger
 CELLS, CELLS_A_BYTE = 10**7, 1000  # what a file may stand for: nothing, a million times, takes no room in it
 BINARY = {pa.string(): pa.binary(), pa.large_string(): pa.large_binary(), pa.string_view(): pa.binary_view()}
 DENSE = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary()}
@@ -30,12 +31,14 @@ def checked(
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise ValueError(f"two of its columns are called {', '.join(twice)}")
-    yield _dense(pa.RecordBatch.from_pylist([], schema.remove_metadata()))
+    none = [pa.nulls(0, field.type) for field in schema]
+    yield _dense(pa.RecordBatch.from_arrays(none, schema=schema.remove_metadata()))
     size, cells = os.stat(path).st_size, 0  # noqa: PTH116
     for raw in found if rows else ():
         if isinstance(raw, str):
             yield raw
             continue
+        _weigh(raw, CELLS_A_BYTE * (size + BYTES))
         _validate(raw, text)
         step = max(1, min(ROWS, BYTES * raw.num_rows // max(1, raw.nbytes)))
         for start in range(0, raw.num_rows, step):
@@ -95,6 +98,17 @@ def _opened(path: str) -> Any:
     except UnicodeEncodeError:  # a name that is no text
         return pa.PythonFile(open(path, "rb"))  # noqa: PTH123
     return pa.OSFile(path)
+
+
+def _weigh(batch: pa.RecordBatch, most: int) -> None:
+    """Raise for views that stand for more than so many bytes of text: only to check them would take for ever."""
+    for column in batch.columns:
+        if column.type in DENSE:
+            column.validate()
+            words = np.frombuffer(column.buffers()[1], np.int32)[4 * column.offset :][: 4 * len(column)]
+            total = int(words[::4].sum(dtype=np.int64))  # a view is its length, and three words on where its text is
+            if total > most:
+                raise ValueError(f"its views stand for {total:,} bytes")
 
 
 def _validate(batch: pa.RecordBatch, text: bool) -> None:

@@ -7,6 +7,7 @@ import itertools
 import logging
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TextIO
 
@@ -102,9 +103,9 @@ def _records(lines: Iterable[str], delimiter: str) -> Iterator[list[str] | Unrea
 
 
 def _swallowed(lines: list[str], delimiter: str, width: int) -> bool:
-    """Whether all lines of a record of several but the first would be records of the right width by themselves."""
-    try:
-        widths = [len(next(csv.reader([line], delimiter=delimiter, strict=True), ())) for line in lines[1:]]
-    except csv.Error:
-        return False
-    return bool(widths) and set(widths) == {width}
+    """Whether a line of a record of several, beyond its first, would be a record of the right width by itself."""
+    for line in lines[1:]:
+        with suppress(csv.Error):
+            if len(next(csv.reader([line], delimiter=delimiter, strict=True), ())) == width:
+                return True
+    return False

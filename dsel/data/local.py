@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from dsel.data.raw import Unreadable
 from dsel.data.reader import read_rows
 from dsel.data.roles import check_roles
 from dsel.data.rows import Part, Rows
-from dsel.errors import need, need_path
+from dsel.errors import ConfigError, need, need_path
 from dsel.pool import Pool
 
 log = logging.getLogger(__name__)
@@ -73,7 +72,7 @@ class Local:
         """What is read and the sources it makes up, wherever it is and whenever it was written."""
         if self.path is None:
             return {}
-        files = [[label, name, content_of(file)] for label, name, file in self._files()]
+        files = [[label, name, _content(file)] for label, name, file in self._files()]
         return {"path": None, "files": files}
 
     def load(self) -> Pool:
@@ -101,10 +100,10 @@ class Local:
                     log.info("%s: read is %s; left out: %s", path, read, found)
         out = []
         for label, files in labelled.items():
-            twice = [str(file) for file, count in Counter(files).items() if count > 1]
+            once, twice = _once(files)
             if say and twice:
-                log.warning("data.path: named more than once, and read once: %s", ", ".join(twice))
-            for source in sources(files):
+                log.warning("data.path: named more than once, and read once: %s", ", ".join(map(str, twice)))
+            for source in sources(once):
                 if say and source.missing:
                     log.warning("%s: shards %s are not there", source.name, ", ".join(map(str, source.missing)))
                 out += [(label, label or source.name, file) for file in source.files]
@@ -136,3 +135,26 @@ class Local:
 
     def _where(self) -> str:
         return ", ".join(str(path) for _, path in self._paths())
+
+
+def _once(files: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The files without those that are others of them again, by name or by a link; and these.
+
+    Two links to one file elsewhere are two files: so the hub's cache keeps those of equal content.
+    """
+    places = [file.parent.resolve() / file.name for file in files]
+    known, once = set(places), dict[Path, Path]()
+    twice: dict[Path, None] = {}
+    for file, place in zip(files, places, strict=True):
+        if place in once or (file.resolve() != place and file.resolve() in known):
+            twice[file] = None
+        else:
+            once[place] = file
+    return list(once.values()), list(twice)
+
+
+def _content(file: Path) -> Any:
+    try:
+        return content_of(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read ({error.strerror or error})") from error

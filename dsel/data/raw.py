@@ -25,6 +25,8 @@ GIVEN = 2**12  # bytes given to a decompressor at once: the least of them stand 
 LONGEST = 2**28  # characters of a line that is read
 LARGE, DENSE = 2**28, 200  # bytes of a text from which on it is no more than so many times its compressed size
 
+ESCAPED = re.compile("[\udc80-\udcff]")  # a byte that is not UTF-8
+
 Row = dict[str, Any]
 
 
@@ -81,7 +83,7 @@ def _is_cp1252(path: Path) -> bool:
         text = io.TextIOWrapper(file, "utf-8", errors="surrogateescape", newline="")
         for piece in iter(lambda: text.read(PIECE), ""):
             if not piece.isascii():
-                broken += sum("\udc80" <= sign <= "\udcff" for sign in piece)
+                broken += len(ESCAPED.findall(piece))
                 runs = [len(run) for run in BEYOND.findall(piece)]
                 beyond += sum(runs)
                 side_by_side += sum(run for run in runs if run > 3)

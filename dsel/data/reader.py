@@ -32,7 +32,7 @@ def read_rows(path: Path, split: str | None = "train") -> Iterator[Row | Unreada
         else:
             yield from _steady(path, _read(path, split))
     except OSError as error:  # no permission, a disk that fails
-        raise ConfigError(f"{path}: cannot be read ({error.strerror or error})") from error
+        raise ConfigError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
 
 
 def _read(path: Path, split: str | None) -> Iterator[Row | Unreadable]:
