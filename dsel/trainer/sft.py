@@ -15,7 +15,7 @@ import numpy as np
 
 from dsel.component import knob
 from dsel.errors import ConfigError, need, need_package
-from dsel.model.causal_lm import CausalLM, device_of_process, torch_dtype
+from dsel.model.causal_lm import DTYPES, CausalLM, device_of_process, torch_dtype
 from dsel.model.positions import within
 from dsel.pool import Pool
 from dsel.progress import progress
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SCHEDULES = "linear cosine constant constant_with_warmup cosine_with_restarts polynomial inverse_sqrt".split()
+USUAL = "adamw_torch_fused"  # an optimizer that needs no look at transformers' list of them
 PROBE = 32  # tokens of two examples that show whether a model keeps the examples of a row apart
 
 
@@ -58,7 +60,7 @@ class SFT:
     schedule: str = "linear"
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
-    optimizer: str = "adamw_torch_fused"
+    optimizer: str = USUAL
     dtype: str | None = None
     lora: Mapping[str, Any] | None = None
     quantization: str | None = None
@@ -76,9 +78,14 @@ class SFT:
         given = f"trainer.batch_size={self.batch_size} and trainer.batch_tokens={self.batch_tokens}"
         one = (self.batch_size is None) != (self.batch_tokens is None)
         need(one, f"{given}: give one, and null for the other")
-        above = "epochs learning_rate batch_size batch_tokens micro_batch_size max_length checkpoint_minutes".split()
-        for name, value in ((name, getattr(self, name)) for name in above):
+        above = "epochs learning_rate batch_size batch_tokens micro_batch_size max_length log_every checkpoint_minutes"
+        for name, value in ((name, getattr(self, name)) for name in above.split()):
             need(value is None or value > 0, f"trainer.{name}={value}: must be above 0")
+        for name in ("warmup", "weight_decay", "max_grad_norm"):
+            need(getattr(self, name) >= 0, f"trainer.{name}={getattr(self, name)}: must not be below 0")
+        need(self.schedule in SCHEDULES, f"trainer.schedule={self.schedule}: give one of {', '.join(SCHEDULES)}")
+        need(self.dtype in (None, *DTYPES), f"trainer.dtype={self.dtype}: give one of {', '.join(DTYPES)}, or null")
+        _check_optimizer(self.optimizer)
         need(
             self.batch_tokens is None or self.batch_tokens >= self.max_length,
             f"trainer.batch_tokens={self.batch_tokens}: must be at least trainer.max_length={self.max_length}, as an "
@@ -124,7 +131,10 @@ class SFT:
             target_modules=targets,
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(loaded, config)
+        try:
+            return get_peft_model(loaded, config)
+        except ValueError as error:  # no module of that name
+            raise ConfigError(f"model.lora_targets={targets}: {error}") from error
 
     def train(
         self,
@@ -324,3 +334,11 @@ def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float]
                 report(numbers, state.global_step)
 
     return Reporter()
+
+
+def _check_optimizer(name: str) -> None:
+    if name != USUAL:
+        from transformers.training_args import OptimizerNames
+
+        known = [str(each.value) for each in OptimizerNames]
+        need(name in known, f"trainer.optimizer={name}: transformers has no such optimizer, only {', '.join(known)}")

@@ -43,6 +43,12 @@ SETTINGS: dict[str, Any] = {
         ({"batch_tokens": 4096}, r"batch_size=64 and trainer\.batch_tokens=4096: give one, and null"),
         ({"batch_size": None}, r"batch_size=None and trainer\.batch_tokens=None: give one"),
         ({"batch_size": None, "batch_tokens": 0}, r"trainer\.batch_tokens=0: must be above 0"),
+        ({"log_every": 0}, r"trainer\.log_every=0: must be above 0"),
+        ({"warmup": -1}, r"trainer\.warmup=-1: must not be below 0"),
+        ({"weight_decay": -0.1}, r"trainer\.weight_decay=-0.1: must not be below 0"),
+        ({"schedule": "cosin"}, r"trainer\.schedule=cosin: give one of linear, cosine"),
+        ({"optimizer": "adam"}, r"trainer\.optimizer=adam: transformers has no such optimizer, only adamw_torch,"),
+        ({"dtype": "bf16"}, r"trainer\.dtype=bf16: give one of auto, float32"),
         ({"batch_size": None, "batch_tokens": 64}, r"must be at least trainer\.max_length=2048"),
         ({"learning_rate": -1}, r"trainer\.learning_rate"),
         ({"checkpoint_minutes": 0}, r"trainer\.checkpoint_minutes=0"),
@@ -123,6 +129,12 @@ def test_same_seed_same_weights_bit_for_bit(spec: CausalLM, tmp_path: Path) -> N
 
     one, two = (fitted(spec, Cache(tmp_path / name), make_pool(16))[0].model.state_dict() for name in "ab")
     assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def test_lora_targets_that_a_model_has_not_are_one_line(spec: CausalLM, cache: Cache) -> None:
+    named = CausalLM(hub="", path=spec.path, dtype="float32", lora_targets=["q_projection"])
+    with pytest.raises(ConfigError, match=r"model\.lora_targets=\['q_projection'\]: .*not found"):
+        fitted(named, cache, make_pool(4), lora=LORA)
 
 
 def test_lora_trains_adapters_only_and_can_be_merged(spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
