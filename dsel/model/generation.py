@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
@@ -16,6 +17,8 @@ from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import in_batches
 from dsel.progress import progress
+
+log = logging.getLogger(__name__)
 
 FIRST_STAGE, GROWTH = 32, 4  # new tokens after which unfinished answers are gathered: 32, 128, 512 …
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # what vLLM makes room for
@@ -97,7 +100,10 @@ def batches_of_answers(
 
 def prompt_ids(tokenizer: Any, texts: Sequence[str], max_prompt: int) -> list[list[int]]:
     """The last `max_prompt` token ids of each rendered prompt, which brings its own special tokens."""
-    return [tokenizer(text, add_special_tokens=False)["input_ids"][-max_prompt:] for text in texts]
+    whole = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    if cut := sum(len(ids) > max_prompt for ids in whole):
+        log.warning("%d of %d prompts are longer than %d tokens: only their ends are read", cut, len(whole), max_prompt)
+    return [ids[-max_prompt:] for ids in whole]
 
 
 @contextmanager

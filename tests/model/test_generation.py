@@ -110,11 +110,14 @@ def test_adapters_answer_too(model: Any, tokenizer: Any, texts: list[str]) -> No
     assert found == expected(adapted, tokenizer, texts, [tokenizer.eos_token_id]) != before
 
 
-def test_the_end_of_a_long_prompt_is_kept(model: Any, tokenizer: Any, texts: list[str]) -> None:
+def test_the_end_of_a_long_prompt_is_kept_and_that_is_said(
+    model: Any, tokenizer: Any, texts: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
     ids = tokenizer(texts[3], add_special_tokens=False)["input_ids"]
     assert len(ids) > 6
     answer = tokenizer.decode(step_by_step(model, ids[-6:], []), skip_special_tokens=True).strip()
     assert generate(model, tokenizer, [texts[3]], max_new_tokens=NEW, max_prompt=6) == [answer]
+    assert "1 of 1 prompts are longer than 6 tokens: only their ends are read" in caplog.text
 
 
 def rows_computed(model: Any, monkeypatch: pytest.MonkeyPatch, most: int = 10**6) -> list[int]:
