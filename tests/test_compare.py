@@ -30,6 +30,7 @@ from dsel.compare.report import markdown, show, write
 from dsel.compare.subset import Subset, read, read_pool
 from dsel.errors import ConfigError
 from dsel.experiment import Experiment
+from dsel.files import read_json, unsealed, write_sealed
 from dsel.pool import Example, Pool
 from dsel.record import Record
 from dsel.run import GROUPS
@@ -457,19 +458,19 @@ def test_a_run_stands_for_its_pool(runs: dict[str, Path]) -> None:
 
 def test_a_record_cannot_have_anything_built(runs: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(runs["random"], tmp_path / "r")
-    facts = json.loads((tmp_path / "r" / "record.json").read_text())
+    facts = unsealed(read_json(tmp_path / "r" / "record.json"))
     for target in ("os.system", "dsel.data.reader.gzip.open", "dsel.cache.Cache"):
         facts["config"]["data"] = {"_target_": target}
-        (tmp_path / "r" / "record.json").write_text(json.dumps(facts))
+        write_sealed(tmp_path / "r" / "record.json", facts)
         with pytest.raises(ConfigError, match="does not say where its pool came from"):
             read_pool(tmp_path / "r")
 
 
 def test_another_pool_is_not_taken_for_the_runs_own(runs: dict[str, Path], tmp_path: Path) -> None:
     shutil.copytree(runs["random"], tmp_path / "r")
-    facts = json.loads((tmp_path / "r" / "record.json").read_text())
+    facts = unsealed(read_json(tmp_path / "r" / "record.json"))
     facts["config"]["data"]["limit"] = 100
-    (tmp_path / "r" / "record.json").write_text(json.dumps(facts))
+    write_sealed(tmp_path / "r" / "record.json", facts)
     with pytest.raises(ConfigError, match="is not what it was"):
         read_pool(tmp_path / "r")
 
@@ -545,7 +546,7 @@ def files(tmp_path: Path, runs: dict[str, Path]) -> Path:
         shutil.copytree(runs["random"], tmp_path / name)
     (tmp_path / "failed" / "selection.parquet").unlink()
     record = tmp_path / "failed" / "record.json"
-    record.write_text(json.dumps({**json.loads(record.read_text()), "status": "failed", "error": "no space left"}))
+    write_sealed(record, {**unsealed(read_json(record)), "status": "failed", "error": "no space left"})
     (tmp_path / "torn" / "record.json").write_text("{")
     table = pq.read_table(tmp_path / "empty" / "selection.parquet")
     pq.write_table(table.slice(0, 0), tmp_path / "empty" / "selection.parquet")

@@ -98,6 +98,8 @@ def test_no_words_at_all_leaves_ifd(ifd: list[float]) -> None:
 class Reader:
     """Stands in for the learner: the loss of a text is a number made of its tokens; what it read is kept."""
 
+    model = None  # and so without a limit of positions
+
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer, self.texts, self.state = tokenizer, [], {"reader": 1}
 
