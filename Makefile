@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 BENCH ?= selectors iterit learner
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test lint bench clean faults
 
 quickstart: $(STAMP)  ## the whole loop on this machine, offline: choose, finetune, evaluate
 	$(BIN)/python -m dsel.run experiments=quickstart
 
 test: $(STAMP)  ## everything but the tests marked slow (make test ARGS='-m slow' runs those)
 	$(BIN)/python -m pytest $(ARGS)
+
+faults: $(STAMP)  ## every fault into real runs: kills, damaged files, full disks, races; writes docs/faults.md
+	$(BIN)/python -m tests.faults $(ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
