@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+MINUTES ?= 10
 BENCH ?= selectors iterit learner
 
-.PHONY: quickstart test lint bench clean faults
+.PHONY: quickstart test lint bench clean faults fuzz audit
 
 quickstart: $(STAMP)  ## the whole loop on this machine, offline: choose, finetune, evaluate
 	$(BIN)/python -m dsel.run experiments=quickstart
@@ -20,6 +21,12 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+fuzz: $(STAMP)  ## make fuzz MINUTES=10: inputs that nobody thought of, for readers, records, reports and compare
+	$(BIN)/python -m tests.faults.fuzz --minutes $(MINUTES) $(ARGS)
+
+audit: $(STAMP)  ## known vulnerabilities of what is installed, where the service that knows them can be reached
+	$(BIN)/python .ci/audit.py
 
 bench: $(STAMP)  ## make bench BENCH=learner ARGS='--help'
 	for name in $(BENCH); do $(BIN)/python -m tests.bench.bench_$$name $(ARGS) || exit 1; done

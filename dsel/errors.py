@@ -5,11 +5,25 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import re
 from pathlib import Path
+
+ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends of lines, controls, halves of signs
 
 
 class ConfigError(Exception):
-    """What was asked for cannot be done. The message is one line: what is wrong, where, what to do."""
+    """What was asked for cannot be done. The message is one line: what is wrong, where, what to do.
+
+    What it quotes out of files may hold anything: all that is no text of one line is escaped.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(plain(message))
+
+
+def plain(text: str) -> str:
+    """`text` as a line can show it: line ends as spaces, other signs without a shape escaped as Python does."""
+    return ODD.sub(lambda found: found[0].encode("unicode_escape").decode(), " ".join(text.split("\n")))
 
 
 def need_package(module: str, *, extra: str, why: str) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from numbers import Number
 from typing import Any
 
+from dsel.errors import plain
+
 Row = Mapping[str, Any]
 
 DEEPEST = 100  # levels of lists and maps: further down Python's own JSON gives up
@@ -21,8 +23,8 @@ class BadRow(Exception):
     """A row that cannot be used; the message is the reason, in a few words that group well; `advice` what to do."""
 
     def __init__(self, reason: str, advice: str = ""):
-        super().__init__(reason)
-        self.advice = advice
+        super().__init__(plain(reason))
+        self.advice = plain(advice)
 
 
 @dataclass
@@ -164,4 +166,4 @@ def check_text(text: str) -> None:
 
 def printable(name: Any) -> str:
     """A name out of a file as a log can print it."""
-    return str(name).encode("utf-8", "backslashreplace").decode()
+    return plain(str(name))

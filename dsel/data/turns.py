@@ -202,7 +202,11 @@ def _speaks(value: Any) -> bool:
 def _is_parts(value: Any) -> bool:
     """Whether a value is the parts of a content: maps with a type and no role."""
     parts = [value] if isinstance(value, Mapping) else value
-    return all(isinstance(p, Mapping) and ("type" in p or set(p) == {"text"}) for p in parts)
+    return isinstance(parts, (list, tuple)) and all(_is_part(p) for p in parts)
+
+
+def _is_part(part: Any) -> bool:
+    return isinstance(part, Mapping) and ("type" in part or set(part) == {"text"})
 
 
 def _are_texts(value: Any) -> bool:

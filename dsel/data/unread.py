@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dsel.data.reading import Row, is_nothing, printable
+from dsel.errors import ODD
 from dsel.pool import RESERVED, Message, text_of
 
 ABOUT = re.compile(
@@ -112,7 +113,8 @@ def shown(name: str) -> str:
 
 
 def _is_text(name: str) -> bool:
-    return name.isascii() or name == name.encode("utf-8", "ignore").decode()
+    """Whether a column may be called so in a pool: Arrow's names end at a NUL, and half a sign has no bytes."""
+    return not ODD.search(name)
 
 
 def _has_text(value: Any, depth: int = 6) -> bool:
