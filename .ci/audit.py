@@ -64,7 +64,16 @@ def _audit(tool: Path, service: str, *what: str) -> list[dict[str, Any]] | str:
     """What pip-audit says of each package, or why it says nothing: it has one exit code for that and for findings."""
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "audit.json"
-        options = ["--service", service, "--format", "json", "--output", str(out), "--progress-spinner", "off"]
+        options = [
+            "--vulnerability-service",
+            service,
+            "--format",
+            "json",
+            "--output",
+            str(out),
+            "--progress-spinner",
+            "off",
+        ]
         done = subprocess.run([str(tool), *what, *options, "--timeout", "15"], capture_output=True, text=True)
         if not out.exists():
             return _last(done.stderr)
