@@ -154,12 +154,12 @@ class Harness:
 
 
 def metric_of(name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) -> Metric:
-    """The figure `spec["metric"]` of task or group `name`. Raises ValueError naming those there are."""
+    """The figure `spec["metric"]` of task or group `name`. Raises `ConfigError` naming those there are."""
     row = results["results"][name]
     wanted = spec["metric"]
     if wanted not in row:
         have = ", ".join(k for k, v in row.items() if isinstance(v, (int, float)) and "stderr" not in k)
-        raise ValueError(f"evaluator.tasks.{name}.metric={wanted}: the task reports {have}")
+        raise ConfigError(f"evaluator.tasks.{name}.metric={wanted}: the task reports {have}")
     metric, _, filtered = wanted.partition(",")
     stderr = row.get(f"{metric}_stderr,{filtered}")
     samples = results.get("n-samples", {})

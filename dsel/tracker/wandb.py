@@ -18,6 +18,7 @@ from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 300.0  # seconds for the library's service to start, which on a busy machine may take more than its own 30
 MODES = ("auto", "online", "offline")
 FOLDERS = {"WANDB_DATA_DIR": "", "WANDB_CACHE_DIR": "cache", "WANDB_ARTIFACT_DIR": "artifacts"}
 """What the library would write to the home folder, and where it goes in the run folder's `wandb`."""
@@ -52,7 +53,8 @@ class Wandb:
         import wandb
 
         # what we log belongs to the run; what the library prints belongs to nobody
-        settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True)
+        patience = {"x_service_wait": PATIENCE, "init_timeout": PATIENCE}
+        settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True, **patience)
         try:
             self._run = wandb.init(
                 project=redact(self.project),

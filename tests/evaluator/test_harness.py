@@ -193,7 +193,7 @@ def test_humaneval_samples_from_the_nucleus_alone() -> None:
 
 
 def test_a_metric_the_task_does_not_report_names_those_it_does() -> None:
-    with pytest.raises(ValueError, match="the task reports acc,none"):
+    with pytest.raises(ConfigError, match="the task reports acc,none"):
         metric_of("t", {"shots": 0, "metric": "f1,none"}, {"results": {"t": {"acc,none": 1.0, "acc_stderr,none": 0.1}}})
 
 
