@@ -38,6 +38,8 @@ SECONDS = 60  # for the next batch, and as many for each 100 MB of the file
 NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
 
 _idle: list[subprocess.Popen[bytes]] = []
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # they answer the one that started them
 
 
 def read_parquet(path: Path, columns: Sequence[str] | None = None, *, rows: bool = True) -> Table:
@@ -62,19 +64,10 @@ def batches(
     if not path.is_file():
         raise ConfigError(f"{path}: not a file")
     fault = f"{path}: not a readable {NAMES[kind]} file"
-    asked = {"path": str(path.absolute()), "kind": kind, "columns": columns and list(columns), "rows": rows}
-    child, ended = _idle.pop() if _idle else _start(), False
+    names = None if columns is None else list(columns)
+    child = _ask({"path": str(path.absolute()), "kind": kind, "columns": names, "rows": rows, "text": text})
+    ended = False
     try:
-        assert child.stdin is not None and child.stdout is not None
-        try:
-            child.stdin.write(json.dumps({**asked, "text": text}).encode() + b"\n")
-            child.stdin.flush()
-        except OSError:  # it died meanwhile
-            _stop(child)
-            child = _start()
-            assert child.stdin is not None and child.stdout is not None
-            child.stdin.write(json.dumps({**asked, "text": text}).encode() + b"\n")
-            child.stdin.flush()
         while not ended:
             head = _exactly(child.stdout, 9)
             content = _exactly(child.stdout, struct.unpack("<Q", head[1:])[0])
@@ -135,6 +128,26 @@ def _packed(batch: RecordBatch) -> memoryview:
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
     return memoryview(sink.getvalue())
+
+
+def _ask(question: dict[str, Any]) -> subprocess.Popen[bytes]:
+    """A child that was told what to read; one that died while it had nothing to do is replaced."""
+    while _idle:
+        child = _idle.pop()
+        try:
+            _tell(child, question)
+            return child
+        except OSError:
+            _stop(child)
+    child = _start()
+    _tell(child, question)
+    return child
+
+
+def _tell(child: subprocess.Popen[bytes], question: dict[str, Any]) -> None:
+    assert child.stdin is not None
+    child.stdin.write(json.dumps(question).encode() + b"\n")
+    child.stdin.flush()
 
 
 def _start() -> subprocess.Popen[bytes]:

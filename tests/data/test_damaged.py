@@ -32,7 +32,7 @@ from dsel.data.raw import Unreadable
 from dsel.data.reader import read_rows
 from dsel.errors import ConfigError
 from tests.conftest import ROOT, offline
-from tests.data.made import CHATS, DAMAGES, KINDS, ROWS, as_arrow, as_lines, as_parquet, as_table, outcome
+from tests.data.made import CHATS, DAMAGES, KINDS, ROWS, as_arrow, as_lines, as_parquet, as_table, flipped, outcome
 
 CASES = [(kind, damage) for kind in KINDS for damage in DAMAGES]
 PACKED: dict[str, Callable[[bytes], bytes]] = {
@@ -89,6 +89,16 @@ def test_a_damaged_file_is_examples_and_counts_or_one_line(tmp_path: Path, kind:
         assert found.rows == rows
     else:
         assert 0 < found.kept <= found.rows <= 2 * 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_more_bits_flipped(tmp_path: Path, kind: str) -> None:
+    content = KINDS[kind]()
+    for seed in range(300):
+        (tmp_path / kind).write_bytes(flipped(content, seed, bits=1 + seed % 3))
+        found = outcome(tmp_path / kind)
+        assert found.seconds < 5 and (found.line or found.rows)
 
 
 def test_memory_stays_where_it_was() -> None:
