@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dsel.component import digest, plain
-from dsel.files import damage, read_json, remove, seal, sync, write_json
+from dsel.files import damage, read_json, remove, seal, sync, unsealed, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -108,23 +108,28 @@ class Lease:
         """Remove one file of the artifact, unless somebody else uses it."""
         with self.alone() as alone:
             if alone and (self.final / name).exists():
-                content = read_json(self.final / KEY)
+                content = unsealed(read_json(self.final / KEY))
                 content["files"].pop(name, None)
-                write_json(self.final / KEY, content)
+                write_sealed(self.final / KEY, content)
                 (self.final / name).unlink()
 
 
 def found(final: Path, needs: Sequence[str] = ()) -> bool:
     """Whether an artifact is there, whole, with the files it `needs`."""
-    return final.is_dir() and problem(final) is None and set(needs) <= set(read_json(final / KEY)["files"])
+    return final.is_dir() and problem(final) is None and set(needs) <= set(_files(final))
 
 
 def problem(final: Path) -> str | None:
     """What is wrong with the artifact in `final`; None where nothing is."""
     try:
-        return damage(final, read_json(final / KEY)["files"])
+        return damage(final, _files(final))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{KEY} cannot be read ({type(error).__name__})"
+
+
+def _files(final: Path) -> dict[str, list[Any]]:
+    """What `seal` said of the artifact's files when it was published."""
+    return unsealed(read_json(final / KEY))["files"]
 
 
 def set_aside(final: Path) -> None:
@@ -147,12 +152,12 @@ def publish(partial: Path, final: Path, key: Any) -> None:
         left.unlink(missing_ok=True)
     files = seal(partial)
     if final.exists():
-        known = read_json(final / KEY)["files"]
+        known = _files(final)
         for name in files.keys() - known.keys():
             (partial / name).rename(final / name)
-        write_json(final / KEY, {"key": plain(key), "files": {**files, **known}})
+        write_sealed(final / KEY, {"key": plain(key), "files": {**files, **known}})
         remove(partial)
         return
-    write_json(partial / KEY, {"key": plain(key), "files": files})
+    write_sealed(partial / KEY, {"key": plain(key), "files": files})
     partial.rename(final)
     sync(final.parent)
