@@ -40,8 +40,9 @@ def artifacts(pipeline: Pipeline) -> Iterator[Trial]:
     seen: set[tuple[str, str]] = set()
     for file in files:
         kind = file.relative_to(known / "cache").parts[0]
-        if (kind, file.name) not in seen:  # of several artifacts of a kind, the first
-            seen.add((kind, file.name))
+        name = file.suffix if kind == "tasks" else file.name
+        if (kind, name) not in seen:  # of several of a kind, the first
+            seen.add((kind, name))
             yield from harmed(pipeline, known, file, f"{kind}/…/{file.name}")
 
 
@@ -65,7 +66,7 @@ def sweep_state(pipeline: Pipeline) -> Iterator[Trial]:
 
 
 def harmed(pipeline: Pipeline, known: Path, file: Path, where: str) -> Iterator[Trial]:
-    """Each harm done to `file` in a copy of the folder `known`, and what the next launch there makes of it."""
+    """Each harm done to `file`, and what the next launch in the folder `known` makes of it."""
     data = file.read_bytes()
     for harm, change in HARMS.items():
         if change(data) != data:
@@ -73,21 +74,23 @@ def harmed(pipeline: Pipeline, known: Path, file: Path, where: str) -> Iterator[
 
 
 def _harmed(pipeline: Pipeline, known: Path, file: Path, where: str, harm: str) -> Outcome:
-    folder = pipeline.folder / "harmed"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(known, folder)
-    target, after = folder / file.relative_to(known), HARMS[harm](file.read_bytes())
+    kept = known.with_name(f"{known.name}-kept")
+    if not kept.exists():
+        shutil.copytree(known, kept)
+    after = HARMS[harm](file.read_bytes())
     if after is None:
-        target.unlink()
+        file.unlink()
     else:
-        target.write_bytes(after)
-    again = pipeline.run(folder)
+        file.write_bytes(after)
+    again = pipeline.run(known)
     wrong = []
     if again.code != 0 or again.traceback:
         wrong.append(f"ended with {again.code}: {again.out[-300:]}")
     if harm != "lost" and not any(words in again.out for words in SAID):
         wrong.append("not noticed")
-    if pipeline.expected not in all_left(folder / "runs"):
+    if pipeline.expected not in all_left(known / "runs"):
         wrong.append("another selection or other metrics")
-    wrong += [w for w in leftovers(folder / "cache") if ".damaged" not in w]
+    wrong += [w for w in leftovers(known / "cache") if ".damaged" not in w]
+    shutil.rmtree(known)
+    shutil.copytree(kept, known)  # in its place: some keys hold the folder
     return Outcome(harm, where, "noticed, said, made again", "; ".join(wrong))

@@ -35,6 +35,8 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from dsel.errors import ConfigError
+from dsel.files import DIGEST, read_json, unsealed
+from dsel.files import _content as digest_in
 from dsel.recorded import OddRecord, parse
 from tests.data.made import CHATS, KINDS, ROWS, as_arrow, as_lines, as_parquet, as_table, outcome
 
@@ -232,7 +234,13 @@ def honest() -> dict[str, Any]:
 
     folder = scratch() / "honest"
     made_record(folder, "experiments=quickstart", values={"procedural": 0.5}, silhouette=0.1)
-    return json.loads((folder / "record.json").read_text(encoding="utf-8"))
+    return unsealed(read_json(folder / "record.json"))
+
+
+def sealed(facts: dict[str, Any]) -> bytes:
+    """The record of these facts as if a run had written it: one without the right digest is not looked into."""
+    plain = json.loads(json.dumps(facts))
+    return json.dumps({**plain, DIGEST: digest_in(plain)}).encode()
 
 
 @cache
@@ -262,8 +270,8 @@ def odd_record(draw: st.DrawFn) -> bytes:
             at[last] = draw(VALUES)
         elif isinstance(at, dict):
             at[draw(NAMES)] = at.pop(last)
-    content = json.dumps(facts).encode()
-    return draw(mutated(content)) if draw(st.integers(0, 4)) == 0 else content
+    content = sealed(facts)
+    return draw(mutated(content)) if draw(st.integers(0, 9)) == 0 else content
 
 
 def check_record(folder: Path) -> None:
@@ -316,7 +324,7 @@ def odd_runs() -> st.SearchStrategy[Files]:
     maps = st.one_of(table, mutated(as_parquet(ROWS)))
 
     def files(records: list[bytes], maps: list[bytes]) -> Files:
-        out = {"0/record.json": json.dumps(honest()).encode()}
+        out = {"0/record.json": sealed(honest())}
         for number, record in enumerate(records, 1):
             out[f"{number}/record.json"] = record
         for number, content in enumerate(maps):
@@ -384,9 +392,9 @@ def odd_subsets(draw: st.DrawFn) -> Files:
         if way == "gone":
             files.pop(f"b/{name}", None)
         elif way == "facts":
-            facts = json.loads(chosen()["record.json"])
+            facts = unsealed(json.loads(chosen()["record.json"]))
             facts[draw(st.sampled_from(sorted(facts)))] = draw(VALUES)
-            files["b/record.json"] = json.dumps(facts).encode()
+            files["b/record.json"] = sealed(facts)
         elif way == "rows":
             rows = draw(st.lists(OBJECTS, max_size=4))
             files["b/selected.jsonl"] = "".join(json.dumps(row) + "\n" for row in rows).encode()
