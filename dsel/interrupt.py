@@ -9,6 +9,8 @@ from types import FrameType
 
 SOON = 0.01  # seconds
 
+_asked = threading.Event()  # somebody has pressed Ctrl-C
+
 
 def wait_for_logging() -> None:
     """From here on SIGINT raises KeyboardInterrupt as ever, but never out of the middle of the logging module.
@@ -22,7 +24,16 @@ def wait_for_logging() -> None:
         signal.signal(signal.SIGINT, _interrupt)
 
 
+def heed() -> None:
+    """Raise KeyboardInterrupt if there was one: Python loses those that come in a destructor or in a weak reference's
+    callback. To be called where a run goes from one thing to the next.
+    """
+    if _asked.is_set():
+        raise KeyboardInterrupt
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
+    _asked.set()
     inside = frame
     while inside is not None:
         if inside.f_code.co_filename == logging.__file__:

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from dsel.component import digest
 from dsel.files import read_json, unsealed, write_sealed
+from dsel.interrupt import heed
 from dsel.secrets import redact
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ class Record:
     @contextmanager
     def stage(self, name: str) -> Iterator[Stage]:
         """Times a stage. Stages nest; a stage met again (a round's training) gets an entry of its own."""
+        heed()
         stage = Stage(name)
         self.stages.append(stage)
         self._open.append(stage)

@@ -30,7 +30,7 @@ from dsel import config_groups, sweep
 from dsel.config_groups import ROOT
 from dsel.errors import ConfigError, need, world
 from dsel.evaluator.none import NoEvaluator
-from dsel.interrupt import wait_for_logging
+from dsel.interrupt import heed, wait_for_logging
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
 from dsel.secrets import cover, redact
@@ -60,6 +60,7 @@ OmegaConf.register_new_resolver("dsel.unique", unique, replace=True)
 def run(config: DictConfig) -> float | None:
     """One run; Hydra calls this once for each job of a multirun, and its sweepers may use what it returns."""
     try:
+        heed()
         return _run(config)
     except Exception as error:
         known = one_line(error) if isinstance(error, ConfigError) else world(error)
@@ -184,6 +185,7 @@ def main() -> None:
         refuse_overrides(sys.argv[1:])
         with _place_of_process():
             run()
+            heed()
         if sweep.End.failures:
             sweep.show_failures(sweep.End.failures)
             sys.exit(1)

@@ -40,7 +40,7 @@ POINTS: dict[tuple[str, str], list[str]] = {
     ("kmq", "training begins"): [BEGINS],
     ("kmq", "first checkpoint half written"): [BEGINS, SAVES],
     ("kmq", "second checkpoint half written"): [BEGINS, SAVES, SAVES],
-    ("kmq", "a checkpoint whole"): [BEGINS, "dsel.files:seal */checkpoint-*"],
+    ("kmq", "a checkpoint whole"): [BEGINS, "dsel.trainer.checkpoints:write_json */digests.json"],
     ("kmq", "weights written"): ["dsel.learner:Learner._write"],
     ("kmq", "weights have their name"): ["dsel.cache:publish */fits/*"],
     ("kmq", "training recorded"): ["dsel.record:Record.training"],
