@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -167,3 +168,14 @@ def sync(path: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+def finite(value: Any) -> Any:
+    """`value` with NaN and infinities as None and NumPy scalars as Python's: what JSON can hold."""
+    if isinstance(value, Mapping):
+        return {str(k): finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(v) for v in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from dsel.cache import Cache, Lease, found, publish, set_aside
 from dsel.component import identity
+from dsel.distributed import is_main_process, wait_for_everyone, world_size
 from dsel.files import read_json, write_json
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import encode, render
@@ -26,7 +27,7 @@ from dsel.model.trial import try_template
 from dsel.pool import Message, Pool
 from dsel.trainer.base import Training
 from dsel.trainer.checkpoints import OPTIMIZER
-from dsel.trainer.sft import SFT, is_main_process, wait_for_everyone, world_size
+from dsel.trainer.sft import SFT
 
 log = logging.getLogger(__name__)
 

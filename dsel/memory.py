@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
+from dsel.distributed import world_size
 from dsel.model.causal_lm import CausalLM, torch_dtype
-from dsel.trainer.sft import SFT, world_size
+from dsel.trainer.sft import SFT
 
 NF4 = 4.127 / 8  # bytes of a weight with its share of constants, quantized twice (Dettmers et al. 2023, QLoRA, §3)
 TILE_TOKENS, TILE_WORDS = 4096, 32768  # of TRL's logits (trl.kernels.chunked_logprob)

@@ -22,17 +22,18 @@ from rich.table import Table
 
 from dsel import memory
 from dsel.cache import Cache
+from dsel.distributed import world_size
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
 from dsel.model.trial import try_template
 from dsel.pool import Pool, resolve_budget
-from dsel.record import Stage, environment
+from dsel.record import environment
 from dsel.recorded import OddRecord
 from dsel.recorded import read as read_record
 from dsel.scorer.none import NoScorer
+from dsel.stage import Stage
 from dsel.study import Study
-from dsel.trainer.sft import world_size
 from dsel.trainer.steps import steps
 
 log = logging.getLogger(__name__)

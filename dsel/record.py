@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import platform
 import subprocess
@@ -11,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib import metadata
 from pathlib import Path
@@ -21,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.component import digest
-from dsel.files import read_json, unsealed, write_sealed
+from dsel.distributed import world_size
+from dsel.files import finite, read_json, unsealed, write_sealed
 from dsel.interrupt import heed
 from dsel.secrets import redact
+from dsel.stage import Stage
 
 if TYPE_CHECKING:
     from dsel.evaluator.base import Metric
@@ -40,29 +40,6 @@ PACKAGES = (
 FORMAT = 1  # of record.json: what is in it, and what it is called
 
 MAP_POINTS = 4000  # chosen, and as many others, in the picture of the pool
-
-
-@dataclass
-class Stage:
-    """One stage of a run. `seconds` is its own time: stages inside it are counted as themselves.
-
-    cut: what of its texts was not read, as `dsel.reading.note_cut` counts it.
-    """
-
-    name: str
-    seconds: float = 0.0
-    items: int | None = None
-    cached: bool = False
-    cut: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def per_second(self) -> float:
-        return 0.0 if not self.items else self.items / max(self.seconds, 1e-9)
-
-    def to_dict(self) -> dict[str, Any]:
-        rate = {} if self.items is None else {"items": self.items, "per_second": round(self.per_second, 2)}
-        cut = {"cut": self.cut} if self.cut else {}
-        return {"name": self.name, "seconds": round(self.seconds, 3), "cached": self.cached, **rate, **cut}
 
 
 class Record:
@@ -316,20 +293,9 @@ def environment() -> dict[str, Any]:
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "system": platform.platform(),
         "processors": _processors(),
-        "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        "processes": world_size(),
         "gpus": _gpus(),
     }
-
-
-def finite(value: Any) -> Any:
-    """`value` with NaN and infinities as None and NumPy scalars as Python's: what JSON can hold."""
-    if isinstance(value, Mapping):
-        return {str(k): finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _git(*arguments: str) -> str | None:

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups, sweep
 from dsel.config_groups import ROOT
+from dsel.distributed import is_main_process, launched, world_size
 from dsel.errors import ConfigError, need, world
 from dsel.evaluator.none import NoEvaluator
 from dsel.interrupt import heed, wait_for_logging
@@ -71,7 +72,7 @@ def run(config: DictConfig) -> float | None:
             sys.exit(2)
         log.error("this run failed: %s", known or one_line(error), exc_info=known is None)
         sweep.failed(Path(str(config.runs)), _asked(), known or one_line(error))
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # the other processes wait for this one: their launcher ends all
+        if world_size() > 1:  # the other processes wait for this one: their launcher ends all
             raise
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
 
@@ -85,7 +86,7 @@ def _run(config: DictConfig) -> float | None:
     from dsel.record import Record, objective
 
     components = {group: instantiate(config[group], _convert_="all") for group in GROUPS}
-    main_process = os.environ.get("RANK", "0") == "0"
+    main_process = is_main_process()
     if not main_process:  # of a distributed job: it trains with the others, the first one does the rest
         components |= {"evaluator": NoEvaluator(), "tracker": NoTracker()}
     experiment = Experiment(**components, budget=config.budget, seed=config.seed, cache=Cache(str(config.cache)))
@@ -117,7 +118,7 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
     """The run itself; in a sweep, the only one of its key at this time."""
     from dsel.record import Record, objective
 
-    job, main_process = HydraConfig.get(), os.environ.get("RANK", "0") == "0"
+    job, main_process = HydraConfig.get(), is_main_process()
     with open_dict(config):
         config.pop("report", None)  # what an experiment's tables show has no part in a run
     record = Record(
@@ -128,7 +129,7 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
     )
     record.facts |= {"key": key, "overrides": _asked()}
     gpus = len(record.facts["environment"]["gpus"])
-    if gpus > 1 and "WORLD_SIZE" not in os.environ:
+    if gpus > 1 and not launched():
         log.info("one of %d GPUs is used; torchrun --nproc_per_node=%d -m dsel.run … uses all of them", gpus, gpus)
     try:
         learner = experiment.run(record)
@@ -175,7 +176,7 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
     logging.raiseExceptions = False  # a log that cannot be written (a full disk) is no reason for a traceback a line
     warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
-    if "WORLD_SIZE" not in os.environ:  # one process drives one GPU; torchrun gives each of its processes its own
+    if not launched():  # one process drives one GPU; torchrun gives each of its processes its own
         os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     cover()
     sweep.begin()
@@ -210,7 +211,7 @@ def main() -> None:
 @contextmanager
 def _place_of_process() -> Iterator[None]:
     """Gives the processes of a distributed job but the first a run folder that goes away with them."""
-    if os.environ.get("RANK", "0") == "0":
+    if is_main_process():
         yield
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -20,8 +20,8 @@ from dsel.component import identity
 from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.reading import cuts, sentence
-from dsel.record import Stage
 from dsel.scorer.none import NoScorer
+from dsel.stage import Stage
 
 log = logging.getLogger(__name__)
 

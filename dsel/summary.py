@@ -9,7 +9,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from dsel.record import Record, Stage
+    from dsel.record import Record
+    from dsel.stage import Stage
 
 
 def show(record: Record, console: Console | None = None) -> None:

@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsel.evaluator.base import Metric, average
-from dsel.record import Record, finite
+from dsel.files import finite
+from dsel.record import Record
 from dsel.selector.base import Selection
 from dsel.summary import show
 from tests.conftest import make_pool

@@ -19,8 +19,8 @@ from dsel.embedder import base
 from dsel.embedder.base import Embedder, Vectors
 from dsel.pool import Example, Message, Pool
 from dsel.reading import Counts, note_cut
-from dsel.record import Stage
 from dsel.selector.random import Random
+from dsel.stage import Stage
 from dsel.study import Study
 
 

@@ -13,8 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from dsel.files import write_json
-from dsel.record import finite
+from dsel.files import finite, write_json
 from dsel.secrets import redact
 
 GROUPS = 12  # sources or clusters shown; the JSON has all

@@ -17,14 +17,13 @@ from dsel.component import knob
 from dsel.errors import ConfigError, need
 from dsel.evaluator.base import Metric, average
 from dsel.evaluator.sandbox import in_place_of_code_eval
-from dsel.files import write_json
+from dsel.files import finite, write_json
 from dsel.hub import reason
 from dsel.learner import Learner
 from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.pool import Pool
 from dsel.progress import progress
-from dsel.record import finite
 
 log = logging.getLogger(__name__)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsel.cache import Cache
 from dsel.component import digest, knob, local_identity
+from dsel.distributed import device_of_process, sharded
 from dsel.errors import need, need_package, need_path
 from dsel.hub import loads
 from dsel.model.chat import end_tokens, template
@@ -101,16 +101,13 @@ class CausalLM:
         from transformers import AutoModelForCausalLM
 
         device = device_of_process()
-        sharded = (
-            os.environ.get("ACCELERATE_USE_FSDP") == "true" or os.environ.get("ACCELERATE_USE_DEEPSPEED") == "true"
-        )
         model = AutoModelForCausalLM.from_pretrained(
             self.place,
             dtype=torch_dtype(dtype or self.dtype),
             attn_implementation=self.attention,
             quantization_config=quantization,
             **safe_loading(self.allow_bin),
-            device_map=None if sharded or device.type == "cpu" else {"": device},
+            device_map=None if sharded() or device.type == "cpu" else {"": device},
             **self._common(),
         )
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -125,17 +122,6 @@ class CausalLM:
 
     def _common(self) -> dict[str, Any]:
         return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
-
-
-def device_of_process() -> torch.device:
-    """The accelerator of this process (of its local rank in a distributed job), or the CPU."""
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-    if torch.backends.mps.is_available():
-        return torch.device("mps")
-    return torch.device("cpu")
 
 
 def has_bfloat16() -> bool:

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.component import digest, knob, local_identity
+from dsel.distributed import device_of_process
 from dsel.errors import ConfigError, need, need_path
 from dsel.hub import loads
-from dsel.model.causal_lm import DTYPES, device_of_process, torch_dtype
+from dsel.model.causal_lm import DTYPES, torch_dtype
 from dsel.model.chat import template
 from dsel.model.trial import try_template
 from dsel.model.weights import need_weights, safe_loading

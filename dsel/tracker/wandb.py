@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from urllib.parse import urlparse
 
 from dsel.errors import ConfigError, need, need_package
-from dsel.record import finite
+from dsel.files import finite
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)

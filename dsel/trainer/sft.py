@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from dsel.component import knob
+from dsel.distributed import device_of_process, is_main_process, rank, sharded, world_size
 from dsel.errors import ConfigError, need, need_package
-from dsel.model.causal_lm import DTYPES, CausalLM, device_of_process, torch_dtype
+from dsel.model.causal_lm import DTYPES, CausalLM, torch_dtype
 from dsel.model.positions import within
 from dsel.pool import Pool
 from dsel.progress import progress
@@ -167,7 +167,7 @@ class SFT:
                 "the model has %d positions: texts end there, not at trainer.max_length=%d", *(most, self.max_length)
             )
         row = self.row_tokens(str(model.config._attn_implementation))
-        work = Steps(data, vars(self), row, seed, world_size(), int(os.environ.get("RANK", "0")))
+        work = Steps(data, vars(self), row, seed, world_size(), rank())
         total = len(work)
         if self.warmup >= max(total * part[1], 1):
             peak = self.learning_rate * total * part[1] / self.warmup
@@ -284,29 +284,6 @@ def _mean_loss(history: list[dict[str, float]], checkpoint: str | None, result: 
     sizes = np.diff([0, *(step for step, _ in logged)])
     before = float(np.dot(sizes, [loss for _, loss in logged]))
     return (before + result.training_loss * (result.global_step - start)) / result.global_step
-
-
-def world_size() -> int:
-    """Number of processes of this job, one a device, as the launcher (torchrun, accelerate) says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def sharded() -> bool:
-    """Whether weights and optimizer are spread over the processes (FSDP, DeepSpeed), as `accelerate launch` says."""
-    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
-
-
-def is_main_process() -> bool:
-    """Whether this process is the one that writes."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def wait_for_everyone() -> None:
-    """Return when every process of this job has come here."""
-    if world_size() > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
 
 
 def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float], int], None], epochs: float) -> Any:

@@ -22,7 +22,7 @@ from hydra.utils import instantiate
 from dsel.cache import Cache
 from dsel.config_groups import ROOT
 from dsel.pool import resolve_budget
-from dsel.record import Stage
+from dsel.stage import Stage
 from dsel.study import Study
 
 METHODS = (

@@ -19,7 +19,7 @@ from dsel.clusterer.choice import Choice, Trial
 from dsel.clusterer.faiss_kmeans import FaissKMeans
 from dsel.embedder.tfidf_svd import TfidfSvd
 from dsel.errors import ConfigError
-from dsel.record import Stage
+from dsel.stage import Stage
 from dsel.study import Study
 from tests.conftest import make_pool
 

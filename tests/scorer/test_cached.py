@@ -15,10 +15,10 @@ import pytest
 from dsel.cache import Cache
 from dsel.component import knob
 from dsel.pool import Pool
-from dsel.record import Stage
 from dsel.scorer.base import Scorer, Scores, in_shards
 from dsel.scorer.length import Length
 from dsel.scorer.none import NoScorer
+from dsel.stage import Stage
 from dsel.study import Study
 from tests.scorer.pools import MIXED, pool_of
 

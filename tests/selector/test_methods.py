@@ -16,9 +16,9 @@ from dsel.clusterer.faiss_kmeans import FaissKMeans
 from dsel.embedder.tfidf_svd import TfidfSvd
 from dsel.errors import ConfigError
 from dsel.pool import Pool
-from dsel.record import Stage
 from dsel.selector.base import Selection, Selector
 from dsel.selector.random import Random
+from dsel.stage import Stage
 from dsel.study import Study
 from tests.conftest import ROOT, make_pool
 

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from dsel.cache import Cache
+from dsel.distributed import sharded, world_size
 from dsel.errors import ConfigError
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
@@ -26,7 +27,7 @@ from dsel.pool import Pool
 from dsel.trainer import checkpoints
 from dsel.trainer.base import Training
 from dsel.trainer.checkpoints import OPTIMIZER, last_checkpoint, load_state, save_state
-from dsel.trainer.sft import SFT, sharded, world_size
+from dsel.trainer.sft import SFT
 from tests.conftest import ROOT, make_pool, offline
 
 SETTINGS: dict[str, Any] = {
