@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsel.arrays import Floats, finite_rows, unit_rows
 from dsel.clusterer import kmeans, silhouette
 from dsel.clusterer.base import Clustering
 from dsel.clusterer.choice import Choice, Form, Trial
 from dsel.component import knob
 from dsel.errors import need
 from dsel.progress import progress
-from dsel.selector.arrays import Floats, finite_rows, unit_rows
 
 log = logging.getLogger(__name__)
 

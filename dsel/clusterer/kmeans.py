@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsel.selector.arrays import Bools, Floats, Indices, finite_rows, unit_rows
+from dsel.arrays import Bools, Floats, Indices, finite_rows, unit_rows
 
 log = logging.getLogger(__name__)
 

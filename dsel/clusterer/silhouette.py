@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsel.selector.arrays import Doubles, Floats, Indices, finite_rows
+from dsel.arrays import Doubles, Floats, Indices, finite_rows
 
 TILE = 4_000_000  # bounds held at once
 ROWS = 2048  # distances are computed in squares of so many rows

@@ -212,7 +212,7 @@ def ngrams(a: Sequence[str], b: Sequence[str], pool: Sequence[str] | None = None
 
     Words are scikit-learn's: two or more letters or digits, in lower case. `share_a` and `share_b` are of the pool's.
     """
-    from dsel.selector.ngrams import tfidf
+    from dsel.ngrams import tfidf
 
     terms, row_of = tfidf([*a, *b, *(pool or ())], 2)
     present = np.zeros((3, terms.shape[1]), dtype=bool)

@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dsel.arrays import Doubles, Floats, Indices, check_budget, finite_rows, finite_scores, lengths
 from dsel.errors import need
-from dsel.selector.arrays import Doubles, Floats, Indices, check_budget, finite_rows, finite_scores, lengths
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsel.selector.arrays import Doubles, Floats, Indices, check_budget, unit_rows
+from dsel.arrays import Doubles, Floats, Indices, check_budget, unit_rows
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 

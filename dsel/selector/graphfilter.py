@@ -8,11 +8,11 @@ from typing import ClassVar
 
 from numpy.typing import ArrayLike
 
+from dsel.arrays import Indices
 from dsel.errors import need
+from dsel.ngrams import lazy_greedy, tfidf
 from dsel.pool import text_of
-from dsel.selector.arrays import Indices
 from dsel.selector.base import Selection, Static
-from dsel.selector.ngrams import lazy_greedy, tfidf
 from dsel.study import Study
 
 

@@ -9,8 +9,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dsel.arrays import Indices, check_budget, finite_scores
 from dsel.errors import ConfigError
-from dsel.selector.arrays import Indices, check_budget, finite_scores
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 

@@ -11,18 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
-from numpy.typing import ArrayLike
 
+from dsel.arrays import Doubles, Indices
 from dsel.errors import need
 from dsel.files import piece, read_json, save_piece
 from dsel.pool import Pool, text_of
 from dsel.scorer.base import shards
-from dsel.selector.arrays import Indices, finite_scores
 from dsel.selector.base import Selection, Selector, Work
 from dsel.selector.feedback.base import Feedback
 from dsel.selector.feedback.verifier import Verifier
-from dsel.selector.kmq import Draw, need_draw, need_drawable, sample
+from dsel.selector.sampling import Draw, need_draw, need_drawable, sample, update
 from dsel.study import Study
 from dsel.trainer.base import Training
 
@@ -31,49 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Doubles = npt.NDArray[np.float64]
-
 ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 8192  # what a killed generation loses at most
-
-
-def update(
-    weights: ArrayLike,
-    clusters: ArrayLike,
-    feedback: ArrayLike,
-    *,
-    normalise: str = "softmax",
-    accumulate: bool = True,
-) -> tuple[Doubles, Doubles]:
-    """The clusters' weights after a round, and their feedback: float64[k] each (Yu et al. 2024, Eqs. 5 and 6).
-
-    weights [k] of the last round, summing to one; clusters int[m] and feedback [m] (S of Eq. 4) of the m examples
-    answered. s_j is the mean S of cluster j (Eq. 5), NaN where nobody was answered. Weights become s_j · w_j, or s_j
-    alone without `accumulate` (the released code), and are renormalised (Eq. 6). As S can be negative, `softmax` maps
-    s to exp(s_j) / Σ exp(s_c) first; `none` takes it as it is. Clusters that nobody was answered of keep their
-    weight, and the others share what is left of one.
-
-    Raises ConfigError with `none` when a cluster's feedback is negative, or all of it is zero.
-    """
-    w, groups = np.array(weights, dtype=np.float64), np.asarray(clusters)
-    scores = finite_scores(feedback, len(groups), "feedback")
-    counts = np.bincount(groups, minlength=len(w))
-    known = counts > 0
-    means = np.full(len(w), np.nan)
-    means[known] = np.bincount(groups, scores, minlength=len(w))[known] / counts[known]
-    factors, earlier = means[known], w[known] if accumulate else np.ones(known.sum())
-    if normalise == "softmax":
-        with np.errstate(divide="ignore"):
-            logs = factors + np.log(earlier)  # not a product: the largest feedback may be that of a cluster of weight 0
-        factors = np.exp(logs - max(logs.max(), -1e300))
-    else:
-        need(
-            bool((factors >= 0).all() and factors.any()),
-            "selector.normalise=none needs feedback that is not negative, and not all zero: use softmax",
-        )
-        factors = factors * earlier
-    if factors.sum() > 0:
-        w[known] = w[known].sum() * factors / factors.sum()
-    return w, means
 
 
 def shares(budget: int, rounds: int) -> list[int]:
@@ -90,7 +46,7 @@ class Iterative(Selector):
     """`selector=iterative`: Algorithm 1 of Yu et al. 2024.
 
     Each of `rounds` rounds draws its share of the budget from the examples not chosen yet: clusters by their weight,
-    at first 1/k each, and inside a cluster as kMQ does, by quality or uniformly (see `kmq.sample`). A guide, the
+    at first 1/k each, and inside a cluster as kMQ does, by quality or uniformly (see `sampling.sample`). A guide, the
     model finetuned for `guide_epochs`, answers the prompts of the chosen examples; the feedback compares its answers
     with the references, and `update` makes the next round's weights of it. Nobody is asked after the last round.
 

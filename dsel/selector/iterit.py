@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
+from dsel.arrays import Indices, check_budget, finite_scores
 from dsel.errors import need
 from dsel.model.positions import within
+from dsel.ngrams import lazy_greedy, tfidf
 from dsel.pool import Message, Pool, resolve_budget
 from dsel.scorer.base import Scores, read_in_shards
 from dsel.scorer.ifd import PROBES, asked_and_answered, difficulties, sizes
 from dsel.scorer.pretrained import fill_missing
-from dsel.selector.arrays import Indices, check_budget, finite_scores
 from dsel.selector.base import Selection, Selector, Work
-from dsel.selector.ngrams import lazy_greedy, tfidf
 from dsel.study import Study
 from dsel.trainer.base import Training
 

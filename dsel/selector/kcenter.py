@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsel.selector.arrays import Floats, Indices, check_budget, check_indices, finite_rows
+from dsel.arrays import Floats, Indices, check_budget, check_indices, finite_rows
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 

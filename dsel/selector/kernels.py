@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from dsel.selector.arrays import Floats, Indices
+from dsel.arrays import Floats, Indices
 
 # Sums and maxima may be reordered for vector units; infinities keep their meaning, NaN never gets here.
 REORDER = {"reassoc", "contract", "nsz", "nnan"}

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.selector.base import Selection, Static
-from dsel.selector.kmq import allocate
+from dsel.selector.sampling import allocate
 from dsel.study import Study
 
 

@@ -8,11 +8,10 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dsel.arrays import Indices
 from dsel.errors import need
-from dsel.selector.arrays import Indices
 from dsel.selector.base import Selection, Static
-from dsel.selector.iterative import update
-from dsel.selector.kmq import Draw, need_draw, need_drawable, sample
+from dsel.selector.sampling import Draw, need_draw, need_drawable, sample, update
 from dsel.study import Study
 
 
@@ -28,7 +27,7 @@ def draw(
 ) -> tuple[Indices, np.ndarray]:
     """Batches of `per_cluster` times k draws, shared by weights that are estimated again from each batch's draws.
 
-    labels int[n], quality [n], not negative; `draw` inside a cluster as in `kmq.sample`. The weights of the first
+    labels int[n], quality [n], not negative; `draw` inside a cluster as in `sampling.sample`. The weights of the first
     batch are equal. Then, by `estimate`: `mean`, a cluster's weight is multiplied by the mean quality of its last
     draws, and one that had none keeps its weight; `sum`, it is the sum of that quality, so that a cluster which had no
     draw once has none ever after (the released code). As draws come by weight, the two agree where they are many.

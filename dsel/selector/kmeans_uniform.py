@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from dsel.selector.base import Selection, Static
-from dsel.selector.kmq import need_allocation, sample
+from dsel.selector.sampling import need_allocation, sample
 from dsel.study import Study
 
 

@@ -8,8 +8,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dsel.arrays import Indices, check_budget, finite_scores, unit_rows
 from dsel.errors import need
-from dsel.selector.arrays import Indices, check_budget, finite_scores, unit_rows
 from dsel.selector.base import Selection, Static
 from dsel.selector.facility_location import lazy_greedy
 from dsel.study import Study

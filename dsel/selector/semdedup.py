@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
+from dsel.arrays import unit_rows
 from dsel.errors import need
-from dsel.selector.arrays import unit_rows
 from dsel.selector.base import Selection, Selector, Work
 from dsel.study import Study
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dsel.selector.base import Selection, Static
-from dsel.selector.kmq import allocate, sample
+from dsel.selector.sampling import allocate, sample
 from dsel.study import Study
 
 

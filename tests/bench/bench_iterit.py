@@ -20,8 +20,8 @@ import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from dsel.data.local import Local
+from dsel.ngrams import lazy_greedy, tfidf
 from dsel.selector import iterit
-from dsel.selector.ngrams import lazy_greedy, tfidf
 from tests.bench.bench_selectors import Row, Run, measure, row, same
 
 DECAY = 0.1

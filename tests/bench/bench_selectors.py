@@ -23,7 +23,7 @@ import numpy as np
 import psutil
 
 from dsel.clusterer import kmeans, silhouette
-from dsel.selector import deita, facility_location, kcenter, kmq, qdit
+from dsel.selector import deita, facility_location, kcenter, qdit, sampling
 
 
 @dataclass
@@ -210,7 +210,7 @@ def bench_silhouette(x: np.ndarray, o: argparse.Namespace) -> Iterator[Row]:
 
 def plain_kmq(labels: np.ndarray, quality: np.ndarray, budget: int, rng: np.random.Generator) -> np.ndarray:
     """Cluster by cluster, with numpy's own weighted draws without replacement."""
-    quotas = kmq.allocate(budget, np.bincount(labels), np.bincount(labels))
+    quotas = sampling.allocate(budget, np.bincount(labels), np.bincount(labels))
     chosen = []
     for cluster, quota in enumerate(quotas):
         members = np.flatnonzero(labels == cluster)
@@ -223,7 +223,7 @@ def bench_kmq(x: np.ndarray, o: argparse.Namespace) -> Iterator[Row]:
     n, k, rng = o.kmq_n, o.kmq_k, np.random.default_rng(0)
     labels, quality = rng.integers(0, k, n), rng.standard_normal(n)
     theirs = measure(lambda: plain_kmq(labels, quality, n // 20, np.random.default_rng(0)))
-    ours = measure(lambda: kmq.sample(labels, quality, n // 20, np.random.default_rng(0)))
+    ours = measure(lambda: sampling.sample(labels, quality, n // 20, np.random.default_rng(0)))
     equal = np.array_equal(np.bincount(labels[ours.result]), np.bincount(labels[theirs.result]))
     means = f"mean quality {quality[ours.result].mean():.3f}, {quality[theirs.result].mean():.3f}"
     yield row(f"kMQ, {n} examples, k {k}", ours, "a loop over clusters", theirs,

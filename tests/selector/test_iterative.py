@@ -32,7 +32,8 @@ from dsel.selector import iterative
 from dsel.selector.base import Selection, Selector
 from dsel.selector.feedback.base import Feedback
 from dsel.selector.feedback.verifier import Verifier
-from dsel.selector.iterative import Iterative, shares, update
+from dsel.selector.iterative import Iterative, shares
+from dsel.selector.sampling import update
 from dsel.study import Study
 from tests.conftest import QUICK, ROOT, make_pool
 from tests.scorer.pools import pool_of

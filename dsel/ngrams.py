@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsel.selector.arrays import Indices, check_budget, check_indices, finite_scores
+from dsel.arrays import Indices, check_budget, check_indices, finite_scores
 from dsel.words import words
 
 

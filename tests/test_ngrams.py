@@ -13,8 +13,8 @@ from scipy.sparse import csr_matrix
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from dsel.errors import ConfigError
+from dsel.ngrams import lazy_greedy, tfidf
 from dsel.selector.graphfilter import GraphFilter, greedy
-from dsel.selector.ngrams import lazy_greedy, tfidf
 from dsel.words import unspaced
 
 
