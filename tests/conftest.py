@@ -21,10 +21,18 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's backgro
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+GOLDEN = ROOT / "tests" / "golden"
 
 # `model=tiny`, smaller still: two seconds to pretrain instead of a minute
 SMALL = ["model.steps=20", "model.hidden=64", "model.layers=1"]
 QUICK = ["experiments=quickstart", *SMALL, "data.size=400", "clusterer.k=8", "trainer.epochs=1"]
+
+
+def shared(name: str) -> Path:
+    """A file that holds other people's texts and is in no clone: without it the test is skipped, and says which."""
+    if not (SHARED / name).exists():
+        pytest.skip(f"needs ../shared/{name}")
+    return SHARED / name
 
 
 @pytest.fixture

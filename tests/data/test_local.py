@@ -16,9 +16,7 @@ from hypothesis import strategies as st
 from dsel.component import digest
 from dsel.data.local import Local
 from dsel.errors import ConfigError
-
-SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
-needs_shared = pytest.mark.skipif(not SHARED.is_dir(), reason="the real data is not on this machine")
+from tests.conftest import shared
 
 
 def row(i: int, **more: Any) -> dict[str, Any]:
@@ -280,7 +278,6 @@ def test_the_same_files_give_the_same_pool(tmp_path: Path) -> None:
 # --- the real files -----------------------------------------------------------------------------------------
 
 
-@needs_shared
 @pytest.mark.parametrize(
     ("name", "usable", "skipped"),
     [
@@ -293,7 +290,7 @@ def test_the_same_files_give_the_same_pool(tmp_path: Path) -> None:
     ],
 )
 def test_real_pools_load(name: str, usable: int, skipped: dict[str, int]) -> None:
-    local = Local(path=SHARED / name)
+    local = Local(path=shared(f"data/{name}"))
     local.check()
     pool = local.load()
     assert len(pool) == len(set(pool.ids)) == usable
@@ -301,25 +298,22 @@ def test_real_pools_load(name: str, usable: int, skipped: dict[str, int]) -> Non
     assert set(pool.sources) == {name.split(".")[0]}
 
 
-@needs_shared
 def test_real_prompts_are_those_of_the_published_code() -> None:
-    pool = Local(path=SHARED / "alpaca_cherry_3111.json").load()
+    pool = Local(path=shared("data/alpaca_cherry_3111.json")).load()
     assert pool.prompts[0][0]["content"].startswith("Design a wellness plan for the given audience\nInput: Expectant")
-    rows = json.loads((SHARED / "alpaca_cherry_3111.json").read_text(encoding="utf-8"))
+    rows = json.loads((shared("data/alpaca_cherry_3111.json")).read_text(encoding="utf-8"))
     assert [json.loads(text) for text in pool.originals["json"]] == rows
 
 
-@needs_shared
 def test_p3_loads_with_its_data_sets_as_sources() -> None:
-    pool = Local(path=SHARED / "p3_55k.parquet").load()
+    pool = Local(path=shared("data/p3_55k.parquet")).load()
     assert len(pool) + sum(pool.skipped.values()) == 55_185
     assert len(pool) == 55_185  # none is empty
     assert len(set(pool.sources)) == 34
 
 
-@needs_shared
 def test_humaneval_is_no_instruction_pool_until_its_columns_are_named() -> None:
-    file = SHARED / "humaneval.jsonl.gz"
+    file = shared("data/humaneval.jsonl.gz")
     refused(Local(path=file), str(file), "canonical_solution, entry_point, prompt, task_id, test")
     local = Local(path=file, columns={"completion": "canonical_solution", "id": "task_id"})
     local.check()

@@ -21,9 +21,8 @@ from dsel.report.runs import Run
 from dsel.report.spec import Spec, keys, overrides, read
 from dsel.report.tables import build
 from dsel.run import GROUPS
-from tests.conftest import ROOT, SHARED
+from tests.conftest import ROOT, shared
 
-METHOD = SHARED / "method.md"
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 
@@ -135,9 +134,8 @@ def test_published_averages_are_those_of_the_published_tasks() -> None:
     assert found == 14
 
 
-@pytest.mark.skipif(not METHOD.exists(), reason="the facts of the papers are not here")
 def test_published_figures_are_those_of_the_papers() -> None:
-    text = METHOD.read_text(encoding="utf-8").partition("## 6.")[2].partition("## 7.")[0]
+    text = shared("method.md").read_text(encoding="utf-8").partition("## 6.")[2].partition("## 7.")[0]
     (table,) = spec("wizardlm_main").tables
     for line in re.findall(r"^\| ([A-Zk][^|]+) \| (\d[^\n]+) \|$", text, flags=re.MULTILINE):
         assert list(table.published[line[0]].values()) == [float(v) for v in line[1].split("|")]

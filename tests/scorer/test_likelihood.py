@@ -21,11 +21,10 @@ from dsel.reading import cuts
 from dsel.scorer import base
 from dsel.scorer.ifd import IFD, SYSTEM, difficulty, encode
 from dsel.scorer.perplexity import Perplexity
-from tests.conftest import ROOT, SHARED
+from tests.conftest import ROOT, shared
 from tests.scorer.pools import MIXED, pool_of
 
 POOL = pool_of(*MIXED)
-GOLDEN = SHARED / "golden" / "ifd_smollm2.json"
 SMOLLM2 = ROOT / "models" / "smollm2-135m-instruct"
 
 
@@ -214,9 +213,9 @@ def test_a_template_that_refuses_is_a_configuration_error(ifd: IFD, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not (GOLDEN.exists() and SMOLLM2.is_dir()), reason="needs the golden file and the model")
+@pytest.mark.skipif(not SMOLLM2.is_dir(), reason=f"needs {SMOLLM2}")
 def test_the_published_code_gives_the_same_ifd() -> None:
-    golden = json.loads(GOLDEN.read_text())
+    golden = json.loads(shared("golden/ifd_smollm2.json").read_text())
     scorer = IFD(hub="", path=str(SMOLLM2), dtype="float32", device="cpu")
     model, tokenizer = scorer.load()
     prompts = [e["instruction"] + (f"\nInput: {e['input']}" if e["input"] else "") for e in golden["examples"]]

@@ -1,19 +1,15 @@
-"""The indices that the published code returned (method.md, section 7)."""
-
-from pathlib import Path
+"""The indices that the published code returned (see tests/golden)."""
 
 import numpy as np
 import pytest
 
 from dsel.selector import deita, qdit
-
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden" / "alpaca_gpt4_999.npz"
-pytestmark = pytest.mark.skipif(not GOLDEN.exists(), reason=f"no golden file at {GOLDEN}")
+from tests.conftest import GOLDEN
 
 
 @pytest.fixture(scope="module")
 def golden():
-    with np.load(GOLDEN) as arrays:
+    with np.load(GOLDEN / "alpaca_gpt4_999.npz") as arrays:
         return dict(arrays)
 
 

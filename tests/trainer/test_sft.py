@@ -326,7 +326,7 @@ def test_training_is_a_plain_loop(spec: CausalLM, cache: Cache, packing: bool, l
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SMOLLM2.is_dir(), reason="needs the model")
+@pytest.mark.skipif(not SMOLLM2.is_dir(), reason=f"needs {SMOLLM2}")
 @pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
 @pytest.mark.parametrize("lora", [None, LORA], ids=["full", "lora"])
 def test_training_smollm2_is_a_plain_loop(cache: Cache, packing: bool, lora: dict[str, Any] | None) -> None:
