@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -14,6 +13,8 @@ from typing import Any
 import pytest
 
 from tests.conftest import QUICK, ROOT, offline
+from tests.faults import inject
+from tests.faults.kills import BEGINS, SAVES, SHARDS
 
 ROUNDS = [
     "selector=iterative_perplexity", "selector.rounds=3", "selector.max_new_tokens=8", "scorer=column",
@@ -25,51 +26,6 @@ TOY = [
     "tracker=none",
 ]  # fmt: skip
 
-# What every process of this file begins with. DSEL_KILL names calls, `module:function` or `module:function pattern`
-# for those with an argument like the pattern: when they have come back, in this order, the process is gone. The shards
-# it wrote are listed in a file.
-HOOK = """
-import fnmatch, functools, importlib, json, os, signal
-
-def place(name):
-    module, path = name.split(":")
-    owner, *rest = [importlib.import_module(module), *path.split(".")]
-    while len(rest) > 1:
-        owner = getattr(owner, rest.pop(0))
-    return owner, rest[0]
-
-def watch(event):
-    owner, name = place(event.split(" ")[0])
-    pattern = (event.split(" ") + ["*"])[1]
-    original = getattr(owner, name)
-    @functools.wraps(original)
-    def call(*args, **kwargs):
-        result = original(*args, **kwargs)
-        if wanted and wanted[0] == event and any(fnmatch.fnmatch(str(value), pattern) for value in args):
-            wanted.pop(0)
-            if not wanted:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return result
-    setattr(owner, name, call)
-
-def log(target):
-    if fnmatch.fnmatch(str(target), "*/shard-*"):
-        with open(os.path.join(os.path.dirname(__file__), "shards.txt"), "a") as file:
-            file.write(f"{target}\\n")
-
-if "DSEL_KILL" in os.environ:
-    from pathlib import Path
-    replace = Path.replace
-    Path.replace = lambda self, target: (replace(self, target), log(target))[0]
-    wanted = json.loads(os.environ.pop("DSEL_KILL"))  # of this process, not of those it starts
-    for constant, value in json.loads(os.environ["DSEL_SMALL"]).items():
-        setattr(*place(constant), value)
-    for event in dict.fromkeys(wanted):
-        watch(event)
-"""
-SMALL_SHARDS = {"dsel.selector.iterative:ANSWERS_A_SHARD": 5, "dsel.scorer.base:SHARD": 16}
-
-BEGINS, SAVES = "dsel.trainer.sft:tokenized", "dsel.trainer.checkpoints:save_state"
 EMBEDDED = ["numpy:save */embeddings/*"]
 CLUSTERED = ["dsel.clusterer.base:Clustering.save"]
 SCORED = ["numpy:save */scores/*"]
@@ -89,7 +45,6 @@ class Runs:
 
     def __init__(self, folder: Path, model: Path, options: list[str]):
         folder.mkdir()
-        (folder / "sitecustomize.py").write_text(HOOK)
         self.folder = folder
         self.options = [*QUICK, *TOY, *options, f"model.path={model}"]
         self.finished: Counter[str] = Counter()  # stages, by name, that some run completed
@@ -98,11 +53,13 @@ class Runs:
         """Run folder, record and log. Fails unless it ended as it should, having computed nothing a second time."""
         number = len(list(self.folder.glob("run-*")))
         runs = self.folder / f"run-{number}"
-        paths = {"PYTHONPATH": os.pathsep.join([str(self.folder), str(ROOT)])}
-        kill = {"DSEL_KILL": json.dumps(killed_at), "DSEL_SMALL": json.dumps(SMALL_SHARDS)}
+        told = {inject.SMALL: json.dumps(SHARDS), inject.SHARDS: str(self.folder / "shards.txt")}
+        if killed_at:
+            told[inject.FAULT] = json.dumps({"point": killed_at, "fault": "SIGKILL"})
+            told[inject.STRUCK] = str(self.folder / f"struck-{number}")
         done = subprocess.run(
-            [sys.executable, "-m", "dsel.run", *self.options, f"runs={runs}"],
-            cwd=ROOT, env=offline(self.folder, OMP_NUM_THREADS="1", **paths, **kill),
+            [sys.executable, "-m", "tests.faults.inject", *self.options, f"runs={runs}"],
+            cwd=ROOT, env=offline(self.folder, OMP_NUM_THREADS="1", **told),
             capture_output=True, text=True, timeout=300,
         )  # fmt: skip
         assert done.returncode == (-9 if killed_at else 0), (killed_at, done.stderr[-3000:])

@@ -2,8 +2,12 @@
 
 A point is a list of events, `module:function` or `module:function pattern` for calls with an argument like the pattern.
 When the last of them, in this order, has come back, the signal is sent; an error is raised instead of the last call.
-The process that is to have the fault is told by DSEL_FAULT, as JSON: {"point": [...], "fault": "SIGINT"}; it is not
-handed on to those it starts. DSEL_SMALL makes constants smaller: {"module:NAME": value}.
+`python -m tests.faults.inject …` is a `dsel.run` that lies in wait. What it is told by:
+
+DSEL_FAULT, the fault, as JSON: {"point": [...], "fault": "SIGINT"}, not handed on to those it starts;
+DSEL_STRUCK, the file that is to say when it struck;
+DSEL_SMALL, constants made smaller: {"module:NAME": value};
+DSEL_SHARDS, a file that gets a line for every shard that is given its name.
 """
 
 from __future__ import annotations
@@ -14,13 +18,13 @@ import functools
 import importlib
 import json
 import os
+import runpy
 import signal
-import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-FAULT, SMALL, STRUCK = "DSEL_FAULT", "DSEL_SMALL", "DSEL_STRUCK"
+FAULT, SMALL, STRUCK, SHARDS = "DSEL_FAULT", "DSEL_SMALL", "DSEL_STRUCK", "DSEL_SHARDS"
 
 
 def begin() -> None:
@@ -28,6 +32,8 @@ def begin() -> None:
     for name, value in json.loads(os.environ.get(SMALL, "{}")).items():
         owner, attribute = _found(name)
         setattr(owner, attribute, value)
+    if SHARDS in os.environ:
+        _note_shards(os.environ[SHARDS])
     if FAULT in os.environ:
         fault = json.loads(os.environ.pop(FAULT))
         wanted: list[str] = fault["point"]
@@ -59,6 +65,19 @@ def _watch(event: str, wanted: list[str], fault: str) -> None:
     setattr(owner, attribute, staticmethod(call) if static else call)
 
 
+def _note_shards(file: str) -> None:
+    replace = Path.replace
+
+    def call(self: Path, target: Any) -> Path:
+        result = replace(self, target)
+        if Path(target).name.startswith("shard-"):
+            with open(file, "a") as log:  # noqa: PTH123 (Path may be what is watched)
+                log.write(f"{target}\n")
+        return result
+
+    Path.replace = call  # type: ignore[assignment, method-assign]
+
+
 def _strike() -> None:
     """Leave the moment of the fault in the file that DSEL_STRUCK names."""
     with open(os.environ[STRUCK], "w") as file:  # noqa: PTH123 (Path may be what is watched)
@@ -73,13 +92,6 @@ def _found(name: str) -> tuple[Any, str]:
     return owner, rest[0]
 
 
-def main(run: Callable[[], None]) -> None:
-    begin()
-    run()
-
-
 if __name__ == "__main__":
-    from dsel.run import main as dsel
-
-    sys.argv[0] = "dsel"
-    main(dsel)
+    begin()
+    runpy.run_module("dsel.run", run_name="__main__", alter_sys=True)
