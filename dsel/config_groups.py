@@ -1,47 +1,75 @@
-"""Makes the top-level folders `experiments/` and `sweeps/` Hydra config groups beside those in `conf/`."""
+"""Where Hydra finds configurations: the groups in `conf/`, and `experiments/` and `sweeps/` beside it as two more."""
 
 from __future__ import annotations
 
+import builtins
 from pathlib import Path
 
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
-ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # a wheel has them inside, a checkout beside
 FOLDERS = ("experiments", "sweeps")
 
 
-class RepositorySource(FileConfigSource):
-    """The repository's root as a place of configs, of which only `FOLDERS` are seen.
-
-    With the plain root Hydra would walk through everything in it, virtual environments too, to list its groups.
-    """
+class Folders(ConfigSource):
+    """`conf/`, `experiments/` and `sweeps/` as one source. Files whose name begins with `_` are bases, not choices."""
 
     @staticmethod
     def scheme() -> str:
         return "dsel"
 
+    def available(self) -> bool:
+        return True
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        text = _file(config_path).read_text(encoding="utf-8")
+        return ConfigResult(
+            provider=self.provider,
+            path=self.full_path(),
+            config=OmegaConf.create(text),
+            header=self._get_header_dict(text),
+        )
+
     def is_group(self, config_path: str) -> bool:
-        return config_path.split("/")[0] in ("", *FOLDERS) and super().is_group(config_path)
+        return _folder(config_path).is_dir()
 
     def is_config(self, config_path: str) -> bool:
-        return config_path.split("/")[0] in FOLDERS and super().is_config(config_path)
+        return _file(config_path).is_file()
 
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        if config_path:
-            return super().list(config_path, results_filter)
-        return [] if results_filter == ObjectType.CONFIG else list(FOLDERS)
+    def list(self, config_path: str, results_filter: ObjectType | None) -> builtins.list[str]:
+        inside = [path for path in _folder(config_path).iterdir() if not path.name.startswith("_")]
+        groups = [path.name for path in inside if path.is_dir()] + ([] if config_path else [*FOLDERS])
+        configs = [path.stem for path in inside if path.suffix == ".yaml"]
+        wanted = {ObjectType.GROUP: groups, ObjectType.CONFIG: configs, None: groups + configs}
+        return sorted(wanted[results_filter])
 
 
-class RepositorySearchPath(SearchPathPlugin):
+def _folder(path: str) -> Path:
+    return (ROOT if path.split("/")[0] in FOLDERS else ROOT / "conf") / path
+
+
+def _file(path: str) -> Path:
+    return _folder(path if path.endswith(".yaml") else f"{path}.yaml")
+
+
+class FoldersSearchPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append("dsel", f"{RepositorySource.scheme()}://{ROOT}")
+        search_path.append("dsel", f"{Folders.scheme()}://{ROOT}")
 
 
 def register() -> None:
     """Tell Hydra; to be called before it composes anything."""
-    Plugins.instance().register(RepositorySource)
-    Plugins.instance().register(RepositorySearchPath)
+    Plugins.instance().register(Folders)
+    Plugins.instance().register(FoldersSearchPath)
+
+
+def options(group: str) -> list[str]:
+    """The choices of a config group."""
+    folder = _folder(group)
+    return sorted(path.stem for path in folder.glob("*.yaml") if not path.name.startswith("_"))

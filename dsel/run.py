@@ -55,9 +55,10 @@ def unique(job: Any) -> str:
 
 
 OmegaConf.register_new_resolver("dsel.unique", unique, replace=True)
+OmegaConf.register_new_resolver("dsel.folder", lambda: str(ROOT), replace=True)
 
 
-@hydra.main(version_base="1.3", config_path="../conf", config_name="config")
+@hydra.main(version_base="1.3", config_path=None, config_name="config")
 def run(config: DictConfig) -> float | None:
     """One run; Hydra calls this once for each job of a multirun, and its sweepers may use what it returns."""
     try:
@@ -231,7 +232,7 @@ def explain(error: BaseException) -> str:
         return f"unknown key {key!r}{close(key, _keys())}{known}"
     missing = re.search(r"Could not find '(?P<group>[^']+)/(?P<name>[^/']+)'", text)
     if missing:
-        options = _options(missing["group"])
+        options = config_groups.options(missing["group"])
         listed = f"; there are {', '.join(options)}" if options else ""
         return f"{missing['group']}={missing['name']}: no such option{close(missing['name'], options)}{listed}"
     if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
@@ -252,18 +253,12 @@ def close(name: str, known: list[str]) -> str:
     return f" (did you mean {found[0]}?)" if found else ""
 
 
-def _options(group: str) -> list[str]:
-    folders = (ROOT / "conf" / group, ROOT / group)
-    return sorted(p.stem for folder in folders for p in folder.glob("*.yaml"))
-
-
 def _keys() -> list[str]:
-    """The keys of the configuration with its default choices, dotted: enough to name a close match."""
-    keys = []
+    """The keys of all files in the config groups, dotted: enough to name a close match."""
+    keys: list[str] = []
     for path in (ROOT / "conf").rglob("*.yaml"):
-        group = path.parent.relative_to(ROOT / "conf").as_posix()
-        for key in OmegaConf.load(path):
-            keys.append(f"{key!s}" if group == "." else f"{group}.{key!s}")
+        group = path.parent.relative_to(ROOT / "conf").parts
+        keys += [".".join([*group, str(key)]) for key in OmegaConf.load(path)]
     return sorted(set(keys))
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 import sys
 import time
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -15,10 +17,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from dsel.component import check_types
+from dsel.config_groups import options
 from dsel.run import GROUPS
 from tests.conftest import ROOT
 
-FILES = sorted((g, p.stem) for g in GROUPS for p in (ROOT / "conf" / g).glob("*.yaml"))
+FILES = [(group, name) for group in GROUPS for name in options(group)]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 
@@ -33,6 +36,11 @@ WANTED = {
     "evaluator": "paper iterit_paper gsm8k_local heldout_loss procedural none",
     "tracker": "wandb none",
 }
+
+
+def fields_of(target: str) -> list[Any]:
+    module, _, name = target.rpartition(".")
+    return [field for field in dataclasses.fields(getattr(import_module(module), name)) if field.init]
 
 
 def composed(*overrides: str):  # type: ignore[no-untyped-def]
@@ -58,15 +66,53 @@ def test_groups_hold_what_they_should(group: str) -> None:
 @pytest.mark.parametrize(("group", "name"), FILES)
 def test_every_option_of_a_component_is_in_its_file(group: str, name: str) -> None:
     """So that it can be overridden without a plus sign, and be seen with --cfg job."""
-    import dataclasses
-
     config = composed(f"{group}={name}")[group]
-    module, _, cls = config._target_.rpartition(".")
-    options = {f.name for f in dataclasses.fields(getattr(import_module(module), cls)) if f.init}
+    options = {field.name for field in fields_of(config._target_)}
     loading = {"hub", "revision", "chat_template", "pad_token", "trust_remote_code", "allow_bin"}
     exempt = loading if name == "tiny" else set()
     missing = options - set(config) - exempt - {"needs_subsets"}
     assert not missing, f"conf/{group}/{name}.yaml lacks {', '.join(sorted(missing))}"
+
+
+OTHERWISE = {  # where a configuration starts from another value than a Python program does
+    ("trainer/full", "dtype"): "SFT() takes the model's, as trainer=lora does",
+    ("model/_causal_lm", "lora_targets"): "the layers that the models of the papers have",
+    ("model/tiny", "dtype"): "it is built here, not loaded",
+    ("scorer/judge", "options"): "what the papers' judge is asked with",
+    ("selector/iterative", "max_new_tokens"): "follows the evaluator",
+}
+YAML = sorted(p for p in (ROOT / "conf").glob("*/*.yaml") if p.parent.name in GROUPS)
+
+
+@pytest.mark.parametrize("path", YAML, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_file_says_what_differs(path: Path) -> None:
+    """From its base; where it has none, it is its class's options with their defaults."""
+    group, config = path.parent.name, OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    assert isinstance(config, dict)
+    bases = [
+        base for base in config.pop("defaults", []) if isinstance(base, str) and base != "_self_" and "@" not in base
+    ]
+    for base in bases:
+        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+            before = compose(f"{group}/{base}")[group]
+        repeated = [option for option, value in config.items() if option in before and before[option] == value]
+        assert not repeated, f"{', '.join(repeated)}: as in {base}"
+    if bases and not path.stem.startswith("_") or "_target_" not in config:
+        return
+    for field in fields_of(config["_target_"]):
+        default = field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+        if config.get(field.name, "???") != "???" and default is not dataclasses.MISSING:
+            same = config[field.name] == (list(default) if isinstance(default, tuple) else default)
+            assert same or (f"{group}/{path.stem}", field.name) in OTHERWISE, field.name
+
+
+def test_every_option_is_explained_in_one_of_its_files() -> None:
+    """In the folders that `--help` names."""
+    lines = [(path.parent.name, line) for path in YAML for line in path.read_text().splitlines()]
+    named = {(group, found[1]) for group, line in lines if (found := re.match(r"(\w+):", line))}
+    explained = {(group, found[1]) for group, line in lines if (found := re.match(r"(\w+):.*  # ", line))}
+    mappings = {("evaluator", "tasks"), ("scorer", "quality"), ("scorer", "complexity")}
+    assert {(group, name) for group, name in named - explained if name not in ("_target_", "defaults")} <= mappings
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -142,6 +188,8 @@ def test_help_answers_at_once_and_lists_the_groups() -> None:
     assert done.returncode == 0
     assert re.search(r"^selector: .*kmeans_uniform.*random", done.stdout, flags=re.MULTILINE)
     assert "experiments: " in done.stdout
+    assert not re.search(r"^\S+: (.*, )?_", done.stdout, flags=re.MULTILINE)  # bases are no choices
+    assert f"{ROOT}/conf/<group>/" in done.stdout
     assert "sweeps: " in done.stdout
     assert min(took) < 2
 

@@ -234,9 +234,8 @@ def _data() -> Mapping[str, Any]:
     from hydra.utils import get_class
     from omegaconf import OmegaConf
 
-    targets = {
-        str(OmegaConf.select(OmegaConf.load(path), "_target_")) for path in (ROOT / "conf" / "data").glob("*.yaml")
-    }
+    files = [OmegaConf.load(path) for path in (ROOT / "conf" / "data").glob("*.yaml")]
+    targets = {OmegaConf.select(file, "_target_") for file in files} - {None}  # most have their base's
     return {target: get_class(target) for target in targets}
 
 

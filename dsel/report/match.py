@@ -245,7 +245,7 @@ def _is_below(key: str, varied: Sequence[str]) -> bool:
 @cache
 def _options(group: str) -> frozenset[str]:
     """The options there are of a config group such as `selector` or `selector/feedback` (`selector@selector.then`)."""
-    return frozenset(path.stem for path in (ROOT / "conf" / group.partition("@")[0]).glob("*.yaml"))
+    return frozenset(config_groups.options(group.partition("@")[0]))
 
 
 def _group(name: str) -> str:

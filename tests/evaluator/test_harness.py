@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -25,6 +26,11 @@ from tests.conftest import ROOT, make_pool
 SPEC = {"shots": 2, "metric": "exact_match,flexible"}
 
 
+def evaluator_of(name: str) -> Any:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        return compose("config", overrides=[f"evaluator={name}"]).evaluator
+
+
 @pytest.fixture(scope="module")
 def manager() -> Any:
     from lm_eval.tasks import TaskManager
@@ -37,7 +43,7 @@ def test_the_papers_tasks_and_metrics_exist_in_the_harness(name: str, manager: A
     """Against the harness's own task files; nothing is downloaded."""
     from lm_eval.tasks._yaml_loader import load_yaml
 
-    evaluator = instantiate(OmegaConf.load(ROOT / "conf" / "evaluator" / f"{name}.yaml"), _convert_="all")
+    evaluator = instantiate(evaluator_of(name), _convert_="all")
     evaluator.check()
     for task, spec in evaluator.tasks.items():
         assert task in manager.all_tasks, task
@@ -54,7 +60,7 @@ def test_the_papers_tasks_and_metrics_exist_in_the_harness(name: str, manager: A
 
 
 def test_paper_has_the_published_shots() -> None:
-    tasks = OmegaConf.load(ROOT / "conf" / "evaluator" / "paper.yaml").tasks
+    tasks = evaluator_of("paper").tasks
     shots = {name: spec.shots for name, spec in tasks.items()}
     assert shots == {
         "mmlu_chat": 5, "gsm8k_cot": 8, "hellaswag": 10, "arc_challenge": 25, "truthfulqa_mc2": 0,
@@ -110,7 +116,7 @@ def test_mmlu_is_asked_as_in_the_paper(
         "load_dataset",
         lambda **_: datasets.DatasetDict({s: datasets.Dataset.from_list(rows) for s in ("dev", "test")}),
     )
-    tasks: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf" / "evaluator" / "paper.yaml").tasks)
+    tasks: Any = OmegaConf.to_container(evaluator_of("paper").tasks)
     options = {**tasks["mmlu_chat"], "shots": 2, "limit": 1}
     found = asked(Harness(tasks={"mmlu_chat": options}), manager, spec, cache, tmp_path, monkeypatch)
     assert len(found) == 57 * 4  # one question of each subject, with four answers
