@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -22,28 +23,36 @@ def readable(argument: str) -> str:
     key, is_override, value = argument.partition("=")
     if not is_override or argument.startswith("-") or _parses(argument):
         return argument
-    mended = f"{key}={TOKEN.sub(lambda m: _quoted(m[0], mapping=value.startswith('{')), value)}"
+    quoted = partial(_quoted, mapping=value.startswith("{"))
+    mended = f"{key}={TOKEN.sub(quoted, value)}"
     if _parses(mended):
         return mended
-    text = value.replace("\\", "\\\\").replace("'", "\\'")
-    if not _parses(f"{key}='{text}'"):
+    advised = f"{key}={TOKEN.sub(partial(quoted, always=True), value)}"
+    known = "~[]{}"  # by us, and in a list or mapping
+    if value[:1] not in ("[", "{") or not _parses(advised):
+        advised, known = f"{key}={_as_text(value)}", "~"
+    if not _parses(advised):
         return argument  # it is the key: Hydra says so
-    shell = re.sub(r'(["$`\\])', r"\\\1", text)
-    raise ConfigError(
-        f"{argument}: some of these signs are Hydra's own, as = ( ) [ ] {{ }} # ' and commas are; "
-        f"quote the value for it: \"{key}='{shell}'\""
-    )
+    signs = [s for s in dict.fromkeys(value) if s.isascii() and s not in known and not _parses(f"key=a{s}b")]
+    what = f"text with {' '.join(signs)}" if signs else "this text"
+    shell = re.sub(r'(["$`\\])', r"\\\1", advised)
+    raise ConfigError(f'{argument}: Hydra\'s grammar wants {what} in quotes; quote the value for it: "{shell}"')
 
 
-def _quoted(token: str, *, mapping: bool) -> str:
-    """A token between commas and brackets, quoted where it holds signs that Hydra knows nothing of."""
+def _quoted(between: re.Match[str], *, mapping: bool, always: bool = False) -> str:
+    """A token between commas and brackets, quoted where it holds signs that Hydra knows nothing of, or `always`."""
+    token = between[0]
     start = found[0] if mapping and (found := KEY.match(token)) else token[: len(token) - len(token.lstrip())]
     text = token[len(start) :].rstrip()
-    if token[0] in "'\"" or (text.isascii() and "~" not in text):
+    if token[0] in "'\"" or not text or (text.isascii() and "~" not in text and not always):
         return token
-    if re.search(r"[=()#;&!<>^`]", text):  # signs of its own as well
+    if re.search(r"[=()#;&!<>^`]", text) and not always:  # signs of its own as well
         return token
-    return f"{start}'{text}'" + token[len(start) + len(text) :]
+    return f"{start}{_as_text(text)}" + token[len(start) + len(text) :]
+
+
+def _as_text(value: str) -> str:
+    return "'{}'".format(value.replace("\\", "\\\\").replace("'", "\\'"))
 
 
 def _parses(argument: str) -> bool:

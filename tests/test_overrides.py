@@ -46,6 +46,23 @@ def test_what_hydra_has_for_its_own_is_named_with_the_quotes_it_needs(value: str
     assert PARSER.parse_override(advised).value() == value
 
 
+@pytest.mark.parametrize(
+    ("value", "signs", "advised"),
+    [
+        ("a(1)=2.jsonl", "( ) =", "'a(1)=2.jsonl'"),
+        ("数据/it's #1~", "' #", r"'数据/it\\'s #1~'"),
+        ("a[1].json", "[ ]", "'a[1].json'"),
+        ("[a(1).json,数据]", "( )", "['a(1).json','数据']"),
+        ("{chat: ~/v=2, code: b}", "=", "{chat: '~/v=2', code: 'b'}"),
+    ],
+)
+def test_the_hint_names_the_signs_and_leaves_lists_lists(value: str, signs: str, advised: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        readable(f"data.path={value}")
+    assert f"wants text with {signs} in quotes; " in str(caught.value)
+    assert str(caught.value).endswith(f': "data.path={advised}"')
+
+
 def test_choices_of_a_sweep_stay_choices() -> None:
     assert PARSER.parse_override(readable("data.path=~/a,~/b")).is_sweep_override()
 
