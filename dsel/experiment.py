@@ -14,7 +14,7 @@ from dsel.errors import need
 from dsel.hub import need_models
 from dsel.pool import resolve_budget
 from dsel.record import Record
-from dsel.selector.base import Selector
+from dsel.selector.base import Choose, Selector, Train
 from dsel.study import Study
 
 log = logging.getLogger(__name__)
@@ -91,23 +91,22 @@ class Experiment:
             verify=pool.verifier,
         )
         self._need_readers(study)
-        self.selector.begin(study)
+        steps = self.selector.steps(study, learner)
         while True:
-            with record.stage("select"):
-                self.selector.tell(learner)
-                selection = self.selector.ask()
-            if selection is None:
+            with record.stage("select"):  # what the selector computes up to its next step, and no more
+                step = next(steps, None)
+            if step is None:
                 break
-            record.round(selection, pool)
-            log.info("chosen: %d of %d examples", len(selection.indices), len(pool))
-            record.computed(vars(study), pool, low_quality=self.clusterer.low_quality)
+            if isinstance(step, Choose):
+                record.round(step.selection, pool)
+                log.info("chosen: %d of %d examples", len(step.selection.indices), len(pool))
+                record.computed(vars(study), pool, low_quality=self.clusterer.low_quality)
             if self.trainer.trains:
-                training = selection.training
-                with record.stage("train") as stage:
-                    examples = study.pool.take(selection.indices if training.on is None else training.on)
-                    outcome = learner.fit(examples, training)
+                warmup = isinstance(step, Train)
+                with record.stage("warm up" if warmup else "train") as stage:
+                    outcome = learner.fit(study.pool.take(step.examples), step.training)
                     stage.items, stage.cached = int(outcome["examples"]), "cached" in outcome
-                record.training(outcome)
+                record.training(outcome, warmup=warmup)
         record.map(vars(study))
 
         if self.evaluator.evaluates:

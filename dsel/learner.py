@@ -96,7 +96,7 @@ class Learner:
         try_template(self.tokenizer, pool, name=self.spec.place, probes=probes)
 
     def fit(self, pool: Pool, training: Training | None = None) -> dict[str, float]:
-        """Finetune on the examples of `pool`. `training` says for how long and from where (its `on` is not read).
+        """Finetune on the examples of `pool`. `training` says for how long and from where.
 
         Returns what the trainer reports, and `cached` where an interrupted run had learnt it already.
         """

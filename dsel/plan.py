@@ -247,18 +247,21 @@ def relevant(config: Mapping[str, Any], stage: str) -> list[Any]:
 
 def observed(record: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
     """(stage, units, seconds) of all that a finished run computed. A training's units are its tokens, in all passes."""
-    trainings = iter([r["training"] for r in record["rounds"] if r.get("training")])
+    trainings = {
+        "train": iter([r["training"] for r in record["rounds"] if r.get("training")]),
+        "warm up": iter([w["training"] for w in record.get("warmups", [])]),
+    }
     trainer = record["config"]["trainer"]
     for stage in record["stages"]:
         name, units = stage["name"], stage.get("items") or 1
-        outcome = next(trainings, None) if name == "train" else None
-        if stage.get("cached") or (name == "train" and outcome is None):
+        outcome = next(trainings[name], None) if name in trainings else None
+        if stage.get("cached") or (name in trainings and outcome is None):
             continue
         if name == "score" and units != record["pool"]["examples"]:  # a feedback scores as well
             continue
         if outcome is not None:
             units = outcome["tokens"] * outcome["steps"] / steps(trainer, outcome["examples"], outcome["tokens"], 1)
-        yield {"feedback": "scoring", "ifd": "scoring"}.get(name, name), units, stage["seconds"]
+        yield {"feedback": "scoring", "ifd": "scoring", "warm up": "train"}.get(name, name), units, stage["seconds"]
 
 
 def pace(records: Records, config: Mapping[str, Any], stage: str) -> tuple[float, int] | None:

@@ -66,6 +66,7 @@ class Record:
             "config": config,
             "pool": {},
             "rounds": [],
+            "warmups": [],
             "metrics": {},
             "stages": [],
             "environment": environment(),
@@ -161,9 +162,12 @@ class Record:
             chosen = np.unique(np.concatenate([s.indices for s in self._selections]))
             write_map(self.folder, embeddings, None if clustering is None else clustering.labels, chosen)
 
-    def training(self, outcome: Mapping[str, float]) -> None:
-        """What the trainer reports of the last round: examples, tokens, steps, loss."""
-        self.facts["rounds"][-1]["training"] = dict(outcome)
+    def training(self, outcome: Mapping[str, float], *, warmup: bool = False) -> None:
+        """What the trainer reports of the last round, or of a warm-up after it: examples, tokens, steps, loss."""
+        if warmup:
+            self.facts["warmups"].append({"after": len(self.facts["rounds"]), "training": dict(outcome)})
+        else:
+            self.facts["rounds"][-1]["training"] = dict(outcome)
         self.save()
 
     def metrics(self, metrics: Mapping[str, Metric]) -> None:

@@ -22,8 +22,8 @@ DEEPEST = 64  # containers inside each other
 NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, half characters
 
 EMPTY: Mapping[str, Any] = {
-    "status": "unfinished", "started": "", "choices": {}, "config": {}, "pool": {}, "rounds": [], "metrics": {},
-    "stages": [], "environment": {},
+    "status": "unfinished", "started": "", "choices": {}, "config": {}, "pool": {}, "rounds": [], "warmups": [],
+    "metrics": {}, "stages": [], "environment": {},
 }  # fmt: skip
 """Facts that every record has; their kinds are those of these values."""
 
@@ -119,6 +119,8 @@ def checked(found: Any) -> dict[str, Any]:
         for source in sources:
             _number(sources, source, f"the sources of round {number}: ", least=0, required=True)
         _need(isinstance(part.get("training"), (dict, type(None))), f"the training of round {number} is no mapping")
+    for number, part in enumerate(facts["warmups"], 1):
+        _need(isinstance(part, dict) and isinstance(part.get("training"), dict), f"warm-up {number} has no training")
     for number, part in enumerate(facts["stages"], 1):
         _need(isinstance(part, dict) and isinstance(part.get("name"), str), f"stage {number} has no name")
         for name in ("seconds", "items"):

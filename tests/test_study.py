@@ -119,10 +119,8 @@ def counts(study: Study) -> tuple[int, int, int]:
 
 def test_nothing_is_computed_that_nobody_asks_for(bench: Bench) -> None:
     study = bench.study()
-    selector = Random()
-    selector.begin(study)
-    selection = selector.ask()
-    assert selection is not None and len(selection.indices) == 3
+    (step,) = Random().steps(study, None)
+    assert len(step.examples) == 3
     assert counts(study) == (0, 0, 0)
     assert bench.stages == []
 

@@ -1,10 +1,10 @@
-"""Ask and tell: a static method is an iterative one with a single round."""
+"""What a selector is: a generator of steps. A static method is an iterative one with a single step."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -23,8 +23,7 @@ class Selection:
     """One round's choice: indices int64[m] into the pool, in the order chosen, and what each was chosen by.
 
     clusters: the cluster of each, int[m]. weights: that cluster's weight, float[m]. scores: the quality, float[m].
-    repeats: whether an example may be there twice, which is an error otherwise. training: what the model is trained on
-    next, and how.
+    repeats: whether an example may be there twice, which is an error otherwise.
     """
 
     indices: npt.NDArray[np.int64]
@@ -32,7 +31,6 @@ class Selection:
     weights: npt.NDArray[np.float64] | None = None
     scores: npt.NDArray[np.float32] | None = None
     repeats: bool = False
-    training: Training = field(default_factory=Training)
 
     def __post_init__(self) -> None:
         if not self.repeats and len(np.unique(self.indices)) != len(self.indices):
@@ -40,11 +38,39 @@ class Selection:
 
 
 @dataclass(frozen=True)
+class Choose:
+    """A round: the `selection` joins the subset, and the model is trained, as `training` has it.
+
+    on: the examples that it is trained on, indices int64[m] into the pool, where they are not those of the selection.
+    """
+
+    selection: Selection
+    training: Training = Training()
+    on: npt.NDArray[np.int64] | None = None
+
+    @property
+    def examples(self) -> npt.NDArray[np.int64]:
+        """What the model is trained on: indices int64[m] into the pool."""
+        return self.selection.indices if self.on is None else self.on
+
+
+@dataclass(frozen=True)
+class Train:
+    """A warm-up: the model is trained on `examples`, indices int64[m] into the pool, and nothing is chosen."""
+
+    examples: npt.NDArray[np.int64]
+    training: Training = Training()
+
+
+Step = Choose | Train
+
+
+@dataclass(frozen=True)
 class Work:
     """What a selector has done with the model in training.
 
-    trainings: (examples, epochs) of each, in order. answers: how many it generates. scored: how many examples or texts
-    are read at most to score them, by the model or a scorer.
+    trainings: (examples, epochs) of each, warm-ups included, in order. answers: how many it generates. scored: how many
+    examples or texts are read at most to score them, by the model or a scorer.
     """
 
     trainings: Sequence[tuple[int, float]]
@@ -53,16 +79,15 @@ class Work:
 
 
 class Selector(ABC):
-    """`begin` with a study; then `tell` it the model as it stands, `ask` for a choice, train on it, until None.
+    """A method is its `steps`. A selector's fields are its options; what a run has come to is in the generator alone.
 
-    `needs` lists what the method reads (embeddings, clustering, quality, and the model that is told), so that what is
+    `needs` lists what the method reads (embeddings, clustering, quality, and the model as it learns), so that what is
     missing is found out before anything is computed. `probes` are conversations of the method's own making that it
     has the model read, so that its chat template can be tried on them.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()
     probes: ClassVar[Sequence[list[Message]]] = ()
-    study: Study
 
     def check(self) -> None:
         """Raise `ConfigError` when an option is out of range. Loads nothing heavy."""
@@ -71,27 +96,27 @@ class Selector(ABC):
         """What a run over n examples comes to, known before it starts; `epochs` are the trainer's."""
         return Work([(budget, epochs)])
 
-    def begin(self, study: Study) -> None:
-        self.study = study
-
-    def tell(self, learner: Learner) -> None:
-        """Look at the model: the base model before the first choice, then as trained on the choices so far."""
-
     @abstractmethod
-    def ask(self) -> Selection | None:
-        """The next round's choice, or None when done."""
+    def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
+        """Choose, or have the model trained, step by step; the run ends when there are no more.
+
+        A step is carried out before the next one is asked for, so `learner` is the base model up to the first `yield`,
+        and after each the model as trained by then.
+
+        Args:
+            study: The selection problem. What is drawn at random is drawn from its `rng`.
+            learner: The model in training; None where nothing is trained, which those that need the `model` never see.
+
+        Yields:
+            `Choose` for each round, `Train` for a training that chooses nothing.
+        """
 
 
 class Static(Selector):
     """A method that chooses once and never looks at the model: subclasses write `select`."""
 
-    done = False
-
-    def ask(self) -> Selection | None:
-        if self.done:
-            return None
-        self.done = True
-        return self.select(self.study)
+    def steps(self, study: Study, learner: Learner | None) -> Iterator[Step]:
+        yield Choose(self.select(study))
 
     @abstractmethod
     def select(self, study: Study) -> Selection:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -12,12 +13,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from dsel.arrays import Doubles, Indices
+from dsel.arrays import Indices
 from dsel.errors import need
 from dsel.files import piece, read_json, save_piece
 from dsel.pool import Pool, text_of
 from dsel.scorer.base import shards
-from dsel.selector.base import Selection, Selector, Work
+from dsel.selector.base import Choose, Selection, Selector, Step, Work
 from dsel.selector.feedback.base import Feedback
 from dsel.selector.feedback.verifier import Verifier
 from dsel.selector.sampling import Draw, need_draw, need_drawable, sample, update
@@ -107,61 +108,50 @@ class Iterative(Selector):
         scored = 0 if isinstance(self.feedback, Verifier) else 2 * answers  # a reference and an answer are read
         return Work(trainings, answers=answers, scored=scored)
 
-    def begin(self, study: Study) -> None:
-        super().begin(study)
+    def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
         need(
             self.rounds <= study.budget,
             f"selector.rounds={self.rounds}: a budget of {study.budget} leaves rounds without an example",
         )
-        self.feedback.begin(study)
-        self._pool = study.pool.turn(self.turn)
-        self._chosen: list[Indices] = []
-        self._weights: Doubles | None = None
-
-    def ask(self) -> Selection | None:
-        study, done = self.study, len(self._chosen)
-        if done == self.rounds:
-            return None
-        labels = study.clustering.labels
-        quality = None if self.draw == "uniform" else study.quality_or_fail()
-        if quality is not None and not done:
+        self.feedback.check_study(study)
+        found, quality = study.clustering, None if self.draw == "uniform" else study.quality_or_fail()
+        labels, k, clusters = found.labels, found.k, np.arange(found.k)
+        if quality is not None:
             need_drawable(self.draw, quality, labels)
-        weights = np.full(study.clustering.k, 1 / study.clustering.k) if self._weights is None else self._weights
-        self._weights = weights
-        earlier = np.concatenate([np.empty(0, dtype=np.int64), *self._chosen])
-        size = shares(study.budget, self.rounds)[done]
-        new = sample(labels, quality, size, study.rng, weights=weights, exclude=earlier, draw=self.draw)
-        self._chosen.append(new)
-        table = {
-            "cluster": np.arange(len(weights)),
-            "size": study.clustering.sizes,
-            "weight": weights,
-            "chosen": np.bincount(labels[new], minlength=len(weights)),
-        }
-        study.note("weights", done + 1, table)
-        scores = None if quality is None else quality[new]
-        return Selection(
-            new, clusters=labels[new], weights=weights[labels[new]], scores=scores, training=self._training()
-        )
+        spoken = replace(study, pool=study.pool.turn(self.turn))  # what the guide reads of each conversation
+        weights = np.full(k, 1 / k)
+        rounds, chosen = [], np.empty(0, dtype=np.int64)
+        for number, size in enumerate(shares(study.budget, self.rounds), 1):
+            new = sample(labels, quality, size, study.rng, weights=weights, exclude=chosen, draw=self.draw)
+            rounds.append(new)
+            chosen = np.concatenate(rounds)
+            drawn = np.bincount(labels[new], minlength=k)
+            table = {"cluster": clusters, "size": found.sizes, "weight": weights, "chosen": drawn}
+            study.note("weights", number, table)
+            scores = None if quality is None else quality[new]
+            selection = Selection(new, clusters=labels[new], weights=weights[labels[new]], scores=scores)
+            yield self._round(number, selection, chosen)
+            if number == self.rounds:
+                return
 
-    def tell(self, learner: Learner) -> None:
-        if not self._chosen or len(self._chosen) == self.rounds:
-            return
-        study, answered = self.study, self._chosen if self.scope == "selected" else self._chosen[-1:]
-        asked = np.concatenate(answered)
-        pool = self._pool
-        answers = self._answers(study, learner, pool.take(asked))
-        scores = self.feedback.score(replace(study, pool=pool), learner, answered, answers)
-        labels = study.clustering.labels[asked]
-        assert self._weights is not None
-        self._weights, means = update(
-            self._weights, labels, scores, normalise=self.normalise, accumulate=self.accumulate
-        )
-        done = len(self._chosen)
-        counts = np.bincount(labels, minlength=len(means))
-        study.note("feedback", done, {"cluster": np.arange(len(means)), "answered": counts, "feedback": means})
-        study.note("answers", done, {"index": asked, "cluster": labels, "answer": answers, "feedback": scores})
-        log.info("round %d: feedback %.4g on average over %d answers", done, scores.mean(), len(scores))
+            heard = rounds if self.scope == "selected" else [new]
+            asked = np.concatenate(heard)
+            answers = self._answers(study, learner, spoken.pool.take(asked))
+            feedback = self.feedback.score(spoken, learner, heard, answers)
+            groups = labels[asked]
+            weights, means = update(weights, groups, feedback, normalise=self.normalise, accumulate=self.accumulate)
+            answered = np.bincount(groups, minlength=k)
+            study.note("feedback", number, {"cluster": clusters, "answered": answered, "feedback": means})
+            study.note("answers", number, {"index": asked, "cluster": groups, "answer": answers, "feedback": feedback})
+            log.info("round %d: feedback %.4g on average over %d answers", number, feedback.mean(), len(feedback))
+
+    def _round(self, number: int, selection: Selection, chosen: Indices) -> Choose:
+        """The round's choice, and what the model is trained on next: `chosen` are the examples of all rounds so far."""
+        if number == self.rounds and self.final == "retrain":
+            return Choose(selection, on=chosen)
+        if self.restart == "base":
+            return Choose(selection, Training(epochs=self.guide_epochs), on=chosen)
+        return Choose(selection, Training(epochs=self.guide_epochs, restart=number == 1))
 
     def _answers(self, study: Study, learner: Learner, pool: Pool) -> list[str]:
         """The model's own answer to each prompt of `pool`, in shards: a killed run generates the missing ones."""
@@ -185,12 +175,3 @@ class Iterative(Selector):
         key = {"model": learner.state, "prompts": pool.fingerprint, **options}
         folder = study.artifact("generate", "answers", key, build, items=len(prompts))
         return read_json(folder / "answers.json")
-
-    def _training(self) -> Training:
-        """On what, and how, the model is trained after the round just drawn."""
-        so_far = np.concatenate(self._chosen)
-        if len(self._chosen) == self.rounds and self.final == "retrain":
-            return Training(on=so_far)
-        if self.restart == "base":
-            return Training(on=so_far, epochs=self.guide_epochs)
-        return Training(on=self._chosen[-1], epochs=self.guide_epochs, restart=len(self._chosen) == 1)

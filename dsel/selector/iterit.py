@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -20,7 +20,7 @@ from dsel.pool import Message, Pool, resolve_budget
 from dsel.scorer.base import Scores, read_in_shards
 from dsel.scorer.ifd import PROBES, asked_and_answered, difficulties, sizes
 from dsel.scorer.pretrained import fill_missing
-from dsel.selector.base import Selection, Selector, Work
+from dsel.selector.base import Choose, Selection, Selector, Step, Work
 from dsel.study import Study
 from dsel.trainer.base import Training
 
@@ -118,40 +118,38 @@ class IterIT(Selector):
         need(0 <= self.decay <= 1, f"selector.decay={self.decay}: must be between 0 and 1")
         need(self.max_length >= 64, f"selector.max_length={self.max_length}: give 64 tokens or more")
 
-    def begin(self, study: Study) -> None:
-        super().begin(study)
-        self._budget = study.budget if self.ratio is None else resolve_budget(self.ratio, len(study.pool))
-        self._order = np.arange(len(study.pool))
-        self._epoch = 0
+    def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
+        budget = study.budget if self.ratio is None else resolve_budget(self.ratio, len(study.pool))
+        ranking, ifd = self._ranked(study, learner, np.arange(len(study.pool)), budget, epoch=1)
+        for epoch in range(1, self.epochs + 1):
+            if epoch > 1 and self.update == "iterative":
+                again = ranking[: math.ceil(self.update_ratio * budget)]
+                ranking, ifd = self._ranked(study, learner, again, budget, epoch)
+            training = Training(epochs=1, restart=epoch == 1, part=(epoch, self.epochs))
+            yield Choose(Selection(ranking[:budget], scores=ifd[:budget]), training)
 
-    def tell(self, learner: Learner) -> None:
-        if self._epoch == self.epochs or (self._epoch > 0 and self.update == "static"):
-            return
-        if self._epoch > 0:
-            self._order = self._order[: math.ceil(self.update_ratio * self._budget)]
-        candidates = self.study.pool.take(self._order)
-        pairs = asked_and_answered(candidates, self.turn)
+    def _ranked(
+        self, study: Study, learner: Learner, candidates: Indices, budget: int, epoch: int
+    ) -> tuple[Indices, Scores]:
+        """The candidates in their new `order`, and the difficulty that each has under the model as it stands."""
+        pool = study.pool.take(candidates)
+        pairs = asked_and_answered(pool, self.turn)
         end = learner.tokenizer.eos_token or "" if self.end_token else ""
         responses = [response + end for _, response in pairs]
-        ifd = self._difficulty(learner, candidates, pairs)
-        found = order(responses, ifd, self._budget, decay=self.decay, score_type=self.score_type, tail=self.tail)
-        self._order, self._ifd = self._order[found], ifd[found]
+        ifd = self._difficulty(study, learner, pool, pairs)
+        found = order(responses, ifd, budget, decay=self.decay, score_type=self.score_type, tail=self.tail)
         ranks = np.arange(1, len(found) + 1)
-        self.study.note("ifd", self._epoch + 1, {"index": self._order, "ifd": self._ifd, "rank": ranks})
-
-    def ask(self) -> Selection | None:
-        if self._epoch == self.epochs:
-            return None
-        self._epoch += 1
-        training = Training(epochs=1, restart=self._epoch == 1, part=(self._epoch, self.epochs))
-        return Selection(self._order[: self._budget], scores=self._ifd[: self._budget], training=training)
+        study.note("ifd", epoch, {"index": candidates[found], "ifd": ifd[found], "rank": ranks})
+        return candidates[found], ifd[found]
 
     def plan(self, n: int, budget: int, epochs: float) -> Work:
         size = budget if self.ratio is None else resolve_budget(self.ratio, n)
         again = min(n, math.ceil(self.update_ratio * size)) if self.update == "iterative" else 0
         return Work([(size, 1)] * self.epochs, scored=n + (self.epochs - 1) * again)
 
-    def _difficulty(self, learner: Learner, candidates: Pool, pairs: Sequence[tuple[list[Message], str]]) -> Scores:
+    def _difficulty(
+        self, study: Study, learner: Learner, candidates: Pool, pairs: Sequence[tuple[list[Message], str]]
+    ) -> Scores:
         """The candidates' IFD under the model as it stands, float32[n]; `pairs` as from `asked_and_answered`."""
 
         def build(folder: Path) -> None:
@@ -165,6 +163,6 @@ class IterIT(Selector):
         key = {
             "model": learner.state, "pool": candidates.fingerprint, "max_length": self.max_length, "turn": self.turn
         }  # fmt: skip
-        folder = self.study.artifact("ifd", "ifd", key, build, items=len(pairs))
+        folder = study.artifact("ifd", "ifd", key, build, items=len(pairs))
         scores = fill_missing(np.load(folder / "ifd.npy"), 0, candidates, "their prompts fill selector.max_length")
         return scores.astype(np.float32)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
-from dsel.arrays import unit_rows
+from dsel.arrays import Indices, unit_rows
 from dsel.errors import need
-from dsel.selector.base import Selection, Selector, Work
+from dsel.selector.base import Selector, Step, Train, Work
 from dsel.study import Study
 
 if TYPE_CHECKING:
@@ -66,27 +67,24 @@ class SemDedup(Selector):
         need(-1 <= self.threshold <= 1, f"selector.threshold={self.threshold}: a cosine between -1 and 1")
         self.then.check()
 
-    def begin(self, study: Study) -> None:
+    def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
+        kept = self.kept(study)
+        for step in self.then.steps(study.restrict(kept), learner):
+            if isinstance(step, Train):
+                yield replace(step, examples=kept[step.examples])
+            else:
+                selection = replace(step.selection, indices=kept[step.selection.indices])
+                yield replace(step, selection=selection, on=None if step.on is None else kept[step.on])
+
+    def kept(self, study: Study) -> Indices:
+        """The examples that are left, by index: at least as many as the budget."""
         found = study.clustering
         similar = redundancy(study.embeddings, found.labels, found.centroids)
         kept = np.flatnonzero(similar <= self.threshold)
         if len(kept) < study.budget:
             kept = np.sort(np.argsort(similar, kind="stable")[: study.budget])
         log.info("semdedup: %d of %d examples are left", len(kept), len(study.pool))
-        self._kept = kept
-        self.then.begin(study.restrict(kept))
-
-    def ask(self) -> Selection | None:
-        selection = self.then.ask()
-        if selection is None:
-            return None
-        training = selection.training
-        if training.on is not None:
-            training = replace(training, on=self._kept[training.on])
-        return replace(selection, indices=self._kept[selection.indices], training=training)
-
-    def tell(self, learner: Learner) -> None:
-        self.then.tell(learner)
+        return kept
 
     def plan(self, n: int, budget: int, epochs: float) -> Work:
         return self.then.plan(n, budget, epochs)

@@ -78,8 +78,7 @@ def main(overrides: list[str]) -> None:
             problem.__dict__.update(embeddings=known.embeddings, clustering=known.clustering, quality=quality)
             selector = instantiate(options, _convert_="all")
             start = time.perf_counter()
-            selector.begin(problem)
-            chosen = selector.ask().indices
+            chosen = next(selector.steps(problem, None)).selection.indices
             seconds = time.perf_counter() - start
             covered = len(set(tasks[chosen]))
             rows.append((covered, entropy(tasks[chosen]), radius(x, chosen), quality[chosen].mean(), seconds))

@@ -29,7 +29,7 @@ from dsel.record import Record
 from dsel.run import GROUPS
 from dsel.scorer.none import NoScorer
 from dsel.selector import iterative
-from dsel.selector.base import Selection, Selector
+from dsel.selector.base import Choose, Selection, Selector, Step
 from dsel.selector.feedback.base import Feedback
 from dsel.selector.feedback.verifier import Verifier
 from dsel.selector.iterative import Iterative, shares
@@ -201,9 +201,8 @@ class Scripted:
     def state(self) -> dict[str, Any]:
         return {"trained": self.trained}
 
-    def fit(self, selection: Selection) -> None:
-        on = selection.training.on
-        self.trained.append((selection.indices if on is None else on).tolist())
+    def fit(self, step: Step) -> None:
+        self.trained.append(step.examples.tolist())
 
     def generate(self, prompts: Sequence[list[Message]], **options: Any) -> list[str]:
         if len(self.calls) == self.patience:
@@ -217,18 +216,20 @@ class Scripted:
         return [prompt[-1]["content"] for call in self.calls for prompt in call]
 
 
-def play(selector: Selector, study: Study, learner: Scripted) -> list[Selection]:
+def steps(selector: Selector, study: Study, learner: Scripted) -> list[Choose]:
     """The loop of an experiment."""
     selector.check()
-    selector.begin(study)
-    rounds: list[Selection] = []
-    while True:
-        selector.tell(learner)  # type: ignore[arg-type]
-        selection = selector.ask()
-        if selection is None:
-            return rounds
-        rounds.append(selection)
-        learner.fit(selection)
+    rounds: list[Choose] = []
+    for step in selector.steps(study, learner):  # type: ignore[arg-type]
+        assert isinstance(step, Choose)
+        rounds.append(step)
+        learner.fit(step)
+    return rounds
+
+
+def play(selector: Selector, study: Study, learner: Scripted) -> list[Selection]:
+    """What the rounds of an experiment chose."""
+    return [step.selection for step in steps(selector, study, learner)]
 
 
 @pytest.fixture
@@ -357,18 +358,17 @@ def test_who_is_answered(bench: Bench, scope: str) -> None:
 @pytest.mark.parametrize("restart", ["base", "continue"])
 def test_what_each_round_trains_on(bench: Bench, restart: str, final: str) -> None:
     selector = Iterative(told(0, 0, 0, 0), restart=restart, final=final, guide_epochs=2)
-    chosen = play(selector, problem(bench), Scripted())
-    one, two, three = (s.indices.tolist() for s in chosen)
+    chosen = steps(selector, problem(bench), Scripted())
+    one, two, three = (step.selection.indices.tolist() for step in chosen)
     guides = {
         "base": [(one, 2, True), (one + two, 2, True), (one + two + three, 2, True)],
         "continue": [(one, 2, True), (two, 2, False), (three, 2, False)],
     }[restart]
     expected = [*guides[:2], (one + two + three, None, True)] if final == "retrain" else guides
     ours = []
-    for selection in chosen:
-        training = selection.training
-        assert training.on is not None and training.part == (1, 1)
-        ours.append((training.on.tolist(), training.epochs, training.restart))
+    for step in chosen:
+        assert step.training.part == (1, 1)
+        ours.append((step.examples.tolist(), step.training.epochs, step.training.restart))
     assert ours == expected
 
 
@@ -466,16 +466,16 @@ def test_the_feedbacks_options_are_checked_too() -> None:
 
 
 def test_more_rounds_than_examples_are_refused(bench: Bench) -> None:
-    Iterative(told(0, 0, 0, 0), rounds=24).begin(problem(bench))
-    study = problem(bench)
+    assert len(play(Iterative(told(0, 0, 0, 0), rounds=24), problem(bench), Scripted())) == 24
+    bench.stages.clear()
     with pytest.raises(ConfigError, match="selector.rounds=25: a budget of 24 leaves rounds without an example"):
-        Iterative(told(0, 0, 0, 0), rounds=25).begin(study)
+        play(Iterative(told(0, 0, 0, 0), rounds=25), problem(bench), Scripted())
     assert bench.stages == []  # nothing was computed to find out
 
 
 def test_a_verifier_without_answers_is_refused_before_anything_is_computed(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="selector/feedback=verifier: the pool made carries no answers"):
-        Iterative(Verifier()).begin(problem(bench))
+        play(Iterative(Verifier()), problem(bench), Scripted())
     assert bench.stages == []
 
 

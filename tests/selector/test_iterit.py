@@ -17,6 +17,7 @@ from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
 from dsel.model.likelihood import Encoded
 from dsel.selector import iterit
+from dsel.selector.base import Choose
 from dsel.selector.iterit import IterIT, greedy, order
 from tests.conftest import GOLDEN, shared
 from tests.scorer.pools import pool_of
@@ -125,7 +126,7 @@ def test_what_is_read_of_a_conversation(turn: str, end_token: bool, spec: Causal
     tokenizer = spec.load_tokenizer()
     reader, selector, seen = Reader(tokenizer), IterIT(turn=turn, end_token=end_token), []
     selector.check()
-    selector.begin(Bench(tmp_path).study(pool=CHATS, budget=2))
+    steps = selector.steps(Bench(tmp_path).study(pool=CHATS, budget=2), reader)  # type: ignore[arg-type]
 
     def noted(responses: Sequence[str], *arguments: Any, **options: Any) -> np.ndarray:
         seen.extend(responses)
@@ -133,7 +134,7 @@ def test_what_is_read_of_a_conversation(turn: str, end_token: bool, spec: Causal
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(iterit, "order", noted)
-        selector.tell(reader)  # type: ignore[arg-type]
+        chosen = next(steps)
     responses = ["grey wolf", "the baltic sea", "word"] if turn == "first" else ["red wolf", "a black sea", "word"]
     assert seen == [response + ("<|end|>" if end_token else "") for response in responses]
     system = {"role": "system", "content": "You are a helpful assistant."}
@@ -143,8 +144,7 @@ def test_what_is_read_of_a_conversation(turn: str, end_token: bool, spec: Causal
     wanted = {tokenizer.apply_chat_template([system, *messages], tokenize=False) for messages in conversations}
     wanted |= {tokenizer.apply_chat_template(messages[-1:], tokenize=False) for messages in conversations}
     assert set(reader.texts) == {tokenizer.decode(tokenizer(w, add_special_tokens=False)["input_ids"]) for w in wanted}
-    chosen = selector.ask()
-    assert chosen is not None and len(chosen.indices) == 2
+    assert isinstance(chosen, Choose) and len(chosen.selection.indices) == 2
 
 
 def test_its_options_are_checked() -> None:

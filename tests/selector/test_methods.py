@@ -16,7 +16,7 @@ from dsel.clusterer.faiss_kmeans import FaissKMeans
 from dsel.embedder.tfidf_svd import TfidfSvd
 from dsel.errors import ConfigError
 from dsel.pool import Pool
-from dsel.selector.base import Selection, Selector
+from dsel.selector.base import Choose, Selection, Selector
 from dsel.selector.random import Random
 from dsel.stage import Stage
 from dsel.study import Study
@@ -67,11 +67,9 @@ METHODS = [name for name in FILES if "model" not in build(name).needs]
 def chosen(method: str, study: Study, *overrides: str) -> Selection:
     selector = build(method, *overrides)
     selector.check()
-    selector.begin(study)
-    selection = selector.ask()
-    assert selection is not None
-    assert selector.ask() is None  # static methods choose once
-    return selection
+    (step,) = selector.steps(study, None)  # type: ignore[arg-type]  # static methods choose once
+    assert isinstance(step, Choose)
+    return step.selection
 
 
 @pytest.mark.parametrize("budget", [1, 2, 31, 89, 90])

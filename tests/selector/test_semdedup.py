@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dsel.selector import semdedup
-from dsel.selector.base import Selection, Selector
+from dsel.selector.base import Choose, Selection, Selector, Step, Train
 from dsel.selector.semdedup import SemDedup, redundancy
 from dsel.study import Study
 from dsel.trainer.base import Training
@@ -54,25 +54,23 @@ def test_of_exact_copies_one_is_left() -> None:
 
 
 class Rounds(Selector):
-    """Chooses the first of what it is given, then the second, and so on; trains on all so far, in every other round."""
+    """Warms up on the last of what it is given; chooses the first, then the second, and so on.
+
+    Trains on all so far, in every other round.
+    """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
-    told: list[Any]
 
-    def begin(self, study: Study) -> None:
-        super().begin(study)
-        self.told = []
+    def __init__(self) -> None:
+        self.told: list[Any] = []
 
-    def tell(self, learner: Any) -> None:
-        self.told.append(learner)
-
-    def ask(self) -> Selection | None:
-        done = len(self.told) - 1
-        if done == 3:
-            return None
-        self.study.note("asked", done + 1, {"index": np.array([done]), "of": np.array([len(self.study.pool)])})
-        training = Training(on=np.arange(done + 1), epochs=2, restart=False) if done % 2 else Training()
-        return Selection(np.array([done]), training=training)
+    def steps(self, study: Study, learner: Any) -> Iterator[Step]:
+        yield Train(np.array([len(study.pool) - 1]), Training(epochs=1))
+        for done in range(3):
+            self.told.append(learner)
+            study.note("asked", done + 1, {"index": np.array([done]), "of": np.array([len(study.pool)])})
+            selection, so_far = Selection(np.array([done])), np.arange(done + 1)
+            yield Choose(selection, Training(epochs=2, restart=False), so_far) if done % 2 else Choose(selection)
 
 
 def test_rounds_of_another_selector_are_told_of_the_whole_pool(tmp_path: Path) -> None:
@@ -83,20 +81,16 @@ def test_rounds_of_another_selector_are_told_of_the_whole_pool(tmp_path: Path) -
     )
     selector = SemDedup(then=Rounds(), threshold=0.999999)
     assert selector.needs == {"embeddings", "clustering", "model"}
-    selector.begin(study)
-    kept = selector._kept
+    kept = selector.kept(study)
     assert 3 < len(kept) < 12 and kept.tolist() != list(range(len(kept)))
-    rounds = []
-    for learner in "abcd":
-        selector.tell(learner)  # type: ignore[arg-type]
-        rounds.append(selector.ask())
-    assert rounds.pop() is None
-    assert selector.then.told == list("abcd")  # type: ignore[attr-defined]
-    assert [r.indices.tolist() for r in rounds] == [[k] for k in kept[:3]]  # type: ignore[union-attr]
-    first, second, third = (r.training for r in rounds)  # type: ignore[union-attr]
-    assert first.on is None and third.on is None
-    assert second.on is not None and second.on.tolist() == kept[:2].tolist()
-    assert (second.epochs, second.restart) == (2, False)
+    warmup, *rounds = selector.steps(study, "learner")  # type: ignore[arg-type]
+    assert selector.then.told == ["learner"] * 3  # type: ignore[attr-defined]
+    assert isinstance(warmup, Train) and warmup.examples.tolist() == [kept[-1]] and warmup.training.epochs == 1
+    assert [r.selection.indices.tolist() for r in rounds] == [[k] for k in kept[:3]]  # type: ignore[union-attr]
+    first, second, third = rounds
+    assert first.on is None and third.on is None  # type: ignore[union-attr]
+    assert second.examples.tolist() == kept[:2].tolist()
+    assert (second.training.epochs, second.training.restart) == (2, False)
     assert [(n["round"], n["index"].tolist(), n["of"].tolist()) for n in notes] == [
         (i + 1, [kept[i]], [len(kept)]) for i in range(3)
     ]

@@ -24,8 +24,8 @@ class Feedback(ABC):
     def check(self) -> None:
         """Raise `ConfigError` when it cannot run here. Loads nothing heavy."""
 
-    def begin(self, study: Study) -> None:
-        """Raise `ConfigError` when it does not suit the pool."""
+    def check_study(self, study: Study) -> None:
+        """Raise `ConfigError` when it does not suit the pool. Computes nothing."""
 
     @abstractmethod
     def score(self, study: Study, learner: Learner, rounds: Sequence[Indices], answers: Sequence[str]) -> Doubles:

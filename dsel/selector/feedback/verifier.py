@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class Verifier(Feedback):
     """S is 1 where the reference alone is right, −1 where the model's answer alone is, else 0 (issue 4)."""
 
-    def begin(self, study: Study) -> None:
+    def check_study(self, study: Study) -> None:
         need(
             study.verify is not None,
             f"selector/feedback=verifier: the pool {study.pool.name} carries no answers; choose another feedback",
         )
 
     def score(self, study: Study, learner: Learner, rounds: Sequence[Indices], answers: Sequence[str]) -> Doubles:
-        assert study.verify is not None  # `begin` has seen to it
+        assert study.verify is not None  # `check_study` has seen to it
         chosen = np.concatenate(rounds)
         right = study.verify(chosen, study.pool.take(chosen).responses)
         return right.astype(np.float64) - study.verify(chosen, answers)

@@ -305,7 +305,7 @@ def test_a_verifier_by_hand(bench: Bench) -> None:
     study = bench.study(pool=pool.blind(), verify=pool.verifier)
     feedback = Verifier()
     feedback.check()
-    feedback.begin(study)
+    feedback.check_study(study)
     rounds = [np.array([2, 0]), np.array([3, 1])]
     for answers, expected in (
         (["Bonn", "Paris", "43 .", "Rome"], [-1, 0, -1, 0]),
@@ -318,7 +318,7 @@ def test_a_verifier_by_hand(bench: Bench) -> None:
 
 def test_a_verifier_needs_a_pool_with_answers(bench: Bench) -> None:
     with pytest.raises(ConfigError, match="the pool p carries no answers; choose another feedback"):
-        Verifier().begin(bench.study())
+        Verifier().check_study(bench.study())
 
 
 # --- their files ---
