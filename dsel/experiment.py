@@ -10,10 +10,11 @@ import numpy as np
 
 from dsel.cache import Cache
 from dsel.component import check_types
+from dsel.computed import note_computed, note_map
 from dsel.errors import need
 from dsel.hub import need_models
 from dsel.pool import resolve_budget
-from dsel.record import Record
+from dsel.record.writer import Record
 from dsel.selector.base import Choose, Selector, Train
 from dsel.study import Study
 
@@ -100,14 +101,14 @@ class Experiment:
             if isinstance(step, Choose):
                 record.round(step.selection, pool)
                 log.info("chosen: %d of %d examples", len(step.selection.indices), len(pool))
-                record.computed(vars(study), pool, low_quality=self.clusterer.low_quality)
+                note_computed(record, vars(study), pool, low_quality=self.clusterer.low_quality)
             if self.trainer.trains:
                 warmup = isinstance(step, Train)
                 with record.stage("warm up" if warmup else "train") as stage:
                     outcome = learner.fit(study.pool.take(step.examples), step.training)
                     stage.items, stage.cached = int(outcome["examples"]), "cached" in outcome
                 record.training(outcome, warmup=warmup)
-        record.map(vars(study))
+        note_map(record, vars(study))
 
         if self.evaluator.evaluates:
             with record.stage("evaluate"):

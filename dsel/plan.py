@@ -28,9 +28,9 @@ from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
 from dsel.model.trial import try_template
 from dsel.pool import Pool, resolve_budget
-from dsel.record import environment
-from dsel.recorded import OddRecord
-from dsel.recorded import read as read_record
+from dsel.record.environment import environment
+from dsel.record.facts import OddRecord
+from dsel.record.reader import NAME, RunFolder
 from dsel.scorer.none import NoScorer
 from dsel.stage import Stage
 from dsel.study import Study
@@ -193,12 +193,12 @@ def sample(pool: Pool, model: CausalLM | None, most: int, why: str) -> Tokens:
 def finished(runs: Path) -> Records:
     """The records of the finished runs in a folder; what is none is named in the log and left out."""
     records = []
-    for path in sorted(runs.glob("*/record.json")):
+    for path in sorted(runs.glob(f"*/{NAME}")):
         try:
-            record = read_record(path)
-            if record["status"] == "finished":
-                measured(record)
-                records.append(record)
+            run = RunFolder.read(path.parent)
+            if run.status == "finished":
+                measured(run.facts)
+                records.append(run.facts)
         except (OddRecord, KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as why:
             reason = why if isinstance(why, OddRecord) else f"not what a run measures ({type(why).__name__}: {why})"
             log.warning("not looked at for the plan: %s: %.200s", path, reason)

@@ -84,7 +84,7 @@ def _run(config: DictConfig) -> float | None:
     _refuse_secrets(config)
     from dsel.cache import Cache
     from dsel.experiment import Experiment
-    from dsel.record import Record, objective
+    from dsel.record.reader import RunFolder
 
     components = {group: instantiate(config[group], _convert_="all") for group in GROUPS}
     main_process = is_main_process()
@@ -111,13 +111,15 @@ def _run(config: DictConfig) -> float | None:
         if earlier is not None:
             log.info("finished before, not run again (rerun=true would): %s", earlier)
             shutil.rmtree(folder, ignore_errors=True)
-            return objective(Record.read(earlier))
+            return RunFolder.read(earlier).objective
         return _alone(config, experiment, key, folder)
 
 
 def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -> float | None:
     """The run itself; in a sweep, the only one of its key at this time."""
-    from dsel.record import Record, objective
+    from dsel.record.facts import objective
+    from dsel.record.reader import NAME, RunFolder
+    from dsel.record.writer import Record
 
     job, main_process = HydraConfig.get(), is_main_process()
     with open_dict(config):
@@ -148,7 +150,7 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
     if main_process:
         from dsel.summary import show
 
-        show(record)
+        show(RunFolder(record.facts, str(folder / NAME), folder))
     if learner is not None:
         learner.forget()
     return objective(record.facts)

@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from dsel.record import Record
-    from dsel.stage import Stage
+from dsel.record.reader import RunFolder
+from dsel.stage import Stage
 
 
-def show(record: Record, console: Console | None = None) -> None:
+def show(run: RunFolder, console: Console | None = None) -> None:
     """Print method, budget, metrics with their standard errors, time per stage, and where the record is."""
     console = console or Console()
-    console.print(table(record))
-    console.print(f"record: {record.folder / 'record.json'}", soft_wrap=True, highlight=False)
+    console.print(table(run))
+    console.print(f"record: {run.where}", soft_wrap=True, highlight=False)
 
 
-def table(record: Record) -> Table:
-    facts = record.facts
+def table(run: RunFolder) -> Table:
+    facts = run.facts
     choices, metrics = facts["choices"], facts["metrics"]
     out = Table(show_header=False, title=f"{choices['selector']} on {facts['pool']['name']}", title_justify="left")
     out.add_row("method", str(choices["selector"]))
@@ -37,17 +36,17 @@ def table(record: Record) -> Table:
     if parts:
         out.add_row("", f"{parts} parts of these in the record")
     out.add_section()
-    for name, stages in _by_name(record.stages).items():
+    for name, stages in _by_name(run.stages).items():
         seconds, items = sum(s.seconds for s in stages), sum(s.items or 0 for s in stages)
         note = "  (from the cache)" if all(s.cached for s in stages) else ""
-        speed = items / max(seconds, 1e-9)
-        rate = f"  {speed:,.{0 if speed >= 10 else 2}f} examples/s" if items and not note else ""
+        speed = items / seconds if seconds else 0.0  # a record has milliseconds
+        rate = f"  {speed:,.{0 if speed >= 10 else 2}f} examples/s" if speed and not note else ""
         out.add_row(name, f"{seconds:.1f} s{rate}{note}")
     out.add_row("total", f"{facts['seconds']:.1f} s")
     return out
 
 
-def _by_name(stages: list[Stage]) -> dict[str, list[Stage]]:
+def _by_name(stages: Sequence[Stage]) -> dict[str, list[Stage]]:
     """The rounds' stages together, in the order they first came."""
     named: dict[str, list[Stage]] = {}
     for stage in stages:

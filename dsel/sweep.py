@@ -21,7 +21,8 @@ from omegaconf import DictConfig
 
 from dsel.component import digest, identity, without_software
 from dsel.files import damage, read_json, seal, unsealed, write_sealed
-from dsel.record import Record
+from dsel.record.facts import OddRecord
+from dsel.record.reader import NAME, RunFolder
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -51,14 +52,14 @@ def finished(runs: Path, key: str) -> Path | None:
     try:
         noted = unsealed(read_json(entry))
         folder = runs / noted["folder"]
-        facts = Record.read(folder)
-        if facts["status"] != "finished" or facts["key"] != key:
+        if not (folder / NAME).exists():
+            return None  # its folder is gone
+        run = RunFolder.read(folder)
+        if run.status != "finished" or run.facts.get("key") != key:
             return None
         below = folder.resolve().is_relative_to(runs.resolve())  # a folder that somebody shared may say anything
         wrong = damage(folder, noted["files"]) if below else f"{folder} is not below {runs}"
-    except FileNotFoundError:
-        return None  # its folder is gone
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+    except (OddRecord, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
         wrong = f"{error}" or type(error).__name__
     if wrong is not None:
         log.warning("a finished run is damaged and runs again: %s, %s", entry, wrong)

@@ -32,7 +32,7 @@ from dsel.errors import ConfigError
 from dsel.experiment import Experiment
 from dsel.files import read_json, unsealed, write_sealed
 from dsel.pool import Example, Pool
-from dsel.record import Record
+from dsel.record.writer import Record
 from dsel.run import GROUPS
 from dsel.selector.base import Selection
 from tests.conftest import ROOT, make_pool

@@ -19,7 +19,8 @@ from dsel.compare.report import show, write
 from dsel.compare.subset import read, read_pool
 from dsel.errors import ConfigError
 from dsel.pool import Example, Pool
-from dsel.record import Record, write_scores, write_selection
+from dsel.record.tables import write_scores, write_selection
+from dsel.record.writer import Record
 from dsel.selector.base import Selection
 
 Change = Callable[[Path], None]

@@ -13,7 +13,7 @@ import numpy as np
 from dsel.cache import Cache
 from dsel.model.causal_lm import CausalLM
 from dsel.plan import observed
-from dsel.record import Record
+from dsel.record.writer import Record
 from dsel.selector.base import Choose, Selection, Selector, Step, Train
 from dsel.study import Study
 from dsel.trainer.base import Training

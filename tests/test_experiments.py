@@ -13,7 +13,7 @@ from dsel.cache import Cache
 from dsel.config_groups import register
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
-from dsel.record import Record
+from dsel.record.writer import Record
 from dsel.run import GROUPS
 from dsel.trainer.none import NoTrainer
 from tests.conftest import ROOT

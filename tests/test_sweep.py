@@ -134,7 +134,7 @@ def test_a_damaged_finished_run_counts_as_none(
     for file in ("selection.parquet", "selected.jsonl"):
         (folder / file).write_bytes(b"finished " * 20)
     sweep.remember(tmp_path, "k", folder)
-    write_sealed(folder / "record.json", {"status": "finished", "key": "k", "metrics": {"a": 0.5}})
+    write_sealed(folder / "record.json", {"status": "finished", "key": "k", "metrics": {"a": {"value": 0.5}}})
     assert sweep.finished(tmp_path, "k") == folder
     path = tmp_path / ".finished" / "k.json" if name == "entry" else folder / name
     before = path.read_bytes()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -94,26 +93,12 @@ def report(
     quality: ArrayLike | None,
     *,
     low_quality: float,
-    folder: Path | None,
-) -> dict[str, Any]:
-    """A summary of the clusters of the pool's n examples, as plain values; quality [n], if it is known.
-
-    Writes `clusters.parquet` (see `table`) into `folder`, if there is one, and beside it `k_selection.json` and
-    `k_selection.png` where k was chosen.
-    """
-    import pyarrow.parquet as pq
-
+) -> tuple[dict[str, Any], Table]:
+    """A summary of the clusters of the pool's n examples, as plain values, and its `table`; quality [n], if known."""
     rows = table(
         clustering.labels, clustering.distances, pool.ids, pool.sources, quality,
         k=clustering.k, low_quality=low_quality,
     )  # fmt: skip
-    if folder is not None:
-        temporary = folder / "clusters.parquet.tmp"
-        pq.write_table(rows, temporary)
-        temporary.replace(folder / "clusters.parquet")
-        if clustering.choice is not None:
-            clustering.choice.save(folder)
-
     sizes = clustering.sizes
     facts: dict[str, Any] = {
         "k": clustering.k,
@@ -128,7 +113,7 @@ def report(
     if len(low):
         facts |= {"low_quality_below": low_quality, "low_quality_clusters": float(low.mean())}
     log.info("clusters: k=%d, %d to %d members, median %g", *(facts[x] for x in ("k", "smallest", "largest", "median")))
-    return facts
+    return facts, rows
 
 
 def _offsets(counts: np.ndarray) -> Any:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsel.compare.subset import Doubles, Indices, Run, Subset
+from dsel.compare.subset import Doubles, Indices, Subset
+from dsel.record.reader import RunFolder
 from dsel.words import count_words
 
 SHOWN = 80  # characters of a prompt or response
@@ -237,7 +238,7 @@ def _same_pool(a: Subset, b: Subset) -> bool:
     return prints[0] is not None and prints[0] == prints[1]
 
 
-def _home(a: Subset, b: Subset) -> Run | None:
+def _home(a: Subset, b: Subset) -> RunFolder | None:
     """The run that says most of the pool that both chose from; None when they chose from different ones."""
     runs = [s.run for s in (a, b) if s.run is not None]
     if not runs or (len(runs) == 2 and not _same_pool(a, b)):
@@ -246,7 +247,7 @@ def _home(a: Subset, b: Subset) -> Run | None:
 
 
 def _unfinished(a: Subset, b: Subset) -> list[str]:
-    status = {which: s.run.facts.get("status") for which, s in (("A", a), ("B", b)) if s.run is not None}
+    status = {which: s.run.status for which, s in (("A", a), ("B", b)) if s.run is not None}
     return [f"{which} is of a run that is not finished ({s})" for which, s in status.items() if s != "finished"]
 
 
@@ -263,20 +264,20 @@ def _facts(subset: Subset, distinct: int) -> dict[str, Any]:
         "scorer": None if run.quality is None else _scorer(run),
         "pool": run.facts["pool"].get("name"),
         "seed": run.setting("seed"),
-        "status": run.facts.get("status"),
+        "status": run.status,
         "config_digest": run.facts.get("config_digest"),
     }
     out = {"name": subset.name, "examples": len(subset), "distinct": distinct, "rounds": len(subset.rounds)}
     return {**out, "run": facts}
 
 
-def _scorer(run: Run) -> str:
+def _scorer(run: RunFolder) -> str:
     """What a run's quality is called: the scorer, or the column that it read."""
     name = run.choice("scorer") or "quality"
     return str(run.part("scorer").get("name") or name) if name == "column" else name
 
 
-def _under(run: Run, subset: Subset) -> Doubles | None:
+def _under(run: RunFolder, subset: Subset) -> Doubles | None:
     """The quality of each example under the scorer of `run`; None when it was never computed."""
     own = subset.run
     if own is None:
@@ -290,7 +291,9 @@ def _under(run: Run, subset: Subset) -> Doubles | None:
     return np.array([scores.get(name, np.nan) for name in subset.ids], dtype=np.float64)
 
 
-def _sources(a: Subset, b: Subset, pool: Subset | None, home: Run | None, notes: list[str]) -> dict[str, Any] | None:
+def _sources(
+    a: Subset, b: Subset, pool: Subset | None, home: RunFolder | None, notes: list[str]
+) -> dict[str, Any] | None:
     if a.sources is None or b.sources is None:
         notes.append("no sources: a file without a source column names none, unless --pool does")
         return None

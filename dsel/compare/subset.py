@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,117 +22,12 @@ from dsel.data.unread import TextScores, scores_of
 from dsel.errors import ConfigError, need, need_path
 from dsel.guard import read_parquet
 from dsel.pool import Message, Pool
-from dsel.recorded import OddRecord
-from dsel.recorded import read as read_record
-
-if TYPE_CHECKING:
-    from pyarrow import Table
+from dsel.record.facts import OddRecord
+from dsel.record.reader import RunFolder
+from dsel.record.tables import SELECTION, read_table
 
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-SELECTION = {
-    "round": "int64", "index": "int64", "id": "string", "source": "string", "cluster": "int64", "weight": "float64",
-    "score": "float64",
-}  # fmt: skip
-"""The columns of `selection.parquet`, and their types."""
-
-SCORES = {"id": "string", "score": "float64"}
-CLUSTERS = {"cluster": "int64", "size": "int64"}  # of the columns of `clusters.parquet`
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a run folder says beside its selection. `facts` are those of its record."""
-
-    folder: Path
-    facts: Mapping[str, Any]
-
-    odd: list[str] = field(default_factory=list)
-    """What of it is left out, as it is not what a run writes: a line for each file."""
-
-    @property
-    def fingerprint(self) -> str | None:
-        return self.facts["pool"].get("fingerprint")
-
-    def choice(self, group: str) -> str | None:
-        return self.facts["choices"].get(group)
-
-    def setting(self, name: str) -> Any:
-        return self.facts["config"].get(name)
-
-    def part(self, group: str) -> Mapping[str, Any]:
-        """The settings of a component; none where the record has something else there."""
-        found = self.setting(group)
-        return found if isinstance(found, Mapping) else {}
-
-    @cached_property
-    def quality(self) -> Mapping[str, float] | None:
-        """The quality of every example of the pool, by id."""
-        table = self._table("scores.parquet", SCORES, needed=SCORES)
-        return dict(zip(table["id"].to_pylist(), table["score"].to_pylist(), strict=True)) if table else None
-
-    @cached_property
-    def clusters(self) -> Table | None:
-        """A row for each cluster of the pool (see `dsel.clusterer.diagnostics.table`)."""
-        table = self._table("clusters.parquet", CLUSTERS, needed=CLUSTERS)
-        if table is None:
-            return None
-        try:
-            right = "medoids" in table.column_names and all(
-                row["size"] >= 0
-                and all(isinstance(source, str) and 0 <= share <= 1 for source, share in row["sources"])
-                for row in table.to_pylist()
-            )
-        except (KeyError, TypeError, ValueError):
-            right = False
-        if not right:
-            self.odd.append(f"{self.folder / 'clusters.parquet'}: its rows are not those of a run")
-            return None
-        return table
-
-    @property
-    def sources(self) -> Counter[str] | None:
-        """How many examples of the pool each source has, summed over the clusters."""
-        if self.clusters is None:
-            return None
-        counts: Counter[str] = Counter()
-        for row in self.clusters.to_pylist():
-            for source, share in row["sources"]:
-                counts[source] += round(share * row["size"])
-        return counts
-
-    def pool(self) -> Pool:
-        """The pool, loaded again as the record says. Raises `ConfigError` when that is not possible any more.
-
-        The class is that of our own configuration; the record says which, and the values of its options.
-        """
-        settings = self.part("data")
-        component = _data().get(str(settings.get("_target_")))
-        if component is None:
-            raise ConfigError(
-                f"{self.folder}: its record does not say where its pool came from: name a file with --pool"
-            )
-        options = {f.name: settings[f.name] for f in fields(component) if f.init and f.name in settings}
-        try:
-            data = component(**options)
-            data.check()
-            pool, _ = data.load().hold_out(data.holdout)
-        except (TypeError, ValueError, AttributeError) as error:  # a record may have anything for an option
-            raise ConfigError(f"{self.folder}: its pool cannot be loaded as its record says ({error})") from error
-        same = pool.fingerprint == self.fingerprint
-        need(same, f"{self.folder}: its pool is not what it was when it ran: name a file with --pool")
-        return pool
-
-    def _table(self, name: str, kinds: Mapping[str, str], needed: Collection[str]) -> Table | None:
-        path = self.folder / name
-        if not path.exists():
-            return None
-        try:
-            return _typed(path, kinds, needed)
-        except ConfigError as error:
-            self.odd.append(str(error))
-            return None
 
 
 @dataclass(frozen=True)
@@ -153,7 +47,7 @@ class Subset:
     columns: Mapping[str, Doubles]
     clusters: Indices | None = None
     chosen_by: Doubles | None = None
-    run: Run | None = None
+    run: RunFolder | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -199,8 +93,8 @@ def read(path: str | Path) -> Subset:
     if (found.is_dir() or found.name in ("selection.parquet", "selected.jsonl")) and (folder / "record.json").exists():
         run = _run(folder)
         if not (folder / "selection.parquet").exists():
-            status, error = run.facts.get("status"), run.facts.get("error")
-            raise ConfigError(f"{path}: this run has chosen nothing ({status}{f': {error}' if error else ''})")
+            error = run.facts.get("error")
+            raise ConfigError(f"{path}: this run has chosen nothing ({run.status}{f': {error}' if error else ''})")
         return _selection(str(path), folder / "selection.parquet", run)
     need(found.is_file(), f"{path}: not a run folder, it has no record.json: name a run folder or a data file")
     if found.suffix == ".parquet" and set(_columns(found)) >= SELECTION.keys():
@@ -212,7 +106,7 @@ def read_pool(path: str | Path) -> Subset:
     """The pool in a data file or folder, or that of a run folder. Raises `ConfigError` when there is none."""
     found = need_path(path, option="--pool")
     if (found / "record.json").exists():
-        return Subset.of(f"the pool of {path}", _run(found).pool())
+        return Subset.of(f"the pool of {path}", _pool_of(_run(found)))
     return _file(str(path), found)
 
 
@@ -221,11 +115,32 @@ def _file(name: str, path: Path) -> Subset:
     return Subset.of(name, Local(path=str(path)).load(), unnamed=path.name.split(".")[0])
 
 
-def _run(folder: Path) -> Run:
+def _run(folder: Path) -> RunFolder:
     try:
-        return Run(folder, read_record(folder / "record.json"))
+        return RunFolder.read(folder)
     except OddRecord as why:
         raise ConfigError(f"{folder / 'record.json'}: {why}") from why
+
+
+def _pool_of(run: RunFolder) -> Pool:
+    """The pool of a run, loaded again as its record says. Raises `ConfigError` when that is not possible any more.
+
+    The class is that of our own configuration; the record says which, and the values of its options.
+    """
+    settings = run.part("data")
+    component = _data().get(str(settings.get("_target_")))
+    if component is None:
+        raise ConfigError(f"{run.folder}: its record does not say where its pool came from: name a file with --pool")
+    options = {f.name: settings[f.name] for f in fields(component) if f.init and f.name in settings}
+    try:
+        data = component(**options)
+        data.check()
+        pool, _ = data.load().hold_out(data.holdout)
+    except (TypeError, ValueError, AttributeError) as error:  # a record may have anything for an option
+        raise ConfigError(f"{run.folder}: its pool cannot be loaded as its record says ({error})") from error
+    same = pool.fingerprint == run.fingerprint
+    need(same, f"{run.folder}: its pool is not what it was when it ran: name a file with --pool")
+    return pool
 
 
 @cache
@@ -239,9 +154,9 @@ def _data() -> Mapping[str, Any]:
     return {target: get_class(target) for target in targets}
 
 
-def _selection(name: str, file: Path, run: Run | None) -> Subset:
+def _selection(name: str, file: Path, run: RunFolder | None) -> Subset:
     """Each example once, even where several rounds chose it, as `selected.jsonl` has them."""
-    table = _typed(file, SELECTION, needed=("round", "index", "id"))
+    table = read_table(file, SELECTION, needed=("round", "index", "id"))
     need(len(table) > 0, f"{file}: holds no example")
     rows: list[int] = []
     rounds: list[Indices] = []
@@ -270,7 +185,7 @@ def _selection(name: str, file: Path, run: Run | None) -> Subset:
     )
 
 
-def _texts(path: Path, expected: int, run: Run | None) -> tuple[list[list[Message]] | None, dict[str, Doubles]]:
+def _texts(path: Path, expected: int, run: RunFolder | None) -> tuple[list[list[Message]] | None, dict[str, Doubles]]:
     """Messages and numeric columns of `selected.jsonl`, whose rows may be of several formats."""
     if not path.exists():
         return None, {}
@@ -303,22 +218,3 @@ def _strings(recorded: Any) -> dict[str, str]:
 
 def _columns(path: Path) -> list[str]:
     return read_parquet(path, rows=False).column_names
-
-
-def _typed(path: Path, kinds: Mapping[str, str], needed: Collection[str]) -> Table:
-    """A table that a run wrote, with columns of these types, the `needed` ones without gaps. Raises `ConfigError`."""
-    import pyarrow as pa
-
-    table = read_parquet(path)
-    missing = sorted(kinds.keys() - set(table.column_names))
-    need(not missing, f"{path}: not what a run writes, it has no column {', '.join(missing)}")
-    for name, kind in kinds.items():
-        place = table.column_names.index(name)
-        try:
-            column = table.column(place).cast(kind)
-        except pa.ArrowException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(f"{path}: not what a run writes, its column {name} is no {kind} ({reason})") from error
-        need(name not in needed or not column.null_count, f"{path}: its column {name} has gaps")
-        table = table.set_column(place, name, column)
-    return table

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from dsel.record.reader import RunFolder
 from dsel.report.match import literal
-from dsel.report.runs import Run
 from dsel.report.statistics import mean
 
 AVERAGE = "average"  # the metric of that name: the mean over the tasks that a run has
@@ -33,7 +33,7 @@ def settings(evaluator: Mapping[str, Any]) -> Settings:
     return found
 
 
-def otherwise(task: str, runs: Iterable[Run], published: Settings) -> str:
+def otherwise(task: str, runs: Iterable[RunFolder], published: Settings) -> str:
     """In what the runs measured `task` otherwise than the experiment's file has it; empty where they did not."""
     changes: dict[str, None] = {}
     for run in runs:
@@ -58,7 +58,7 @@ class Average:
     published: frozenset[str]
 
     @classmethod
-    def of(cls, runs: Iterable[Run], published: Collection[str]) -> Average:
+    def of(cls, runs: Iterable[RunFolder], published: Collection[str]) -> Average:
         sets = [run.tasks for run in runs if run.value(AVERAGE) is not None]
         some = dict.fromkeys(task for tasks in sets for task in tasks)
         shared = tuple(task for task in some if all(task in tasks for tasks in sets))
@@ -69,7 +69,7 @@ class Average:
     def as_published(self) -> bool:
         return self.tasks is None or set(self.tasks) == self.published
 
-    def value(self, run: Run) -> float | None:
+    def value(self, run: RunFolder) -> float | None:
         """The average of a run over the tasks that all runs have; None where it has none."""
         given = run.value(AVERAGE)
         if given is None or not self.left_out:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsel.errors import ConfigError, need
-from dsel.guard import read_parquet
+from dsel.record.reader import RunFolder
+from dsel.record.tables import MAP, WEIGHTS, read_table
 from dsel.report import statistics
-from dsel.report.runs import Run
 from dsel.report.spec import keys
 from dsel.report.tables import Cell, Table
 
@@ -41,8 +41,6 @@ WIDE = 7.0  # inches; a wider figure takes a line of the page for itself
 PANELS, LINES, SOURCES = 4, 12, 8  # at most, in a figure
 ROOM = 48  # characters of a label
 LARGEST = 2**28  # bytes of a run's table
-WEIGHTS = {"round": "int64", "cluster": "int64", "weight": "float64"}
-MAP = {"x": "float64", "y": "float64", "cluster": "int64", "chosen": "bool"}
 SILHOUETTE = "clustering.silhouette"
 NAMES = {"budget": "examples chosen", "clusterer.k": "clusters k", "selector.rounds": "rounds"}
 
@@ -280,7 +278,7 @@ def _legend(axes: Axes) -> None:
         axes.figure.legend(loc="outside upper center", ncols=min(4, len(labels)), frameon=False)  # type: ignore[union-attr]
 
 
-def _runs_of(table: Table | None, row: str) -> list[Run]:
+def _runs_of(table: Table | None, row: str) -> list[RunFolder]:
     """The runs of a row's first filled column, by seed."""
     if table is None:
         return []
@@ -292,7 +290,7 @@ def _one_run_a_row(tables: Sequence[Table], file: str, kinds: Mapping[str, str])
 
     kinds: the columns that are read, and their types.
     """
-    found: dict[str, tuple[str, Run, pa.Table]] = {}
+    found: dict[str, tuple[str, RunFolder, pa.Table]] = {}
     for table in tables:
         for row in table.rows:
             for run in _runs_of(table, row):
@@ -314,20 +312,17 @@ def _rows(path: Path, kinds: Mapping[str, str]) -> pa.Table | None:
         return None
     try:
         need(path.is_file() and path.stat().st_size <= LARGEST, f"{path}: not the table of a run")
-        rows = read_parquet(path, list(kinds))
-        rows = rows.select(list(kinds)).cast(pa.schema(list(kinds.items())))
+        rows = read_table(path, kinds, needed=kinds.keys() - {"cluster"})
         for name in kinds:
             finite = not pa.types.is_floating(rows[name].type) or pc.all(pc.is_finite(rows[name])).as_py()
-            whole = name == "cluster" or not rows[name].null_count
-            need(bool(len(rows) and finite and whole), f"{path}: its column {name} is not that of a run")
+            need(bool(len(rows) and finite), f"{path}: its column {name} is not that of a run")
         return rows
-    except (ConfigError, KeyError, pa.ArrowException) as error:
-        reason = str(error) if isinstance(error, ConfigError) else f"{path}: {str(error).splitlines()[0]}"
-        log.warning("left out of the figures: %s", reason)
+    except ConfigError as error:
+        log.warning("left out of the figures: %s", error)
         return None
 
 
-def _shares(run: Run) -> dict[str, float]:
+def _shares(run: RunFolder) -> dict[str, float]:
     counts: dict[str, int] = {}
     for round in run.facts["rounds"]:
         for name, count in round["sources"].items():

@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups
 from dsel.config_groups import ROOT
-from dsel.report.runs import Run
+from dsel.record.reader import RunFolder
 from dsel.report.spec import Overrides, keys
 from dsel.run import GROUPS
 from dsel.secrets import redact
@@ -81,11 +81,11 @@ class Composer:
         composed = self.composed(overrides)
         return composed.choices[path] if path in composed.choices else OmegaConf.select(composed.config, path)
 
-    def matches(self, run: Run, overrides: Overrides) -> bool:
+    def matches(self, run: RunFolder, overrides: Overrides) -> bool:
         """Whether `run` is one of the configuration with `overrides`."""
         return not any(differences(self.wanted(overrides, run.seed), run.facts["config"]))
 
-    def coordinates(self, run: Run, at: Overrides = (), *, unread: bool = False) -> Overrides | None:
+    def coordinates(self, run: RunFolder, at: Overrides = (), *, unread: bool = False) -> Overrides | None:
         """The overrides that make `run` out of the configuration with `at`; None where none do (an option is gone).
 
         unread: also those of what its selector never reads.
@@ -97,7 +97,7 @@ class Composer:
         return (*choices, *(override(path, value) for path, value in settings.items()))
 
     def recorded(
-        self, run: Run, at: Overrides = (), *, unread: bool = False
+        self, run: RunFolder, at: Overrides = (), *, unread: bool = False
     ) -> tuple[Overrides, dict[str, Any]] | None:
         """`coordinates` in two: the options chosen, all of them ours, and the settings (dotted path: value)."""
         try:
@@ -105,7 +105,7 @@ class Composer:
         except (HydraException, OmegaConfBaseException):  # what `at` sets is no option of what the run has chosen
             return None
 
-    def _recorded(self, run: Run, at: Overrides, unread: bool) -> tuple[Overrides, dict[str, Any]] | None:
+    def _recorded(self, run: RunFolder, at: Overrides, unread: bool) -> tuple[Overrides, dict[str, Any]] | None:
         chosen = run.facts["choices"]
         found: Overrides = ()
         for nested in (False, True):  # options of a nested group are there once its parent is chosen

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from dsel.record.reader import RunFolder
 from dsel.report.figures import Drawn
-from dsel.report.runs import Run
 from dsel.report.tables import Cell, Report, Table, show_p, show_pairs
 from dsel.report.writers import compared_title, fills, legend
 
@@ -27,12 +27,12 @@ def render(report: Report, figures: Sequence[Drawn], folder: Path, *, command: s
     from jinja2 import Environment, FileSystemLoader
     from markupsafe import Markup
 
-    def link(run: Run) -> str:
+    def link(run: RunFolder) -> str:
         if run.where.startswith(("https://", "http://")):
             return run.where
         return quote(Path(os.path.relpath(Path(run.where).resolve(), folder.resolve())).as_posix())
 
-    def linked(text: Any, run: Run) -> Markup:
+    def linked(text: Any, run: RunFolder) -> Markup:
         return Markup('<a href="{}" title="{}">{}</a>').format(link(run), f"seed {run.seed}: its record", text)
 
     def head(table: Table, *, published: bool = False) -> Markup:
@@ -44,7 +44,7 @@ def render(report: Report, figures: Sequence[Drawn], folder: Path, *, command: s
         cells = (Markup('<th scope="col"><button type="button">{}{}</button></th>').format(n, marks(n)) for n in names)
         return Markup("<tr>{}</tr>").format(Markup("").join(cells))
 
-    def only(cell: Cell) -> Run:
+    def only(cell: Cell) -> RunFolder:
         return cell.runs[next(iter(cell.values))]
 
     def filled_by(table: Table, row: str, column: str) -> int:

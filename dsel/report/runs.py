@@ -1,13 +1,12 @@
 """Where logged runs are read from: run folders, the W&B service, or the offline W&B logs under the run folders.
 
 All three give the same facts, those of the run's `record.json`: the tracker keeps them in the W&B run's summary. What
-is no record of a run (dsel.recorded), is named in the log and left out.
+is no record of a run (dsel.record.facts), is named in the log and left out.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import os
 import zlib
 from collections import Counter
@@ -17,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dsel.errors import ConfigError, need, need_package
-from dsel.recorded import OddRecord, clean, from_json, parse, read, whole
+from dsel.record.facts import OddRecord, clean, from_json, parse, whole
+from dsel.record.reader import NAME, RunFolder
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -27,50 +27,11 @@ RECORD = "record"  # the summary's key with the record of a run, as JSON
 LARGEST_LOG = 2**31  # bytes of a `.wandb` file
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished run: the facts of its record, where a reader finds it (a file or an address), and its folder."""
-
-    facts: Mapping[str, Any]
-    where: str
-    folder: Path | None = None
-
-    @property
-    def seed(self) -> int:
-        return int(self.facts["config"]["seed"])
-
-    @property
-    def started(self) -> str:
-        return str(self.facts["started"])
-
-    def value(self, metric: str) -> float | None:
-        """A metric of the run, or the number at a dotted path in its record; None where it has none."""
-        found: Any = self.facts["metrics"].get(metric, {}).get("value")
-        if found is None:
-            found = self.facts
-            for part in metric.split("."):
-                found = found.get(part) if isinstance(found, Mapping) else None
-        return float(found) if isinstance(found, (int, float)) and not isinstance(found, bool) else None
-
-    def test_error(self, metric: str) -> float | None:
-        """The standard error of a metric over the examples of its test set; None where it has none."""
-        found = self.facts["metrics"].get(metric, {}).get("stderr")
-        return None if found is None or math.isnan(found) else float(found)
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        """The metrics of the run, but for parts of others and the average."""
-        return tuple(m for m, found in self.facts["metrics"].items() if m != "average" and not found.get("detail"))
-
-    def higher_is_better(self, metric: str) -> bool:
-        return bool(self.facts["metrics"].get(metric, {}).get("higher_is_better", True))
-
-
 @dataclass
 class Found:
     """The finished runs of an experiment, oldest first, and how many of its runs are left out, by the reason."""
 
-    runs: list[Run] = field(default_factory=list)
+    runs: list[RunFolder] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
 
     def add(self, status: str, facts: Mapping[str, Any] | None, where: str, folder: Path | None) -> None:
@@ -82,7 +43,7 @@ class Found:
             self.odd(where, "its configuration has no seed")
             self.left_out["with an odd record"] += 1
         else:
-            self.runs.append(Run(facts, clean(where), folder))
+            self.runs.append(RunFolder(facts, clean(where), folder))
 
     @staticmethod
     def odd(where: object, why: object) -> None:
@@ -96,14 +57,14 @@ class Found:
 def local(experiment: str, folder: Path) -> Found:
     """The runs whose `record.json` is somewhere under `folder`."""
     found = Found()
-    for path in sorted(folder.rglob("record.json")):
+    for path in sorted(folder.rglob(NAME)):
         try:
-            facts = read(path)
+            run = RunFolder.read(path.parent)
         except OddRecord as why:
             found.odd(path, why)
             continue
-        if facts["choices"].get("experiments") == experiment:
-            found.add(facts["status"], facts, str(path), path.parent)
+        if run.choice("experiments") == experiment:
+            found.add(run.status, run.facts, run.where, run.folder)
     return found.sorted()
 
 
@@ -121,7 +82,7 @@ def wandb_offline(experiment: str, folder: Path) -> Found:
             continue
         status = "finished" if exit_code == 0 else "unfinished" if exit_code is None else "failed"
         place = path.parents[2]
-        where = place / "record.json" if (place / "record.json").exists() else path
+        where = place / NAME if (place / NAME).exists() else path
         found.add(status, _facts(summary.get(RECORD), path, found), str(where), place)
     return found.sorted()
 

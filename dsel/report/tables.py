@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from dsel.record.reader import RunFolder
 from dsel.report import statistics
 from dsel.report.comparable import AVERAGE, Average, Settings, otherwise, settings
 from dsel.report.match import Composer
-from dsel.report.runs import Run
 from dsel.report.spec import Column, Overrides, TableSpec, keys
 from dsel.report.statistics import Difference
 
@@ -29,7 +29,7 @@ class Cell:
     column: str
     metric: str
     values: Mapping[int, float]
-    runs: Mapping[int, Run]
+    runs: Mapping[int, RunFolder]
     missing: tuple[int, ...]
     command: str | None
     mean: float
@@ -78,7 +78,7 @@ class Table:
     footnotes: list[Footnote] = field(default_factory=list)
     average: Average | None = None
     commands: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-    superseded: list[Run] = field(default_factory=list)
+    superseded: list[RunFolder] = field(default_factory=list)
 
     @property
     def head(self) -> str:
@@ -87,7 +87,7 @@ class Table:
         return varied[0] if len(varied) == 1 else ""
 
     @property
-    def placed(self) -> list[Run]:
+    def placed(self) -> list[RunFolder]:
         """The runs in the table's cells, each once."""
         return list({id(run): run for cell in self.cells.values() for run in cell.runs.values()}.values())
 
@@ -176,7 +176,7 @@ def show_pairs(gap: Difference) -> str:
     return f"{gap.pairs} common seed" if gap.pairs == 1 else f"{gap.pairs} common seeds"
 
 
-def build(spec: TableSpec, runs: Sequence[Run], composer: Composer) -> Table:
+def build(spec: TableSpec, runs: Sequence[RunFolder], composer: Composer) -> Table:
     """The table of `spec`, from those of `runs` that are in it.
 
     Rows that the file names come first, filled or not; then those that it does not name but runs have, where they
@@ -184,8 +184,8 @@ def build(spec: TableSpec, runs: Sequence[Run], composer: Composer) -> Table:
     with the same seed the later counts.
     """
     rows, columns = dict(spec.rows), dict(spec.columns)
-    placed: dict[tuple[str, Overrides], dict[int, Run]] = {}
-    superseded: list[Run] = []
+    placed: dict[tuple[str, Overrides], dict[int, RunFolder]] = {}
+    superseded: list[RunFolder] = []
     for run in runs:
         places = [
             (row, grid)
@@ -229,7 +229,7 @@ def _published_tasks(spec: TableSpec) -> list[str]:
 
 
 def _discover(
-    spec: TableSpec, run: Run, rows: dict[str, Overrides], columns: dict[str, Column], composer: Composer
+    spec: TableSpec, run: RunFolder, rows: dict[str, Overrides], columns: dict[str, Column], composer: Composer
 ) -> list[tuple[str, Overrides]]:
     """The place of a run that is in no cell the file names; adds its row or column. None for a run of another table."""
     coordinates = composer.coordinates(run, spec.at)
@@ -253,7 +253,7 @@ def _discover(
     return [(row, across)]
 
 
-def _only(run: Run, at: Overrides, varied: Sequence[str], composer: Composer) -> bool:
+def _only(run: RunFolder, at: Overrides, varied: Sequence[str], composer: Composer) -> bool:
     """Whether what tells `run` from the configuration with `at` is only what `varied` sets."""
     found = composer.coordinates(run, at)
     return found is not None and set(keys(found)) <= set(varied)
@@ -276,7 +276,7 @@ def _fill(
     spec: TableSpec,
     label: str,
     column: Column,
-    placed: Mapping[tuple[str, Overrides], Mapping[int, Run]],
+    placed: Mapping[tuple[str, Overrides], Mapping[int, RunFolder]],
     composer: Composer,
 ) -> None:
     """Makes the cells of one column."""
@@ -284,7 +284,7 @@ def _fill(
     runs = {row: placed.get((row, column.overrides), {}) for row in table.rows}
     average = table.average if column.metric == AVERAGE else None
 
-    def value(run: Run) -> float | None:
+    def value(run: RunFolder) -> float | None:
         return average.value(run) if average else run.value(column.metric)
 
     values = {

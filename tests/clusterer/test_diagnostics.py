@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from pathlib import Path
 
 import hypothesis.strategies as st
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 
@@ -68,28 +66,21 @@ def clustering(choice: Choice | None = None) -> Clustering:
     return Clustering(labels, np.zeros((3, 2), dtype=np.float32), np.arange(10, dtype=np.float32), choice)
 
 
-def test_a_report_is_written_and_summed_up(tmp_path: Path) -> None:
+def test_a_report_sums_the_table_up() -> None:
     quality = np.array([0.1, 0.2, 0.3, 0.2, 0.2, 0.9, 0.8, 0.7, 0.5, 0.5])
-    facts = report(clustering(), make_pool(10), quality, low_quality=0.3, folder=tmp_path)
+    facts, table = report(clustering(), make_pool(10), quality, low_quality=0.3)
     assert facts == {
         "k": 3, "inertia": 45.0, "smallest": 2, "median": 3.0, "largest": 5,
         "low_quality_below": 0.3, "low_quality_clusters": pytest.approx(1 / 3),
     }  # fmt: skip
-    rows = pq.read_table(tmp_path / "clusters.parquet").to_pylist()
+    rows = table.to_pylist()
     assert [row["medoids"] for row in rows] == [["e0", "e1", "e2"], ["e8", "e9"], ["e5", "e6", "e7"]]
     assert dict(rows[0]["sources"]) == {"even": 0.6, "odd": 0.4}
-    assert [file.name for file in tmp_path.iterdir()] == ["clusters.parquet"]
 
 
-def test_without_quality_nothing_is_said_of_it_and_a_chosen_k_is_explained(tmp_path: Path) -> None:
+def test_without_quality_nothing_is_said_of_it_and_a_chosen_k_is_explained() -> None:
     choice = Choice("exact", (Trial(2, 0.1, 60.0), Trial(3, 0.4, 45.0)))
-    facts = report(clustering(choice), make_pool(10), None, low_quality=0.3, folder=tmp_path)
+    facts, table = report(clustering(choice), make_pool(10), None, low_quality=0.3)
     assert "low_quality_clusters" not in facts
     assert (facts["silhouette"], facts["silhouette_form"]) == (0.4, "exact")
-    assert {file.name for file in tmp_path.iterdir()} == {"clusters.parquet", "k_selection.json", "k_selection.png"}
-    assert pq.read_table(tmp_path / "clusters.parquet")["mean_quality"].null_count == 3
-
-
-def test_only_the_process_that_writes_writes(tmp_path: Path) -> None:
-    assert report(clustering(), make_pool(10), None, low_quality=0.3, folder=None)["k"] == 3
-    assert not list(tmp_path.iterdir())
+    assert table["mean_quality"].null_count == 3

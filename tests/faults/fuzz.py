@@ -37,7 +37,7 @@ from hypothesis import strategies as st
 from dsel.errors import ConfigError
 from dsel.files import DIGEST, read_json, unsealed
 from dsel.files import _content as digest_in
-from dsel.recorded import OddRecord, parse
+from dsel.record.facts import OddRecord, parse
 from tests.data.made import CHATS, KINDS, ROWS, as_arrow, as_lines, as_parquet, as_table, outcome
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -365,7 +365,7 @@ def chosen() -> dict[str, bytes]:
     """The files of a run that chose four examples, with scores and clusters of its pool."""
     from dsel.clusterer.diagnostics import table
     from dsel.pool import Example, Pool
-    from dsel.record import Record
+    from dsel.record.writer import Record
     from dsel.selector.base import Selection
 
     folder = scratch() / "run"

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from dsel.record import Record
+from dsel.record.reader import RunFolder
 from tests.conftest import QUICK, offline
 from tests.faults.inject import SMALL
 from tests.faults.launch import Ended, launch
@@ -28,26 +28,26 @@ SHARDS = {"dsel.selector.iterative:ANSWERS_A_SHARD": 5, "dsel.scorer.base:SHARD"
 BEGINS, SAVES = "dsel.trainer.sft:tokenized", "dsel.trainer.checkpoints:save_state"
 POINTS: dict[tuple[str, str], list[str]] = {
     ("kmq", "pool read"): ["dsel.data.procedural:Procedural.load"],
-    ("kmq", "record begun"): ["dsel.record:Record.save"],
-    ("kmq", "pool recorded"): ["dsel.record:Record.pool"],
+    ("kmq", "record begun"): ["dsel.record.writer:Record.save"],
+    ("kmq", "pool recorded"): ["dsel.record.writer:Record.pool"],
     ("kmq", "tracker started"): ["dsel.tracker.wandb:Wandb.start"],
     ("kmq", "embeddings written"): ["numpy:save */embeddings/*"],
     ("kmq", "embeddings have their name"): ["dsel.cache:publish */embeddings/*"],
     ("kmq", "clusters written"): ["dsel.clusterer.base:Clustering.save"],
     ("kmq", "clusters have their name"): ["dsel.cache:publish */clusterings/*"],
     ("kmq", "scores written"): ["numpy:save */scores/*"],
-    ("kmq", "selection written"): ["dsel.record:write_selection"],
+    ("kmq", "selection written"): ["dsel.record.writer:write_selection"],
     ("kmq", "training begins"): [BEGINS],
     ("kmq", "first checkpoint half written"): [BEGINS, SAVES],
     ("kmq", "second checkpoint half written"): [BEGINS, SAVES, SAVES],
     ("kmq", "a checkpoint whole"): [BEGINS, "dsel.trainer.checkpoints:write_json */digests.json"],
     ("kmq", "weights written"): ["dsel.learner:Learner._write"],
     ("kmq", "weights have their name"): ["dsel.cache:publish */fits/*"],
-    ("kmq", "training recorded"): ["dsel.record:Record.training"],
+    ("kmq", "training recorded"): ["dsel.record.writer:Record.training"],
     ("kmq", "evaluated"): ["dsel.evaluator.procedural:Procedural.read"],
-    ("kmq", "metrics recorded"): ["dsel.record:Record.metrics"],
+    ("kmq", "metrics recorded"): ["dsel.record.writer:Record.metrics"],
     ("kmq", "tracker in its last second"): ["dsel.tracker.wandb:Wandb.finish"],
-    ("kmq", "record finished"): ["dsel.record:Record.finish"],
+    ("kmq", "record finished"): ["dsel.record.writer:Record.finish"],
     ("kmq", "remembered"): ["dsel.sweep:remember"],
     ("kmq", "weights renamed away"): ["dsel.sweep:remember", "pathlib:Path.rename"],
     ("iterative", "answers half generated"): ["dsel.selector.iterative:save_piece */shard-00001.json"],
@@ -123,7 +123,7 @@ def all_left(runs: Path) -> list[dict[str, Any]]:
     found = []
     for file in runs.glob("*/record.json"):
         try:
-            record, selection = Record.read(file.parent), (file.parent / "selection.parquet").read_bytes()
+            record, selection = RunFolder.read(file.parent).facts, (file.parent / "selection.parquet").read_bytes()
         except (OSError, ValueError):  # of a run that is unfinished or damaged
             continue
         if record["status"] == "finished":

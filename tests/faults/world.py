@@ -87,10 +87,10 @@ PLACES = {
     "embeddings": ["numpy:save */embeddings/*"],
     "clusters": ["dsel.clusterer.base:Clustering.save */clusterings/*"],
     "scores": ["numpy:save */scores/*"],
-    "the selection": ["dsel.record:write_selection"],
+    "the selection": ["dsel.record.writer:write_selection"],
     "a checkpoint": ["dsel.trainer.sft:tokenized", "dsel.trainer.checkpoints:save_state"],
     "trained weights": ["dsel.learner:Learner._write"],
-    "the record": ["dsel.record:Record.metrics"],
+    "the record": ["dsel.record.writer:Record.metrics"],
     "the tracker": ["dsel.tracker.wandb:Wandb.finish"],
     "the note of a finished run": ["dsel.sweep:remember"],
 }

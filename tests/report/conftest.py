@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from dsel.record.reader import RunFolder
 from dsel.report.match import Composer
-from dsel.report.runs import Run
 from dsel.report.spec import read
 from dsel.report.tables import Table, build
 from tests.report.made import made_grid
@@ -29,7 +29,7 @@ def composer() -> Composer:
 
 
 @pytest.fixture(scope="session")
-def made_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
+def made_runs(tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     """Three seeds of random and k-Center, and one of k-means that no row is for."""
     rows = {
         "selector=random": [0.40, 0.44, 0.42],
@@ -40,5 +40,5 @@ def made_runs(tmp_path_factory: pytest.TempPathFactory) -> list[Run]:
 
 
 @pytest.fixture
-def table(made_runs: list[Run], composer: Composer) -> Table:
+def table(made_runs: list[RunFolder], composer: Composer) -> Table:
     return build(read(SECTION).tables[0], made_runs, composer)

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsel.evaluator.base import Metric, average
-from dsel.record import Record
+from dsel.record.reader import RunFolder
+from dsel.record.writer import Record
 from dsel.report.match import Composer
-from dsel.report.runs import Run
 
 ENVIRONMENT = {"python": "3.11", "versions": {}, "commit": None, "dirty": False, "gpus": [], "processors": 2}
 
@@ -41,7 +41,7 @@ def made_record(
     config = composer.composed(()).config
     choices = {"experiments": next((o[12:] for o in overrides if o.startswith("experiments=")), None)}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dsel.record.environment", lambda: ENVIRONMENT)
+        patch.setattr("dsel.record.writer.environment", lambda: ENVIRONMENT)
         record = Record(
             folder, OmegaConf.to_container(config, resolve=True), {**choices, **composer.composed(()).choices}
         )
@@ -69,15 +69,15 @@ def made_record(
     return record
 
 
-def made_run(folder: Path, *overrides: str, **facts: Any) -> Run:
+def made_run(folder: Path, *overrides: str, **facts: Any) -> RunFolder:
     """As `made_record`, read as the report reads it."""
     record = made_record(folder, *overrides, **facts)
-    return Run(Record.read(folder), str(record.folder / "record.json"), folder)
+    return RunFolder.read(record.folder)
 
 
 def made_grid(
     folder: Path, experiment: str, rows: Mapping[str, Sequence[float]], *, metric: str = "procedural", **facts: Any
-) -> list[Run]:
+) -> list[RunFolder]:
     """A run for each value of each row: overrides (with spaces between them) → the metric for seeds 0, 1, …"""
     return [
         made_run(

@@ -16,8 +16,8 @@ from omegaconf import OmegaConf
 
 from dsel import config_groups
 from dsel.errors import ConfigError
+from dsel.record.reader import RunFolder
 from dsel.report.match import Composer
-from dsel.report.runs import Run
 from dsel.report.spec import Spec, keys, overrides, read
 from dsel.report.tables import build
 from dsel.run import GROUPS
@@ -88,7 +88,7 @@ def test_every_job_of_a_sweep_is_in_a_cell_of_the_report(name: str, sweep: str) 
         composed = composer(name, f"sweeps={sweep}", *job).composed(())
         config = OmegaConf.to_container(composed.config, resolve=True)
         facts = {"config": config, "choices": {"experiments": name, **composed.choices}, "metrics": {}}
-        made.append(Run({**facts, "started": "", "budget": 1, "rounds": []}, where=" ".join(job)))
+        made.append(RunFolder({**facts, "started": "", "budget": 1, "rounds": []}, where=" ".join(job)))
     tables = [build(table, made, composer(name)) for table in spec(name).tables]
     shown = {run.where for table in tables for run in table.placed}
     assert [run.where for run in made if run.where not in shown] == []

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dsel.record.reader import RunFolder
 from dsel.report.figures import INK, SILHOUETTE, _lines, _style, against, draw, pool_map, sources, weights
 from dsel.report.match import Composer
-from dsel.report.runs import Run
 from dsel.report.spec import read
 from dsel.report.tables import Table, build
 from tests.report.made import add_map, add_rounds, made_grid
@@ -86,7 +86,7 @@ def test_sources_are_shares_of_the_subset(grid: Table) -> None:
 
 
 def test_weights_and_map_are_of_one_run_a_row(grid: Table) -> None:
-    runs: list[Run] = [next(iter(grid.cells["k = 8", "10 %"].runs.values()))]
+    runs: list[RunFolder] = [next(iter(grid.cells["k = 8", "10 %"].runs.values()))]
     assert runs[0].folder is not None
     add_rounds(runs[0].folder, clusters=20, rounds=3)
     add_map(runs[0].folder, n=100)
@@ -117,7 +117,7 @@ def test_files_are_written_and_the_page_gets_its_own_colours(grid: Table, tmp_pa
 
 
 def test_a_figure_without_its_data_is_left_out_and_said(
-    made_runs: list[Run], table: Table, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    made_runs: list[RunFolder], table: Table, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     assert draw(["budget", "weights", "sources", "map"], [table], tmp_path) == []

@@ -345,7 +345,8 @@ TABLES: dict[str, Any] = {
 def test_an_odd_table_costs_its_figure_alone(
     facts: Facts, tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from dsel.report.figures import MAP, WEIGHTS, _rows
+    from dsel.record.tables import MAP, WEIGHTS
+    from dsel.report.figures import _rows
 
     folder = put(tmp_path / "runs" / "a", facts)
     add_map(folder, n=50)

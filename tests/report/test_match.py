@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dsel.record.reader import RunFolder
 from dsel.report.match import Composer, differences, literal, shared, without_knobs
-from dsel.report.runs import Run
 from tests.report.made import made_run
 
 
@@ -22,7 +22,7 @@ def composer(*base: str) -> Composer:
     return Composer(base or ("experiments=laptop",))
 
 
-def run(tmp_path: Path, *overrides: str, seed: int = 0) -> Run:
+def run(tmp_path: Path, *overrides: str, seed: int = 0) -> RunFolder:
     return made_run(tmp_path / "run", "experiments=laptop", *overrides, seed=seed, values={"procedural": 0.5})
 
 

@@ -11,10 +11,10 @@ from urllib.parse import unquote
 
 import pytest
 
+from dsel.record.reader import RunFolder
 from dsel.report.figures import draw
 from dsel.report.match import Composer
 from dsel.report.page import render
-from dsel.report.runs import Run
 from dsel.report.spec import read
 from dsel.report.tables import Report, Table, build
 from tests.report.browser import CHROMIUM, Page, browser
@@ -128,7 +128,7 @@ def test_an_address_that_is_no_web_address_is_not_linked_as_one(table: Table, tm
 
 def test_runs_on_the_service_are_linked_there(table: Table, tmp_path: Path) -> None:
     cell = table.cells["kmeans_closest", "accuracy"]
-    run: Run = dataclasses.replace(cell.runs[0], where="https://wandb.example/team/dsel/runs/abc")
+    run: RunFolder = dataclasses.replace(cell.runs[0], where="https://wandb.example/team/dsel/runs/abc")
     table.cells["kmeans_closest", "accuracy"] = dataclasses.replace(cell, runs={0: run})
     assert 'href="https://wandb.example/team/dsel/runs/abc"' in render(Report("t", [table]), [], tmp_path, command="")
 

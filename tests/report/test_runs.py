@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from dsel.errors import ConfigError
-from dsel.record import Record
+from dsel.record.reader import RunFolder
 from dsel.report import runs
 from dsel.report.runs import local, log_entries, read_log, wandb_offline
 from dsel.tracker.wandb import Wandb
@@ -228,7 +228,7 @@ def test_values_are_metrics_or_other_numbers_of_the_record(tmp_path: Path) -> No
     assert run.value("clustering.nothing") is None
     assert run.value("pool.name") is None
     assert run.value("absent") is None
-    assert run.facts == Record.read(tmp_path)
+    assert run.facts == RunFolder.read(tmp_path).facts
 
 
 def test_wandb_without_the_package_says_which_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -11,15 +11,15 @@ import pytest
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from dsel.record.reader import RunFolder
 from dsel.report.match import Composer
-from dsel.report.runs import Run
 from dsel.report.spec import read
 from dsel.report.tables import Table, build
 from tests.report.conftest import SECTION
 from tests.report.made import made_grid, made_record, made_run
 
 
-def built(runs: list[Run], composer: Composer, **changes: Any) -> Table:
+def built(runs: list[RunFolder], composer: Composer, **changes: Any) -> Table:
     return build(read({**SECTION, "published": {}, **changes}).tables[0], runs, composer)
 
 
@@ -54,7 +54,7 @@ def test_a_missing_cell_says_what_fills_it_beside_what_is_published(table: Table
     assert table.commands[cell.command] == [("longest", "accuracy")]
 
 
-def test_the_commands_fill_all_that_is_missing(composer: Composer, made_runs: list[Run], tmp_path: Path) -> None:
+def test_the_commands_fill_all_that_is_missing(composer: Composer, made_runs: list[RunFolder], tmp_path: Path) -> None:
     """Of each command, the runs that Hydra makes of it: then nothing is missing any more."""
     rows = {**SECTION["rows"], "Deita, strict": "selector=deita selector.threshold=0.5", "kmq": "selector=kmq"}
     table = built(made_runs, composer, rows=rows)
@@ -188,7 +188,7 @@ PUBLISHED = {
 }
 
 
-def of_tasks(folder: Path, selector: str, seed: int = 0, **values: float | None) -> Run:
+def of_tasks(folder: Path, selector: str, seed: int = 0, **values: float | None) -> RunFolder:
     named = {{"mmlu": "mmlu_chat", "gsm8k": "gsm8k_cot"}.get(name, name): value for name, value in values.items()}
     return made_run(
         folder / f"{selector}{seed}", "experiments=quickstart", f"selector={selector}", seed=seed, values=named
@@ -290,7 +290,7 @@ def test_comparisons_are_counted_and_p_is_adjusted_for_them(composer: Composer, 
 
 def test_a_value_that_is_no_number_is_no_value(composer: Composer, tmp_path: Path) -> None:
     record = made_record(tmp_path / "a", "experiments=quickstart", "selector=random", values={"procedural": math.nan})
-    run = Run(__import__("json").loads((record.folder / "record.json").read_text()), "a")
+    run = RunFolder(__import__("json").loads((record.folder / "record.json").read_text()), "a")
     cell = built([run], composer, seeds=[0]).cells["random", "accuracy"]
     assert (cell.n, cell.rank) == (0, None)
 

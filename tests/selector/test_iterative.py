@@ -25,7 +25,7 @@ from dsel.errors import ConfigError
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Message, Pool
-from dsel.record import Record
+from dsel.record.writer import Record
 from dsel.run import GROUPS
 from dsel.scorer.none import NoScorer
 from dsel.selector import iterative

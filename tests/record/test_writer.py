@@ -11,11 +11,13 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from dsel.clusterer.base import Clustering
+from dsel.clusterer.choice import Choice, Trial
+from dsel.computed import note_computed, note_map
 from dsel.evaluator.base import Metric, average
 from dsel.files import finite
-from dsel.record import Record
+from dsel.record.writer import Record
 from dsel.selector.base import Selection
-from dsel.summary import show
 from tests.conftest import make_pool
 
 
@@ -76,7 +78,7 @@ def test_the_map_spreads_points_as_widely_as_a_plane_can(tmp_path: Path, cluster
     embeddings, labels = rng.normal(size=(60, 8)).astype(np.float32) * np.arange(8, 0, -1), rng.integers(4, size=60)
     run = record(tmp_path)
     run.round(Selection(np.array([7, 2])), make_pool(60))
-    run.map({"embeddings": embeddings, **({"clustering": SimpleNamespace(labels=labels)} if clustered else {})})
+    note_map(run, {"embeddings": embeddings, **({"clustering": SimpleNamespace(labels=labels)} if clustered else {})})
     table = pq.read_table(tmp_path / "map.parquet").to_pydict()
     assert sorted(table["index"]) == list(range(60))
     assert [i for i, chosen in zip(table["index"], table["chosen"], strict=True) if chosen] == [2, 7]
@@ -84,6 +86,23 @@ def test_the_map_spreads_points_as_widely_as_a_plane_can(tmp_path: Path, cluster
     centred = embeddings - embeddings.mean(0)
     spread = np.linalg.svd(centred, compute_uv=False)[:2] ** 2
     assert np.square([table["x"], table["y"]]).sum(1) == pytest.approx(spread, rel=1e-3)
+
+
+@pytest.mark.parametrize("choice", [None, Choice("exact", (Trial(2, 0.1, 60.0), Trial(3, 0.4, 45.0)))])
+def test_what_was_computed_is_written_once_and_summed_up(tmp_path: Path, choice: Choice | None) -> None:
+    labels, quality = np.array([0] * 5 + [2] * 3 + [1] * 2), np.linspace(0, 1, 10).astype(np.float32)
+    clustering = Clustering(labels, np.zeros((3, 2), dtype=np.float32), np.arange(10, dtype=np.float32), choice)
+    run = record(tmp_path)
+    for _ in range(2):
+        note_computed(run, {"clustering": clustering, "quality": quality}, make_pool(10), low_quality=0.3)
+    rows = pq.read_table(tmp_path / "clusters.parquet").to_pylist()
+    assert [row["medoids"] for row in rows] == [["e0", "e1", "e2"], ["e8", "e9"], ["e5", "e6", "e7"]]
+    scores = pq.read_table(tmp_path / "scores.parquet")
+    assert scores["id"].to_pylist() == make_pool(10).ids and scores["score"].to_pylist() == quality.tolist()
+    explained = {"k_selection.json", "k_selection.png"} if choice else set()
+    assert {p.name for p in tmp_path.iterdir()} == {"record.json", "clusters.parquet", "scores.parquet"} | explained
+    found = read(tmp_path)
+    assert found["clustering"]["k"] == 3 and found["scores"]["highest"] == 1.0
 
 
 def test_stages_count_their_own_time(tmp_path: Path) -> None:
@@ -104,6 +123,10 @@ def test_only_the_first_process_writes(tmp_path: Path) -> None:
     run = record(tmp_path, writes=False)
     run.round(Selection(np.array([1])), make_pool(3))
     run.note("weights", 1, {"weight": np.ones(2)})
+    labels = np.array([0, 1, 1])
+    clustering = Clustering(labels, np.zeros((2, 2), dtype=np.float32), np.ones(3, dtype=np.float32), None)
+    note_computed(run, {"clustering": clustering, "quality": np.ones(3)}, make_pool(3), low_quality=0.3)
+    assert run.facts["clustering"]["k"] == 2
     run.finish("finished")
     assert not list(tmp_path.iterdir())
 
@@ -133,21 +156,3 @@ def test_average_of_independent_tasks() -> None:
     mean = average({"a": Metric(0.2, 0.03, "acc"), "b": Metric(0.6, 0.04, "acc")})
     assert mean.value == pytest.approx(0.4)
     assert mean.stderr == pytest.approx(0.025)
-
-
-def test_the_summary_shows_metrics_with_errors_and_where_the_record_is(tmp_path: Path) -> None:
-    from rich.console import Console
-
-    pool, run = make_pool(10), record(tmp_path)
-    run.pool(pool, 4)
-    run.metrics({"task": Metric(0.5, 0.1, "acc"), "part": Metric(0.25, 0.2, "acc", detail=True)})
-    with run.stage("train") as stage:
-        stage.items = 4
-    run.finish("finished")
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    show(run, console)
-    text = console.export_text()
-    assert "4 of 10 examples (40.0%)" in text
-    assert "0.5000 ± 0.1000" in text
-    assert "0.2500" not in text
-    assert str(tmp_path / "record.json") in text

@@ -2,7 +2,8 @@
 
 People share runs folders and W&B projects, so a record may hold anything. Nothing in it is ever built, looked up or
 resolved: a `_target_` or a `${…}` is text like any other. What a record lacks has an empty value, and what it has is of
-the kind that `dsel.record` writes; a record of any other shape is an `OddRecord`, whose message says in one line why.
+the kind that `dsel.record.writer` writes; a record of any other shape is an `OddRecord`, whose message says in one line
+why.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any
 
 from dsel.files import DIGEST, unsealed
 
+FORMAT = 1  # of record.json: what is in it, and what it is called
 LARGEST = 64 * 2**20  # bytes of a record; real ones have some thousands
 DEEPEST = 64  # containers inside each other
 NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, half characters
@@ -41,7 +43,13 @@ def read(path: Path) -> dict[str, Any]:
             unsealed(json.loads(content))
         except ValueError as error:
             raise OddRecord(f"{error}: it has been damaged or changed") from error
-    return facts
+    return {name: value for name, value in facts.items() if name != DIGEST}
+
+
+def objective(facts: Mapping[str, Any]) -> float | None:
+    """The figure a sweeper looks at: the first metric that is no detail of another; the average where there is one."""
+    metrics = {name: m["value"] for name, m in facts["metrics"].items() if not m["detail"]}
+    return metrics.get("average", next(iter(metrics.values()), None))
 
 
 def whole(path: Path, largest: int = LARGEST) -> bytes:
@@ -84,6 +92,9 @@ def clean(text: str) -> str:
 def checked(found: Any) -> dict[str, Any]:
     """`found` with what it lacks, when all that it has is of the right kind. Raises `OddRecord`."""
     _need(isinstance(found, dict), "not the record of a run")
+    form = found.get("format", FORMAT)  # the first ones do not say
+    _need(isinstance(form, int) and not isinstance(form, bool) and form > 0, f"format is {_kind(form)}")
+    _need(form <= FORMAT, f"of format {form}, and this dsel reads up to format {FORMAT}: take a later one")
     facts = {**{name: type(value)(value) for name, value in EMPTY.items()}, **found}
     for name, empty in EMPTY.items():
         _need(isinstance(facts[name], type(empty)), f"{name} is {_kind(facts[name])}")

@@ -1,0 +1,174 @@
+"""What a run leaves behind: configuration, selection, metrics, timings and the circumstances, in its folder."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.component import digest
+from dsel.files import finite, write_sealed
+from dsel.interrupt import heed
+from dsel.record.environment import environment
+from dsel.record.facts import FORMAT
+from dsel.record.tables import write_scores, write_selection, write_table
+from dsel.secrets import redact
+from dsel.stage import Stage
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+    from dsel.clusterer.choice import Choice
+    from dsel.evaluator.base import Metric
+    from dsel.pool import Pool
+    from dsel.selector.base import Selection
+
+
+class Record:
+    """Collects a run's facts and keeps `record.json` in `folder` up to date, each time whole.
+
+    In a job of several processes only the first one writes (`writes=True`).
+    """
+
+    def __init__(self, folder: Path, config: Mapping[str, Any], choices: Mapping[str, Any], *, writes: bool = True):
+        self.folder = folder
+        self.writes = writes
+        self.stages: list[Stage] = []
+        self._open: list[Stage] = []
+        self._selections: list[Selection] = []
+        self._tables: dict[str, list[Any]] = {}
+        self._start = time.monotonic()
+        config = redact(config)
+        self.facts: dict[str, Any] = {
+            "format": FORMAT,
+            "status": "running",
+            "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "config_digest": digest(config),
+            "choices": dict(choices),
+            "config": config,
+            "pool": {},
+            "rounds": [],
+            "warmups": [],
+            "metrics": {},
+            "stages": [],
+            "environment": environment(),
+        }
+        self.save()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[Stage]:
+        """Times a stage. Stages nest; a stage met again (a round's training) gets an entry of its own."""
+        heed()
+        stage = Stage(name)
+        self.stages.append(stage)
+        self._open.append(stage)
+        start = time.monotonic()
+        try:
+            yield stage
+        finally:
+            elapsed = time.monotonic() - start
+            stage.seconds += elapsed
+            self._open.pop()
+            if self._open:
+                self._open[-1].seconds -= elapsed
+            self.save()
+
+    def pool(self, pool: Pool, budget: int) -> None:
+        self.facts["pool"] = {
+            "name": pool.name,
+            "examples": len(pool),
+            "fingerprint": pool.fingerprint,
+            "skipped": dict(pool.skipped),
+        }
+        self.facts["budget"] = budget
+        self.save()
+
+    def round(self, selection: Selection, pool: Pool) -> None:
+        """Adds a round and rewrites `selection.parquet` and `selected.jsonl` with all rounds so far."""
+        self._selections.append(selection)
+        chosen = pool.take(selection.indices).sources
+        clusters = selection.clusters
+        self.facts["rounds"].append(
+            {
+                "round": len(self._selections),
+                "examples": len(selection.indices),
+                "sources": dict(Counter(chosen).most_common()),
+                "clusters": None if clusters is None else len(np.unique(clusters)),
+            }
+        )
+        if self.writes:
+            write_selection(self.folder, self._selections, pool)
+        self.save()
+
+    @property
+    def chosen(self) -> npt.NDArray[np.int64]:
+        """All that was chosen so far: distinct indices into the pool, in their order."""
+        return np.unique(np.concatenate([s.indices for s in self._selections]))
+
+    def scores(self, pool: Pool, quality: npt.NDArray[np.float32]) -> None:
+        """Writes `scores.parquet`: id and quality of every example of the pool, chosen or not."""
+        self.facts["scores"] = {"mean": quality.mean(), "lowest": quality.min(), "highest": quality.max()}
+        if self.writes:
+            write_scores(self.folder, pool, quality)
+        self.save()
+
+    def clusters(self, facts: Mapping[str, Any], rows: Table, choice: Choice | None) -> None:
+        """Writes `clusters.parquet`, a row for each cluster of the pool, and what k was chosen by, where it was."""
+        self.facts["clustering"] = dict(facts)
+        if self.writes:
+            write_table(self.folder / "clusters.parquet", rows)
+            if choice is not None:
+                choice.save(self.folder)
+        self.save()
+
+    def note(self, table: str, round: int, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> None:
+        """Adds rows about a round to `rounds/<table>.parquet`: what an iterative selector weighed and heard."""
+        import pyarrow as pa
+
+        length = len(next(iter(columns.values())))
+        rows = self._tables.setdefault(table, [])
+        rows.append(pa.table({"round": np.full(length, round), **columns}))
+        if self.writes:
+            (self.folder / "rounds").mkdir(exist_ok=True)
+            write_table(self.folder / "rounds" / f"{table}.parquet", pa.concat_tables(rows))
+
+    def map(self, points: Table) -> None:
+        """Writes `map.parquet`, a plane picture of the pool."""
+        if self.writes:
+            write_table(self.folder / "map.parquet", points)
+
+    def training(self, outcome: Mapping[str, float], *, warmup: bool = False) -> None:
+        """What the trainer reports of the last round, or of a warm-up after it: examples, tokens, steps, loss."""
+        if warmup:
+            self.facts["warmups"].append({"after": len(self.facts["rounds"]), "training": dict(outcome)})
+        else:
+            self.facts["rounds"][-1]["training"] = dict(outcome)
+        self.save()
+
+    def metrics(self, metrics: Mapping[str, Metric]) -> None:
+        self.facts["metrics"] = {name: metric.to_dict() for name, metric in metrics.items()}
+        self.save()
+
+    def tracked(self, where: Mapping[str, Any]) -> None:
+        """Where the tracker keeps this run."""
+        self.facts["tracker"] = dict(where)
+        self.save()
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        self.facts["status"] = status
+        if error is not None:
+            self.facts["error"] = redact(error)
+        self.facts["seconds"] = round(time.monotonic() - self._start, 3)
+        self.save()
+
+    def save(self) -> None:
+        if self.writes:
+            self.facts["stages"] = [s.to_dict() for s in self.stages]
+            write_sealed(self.folder / "record.json", finite(self.facts))

@@ -1,0 +1,101 @@
+"""One reader of runs: what it says of a folder as runs leave it, and of one that is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from dsel.clusterer.base import Clustering
+from dsel.computed import note_computed
+from dsel.evaluator.base import Metric
+from dsel.files import read_json, unsealed, write_sealed
+from dsel.record.facts import FORMAT, OddRecord
+from dsel.record.reader import RunFolder
+from dsel.record.writer import Record
+from dsel.selector.base import Selection
+from tests.conftest import make_pool
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run of two clusters of ten examples, of which two are chosen."""
+    pool = make_pool(10)
+    run = Record(tmp_path, {"seed": 3, "scorer": {"name": "length"}, "trainer": None}, {"selector": "kmq"})
+    run.pool(pool, 2)
+    with run.stage("select") as stage:
+        stage.items = 10
+    run.round(Selection(np.array([7, 2])), pool)
+    labels = np.array([0] * 4 + [1] * 6)
+    clustering = Clustering(labels, np.zeros((2, 2), dtype=np.float32), np.ones(10, dtype=np.float32), None)
+    note_computed(run, {"clustering": clustering, "quality": np.arange(10, dtype=np.float32)}, pool, low_quality=0.3)
+    run.metrics({"part": Metric(0.25, 0.1, "acc", detail=True), "task": Metric(0.5, float("nan"), "acc")})
+    run.finish("finished")
+    return tmp_path
+
+
+def test_a_run_as_it_was_written(folder: Path) -> None:
+    run = RunFolder.read(folder)
+    assert (run.where, run.folder, run.status) == (str(folder / "record.json"), folder, "finished")
+    assert (run.seed, run.choice("selector"), run.choice("model")) == (3, "kmq", None)
+    assert run.part("scorer") == {"name": "length"} and run.part("trainer") == {}
+    assert run.fingerprint == make_pool(10).fingerprint
+    assert (run.value("task"), run.value("pool.examples"), run.value("choices.selector")) == (0.5, 10.0, None)
+    assert (run.test_error("part"), run.test_error("task"), run.tasks) == (0.1, None, ("task",))
+    assert run.objective == 0.5
+    assert [(s.name, s.items, s.cached) for s in run.stages] == [("select", 10, False)]
+    assert run.quality == {f"e{i}": float(i) for i in range(10)}
+    assert run.clusters is not None and run.clusters["size"].to_pylist() == [4, 6]
+    assert run.sources == {"even": 5, "odd": 5}
+    assert not run.odd
+
+
+def test_what_is_not_there_is_nothing(folder: Path) -> None:
+    for name in ("scores.parquet", "clusters.parquet"):
+        (folder / name).unlink()
+    run = RunFolder.read(folder)
+    assert run.quality is None and run.clusters is None and run.sources is None and not run.odd
+    alone = RunFolder(run.facts, "https://example.org/run")
+    assert alone.quality is None and alone.seed == 3
+
+
+def test_an_odd_table_is_left_out_and_named(folder: Path) -> None:
+    pq.write_table(pa.table({"id": ["e0", None], "score": [1.0, 2.0]}), folder / "scores.parquet")
+    (folder / "clusters.parquet").write_bytes(b"PAR1")
+    run = RunFolder.read(folder)
+    assert run.quality is None and run.clusters is None
+    assert [line.split(": ")[0] for line in run.odd] == [
+        str(folder / "scores.parquet"), str(folder / "clusters.parquet"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_a_later_format_is_one_line(folder: Path, sealed: bool) -> None:
+    path = folder / "record.json"
+    later = {**unsealed(read_json(path)), "format": FORMAT + 1, "rounds": "elsewhere"}
+    if sealed:
+        write_sealed(path, later)
+    else:
+        path.write_text(json.dumps(later))
+    with pytest.raises(OddRecord, match=f"^of format {FORMAT + 1}, and this dsel reads up to format {FORMAT}: "):
+        RunFolder.read(folder)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "1", None, True, [1]])
+def test_a_format_is_a_number(folder: Path, value: Any) -> None:
+    path = folder / "record.json"
+    write_sealed(path, {**unsealed(read_json(path)), "format": value})
+    with pytest.raises(OddRecord, match="^format is "):
+        RunFolder.read(folder)
+
+
+def test_a_record_that_was_changed_is_none(folder: Path) -> None:
+    path = folder / "record.json"
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
+    with pytest.raises(OddRecord, match="damaged or changed"):
+        RunFolder.read(folder)
