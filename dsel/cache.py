@@ -5,12 +5,12 @@ from __future__ import annotations
 import fcntl
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from dsel.component import digest, plain
-from dsel.files import damage, read_json, remove, seal, sync, unsealed, write_sealed
+from dsel.files import damage, locked, read_json, remove, seal, sync, unsealed, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -53,22 +53,9 @@ class Cache:
             publish(partial, final, key)
             return final, False
 
-    @contextmanager
-    def lock(self, final: Path, kind: str) -> Iterator[None]:
+    def lock(self, final: Path, kind: str) -> AbstractContextManager[None]:
         """The right to build an artifact, which one process has at a time."""
-        from filelock import FileLock, Timeout
-
-        final.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(final.with_suffix(".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("another run is computing this %s (%s): waiting for it", kind, final.name)
-            lock.acquire()
-        try:
-            yield
-        finally:
-            lock.release()
+        return locked(final.with_suffix(".lock"), f"another run is computing this {kind} ({final.name})")
 
 
 class Lease:

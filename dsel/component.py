@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from dsel.errors import ConfigError
+from dsel.files import hashed
 from dsel.hub import commit_of
 from dsel.secrets import anonymous
 
@@ -97,16 +98,12 @@ def content_of(path: str | Path | None) -> Any:
     found = Path(path).expanduser()
     if found.is_dir():
         files = sorted(p for p in found.rglob("*") if p.is_file() and not p.name.startswith((".", "cache-")))
-        return [[p.relative_to(found).as_posix(), _bytes_digest(p)] for p in files]
-    return _bytes_digest(found)
+        return [[p.relative_to(found).as_posix(), _digest(p)] for p in files]
+    return _digest(found)
 
 
-def _bytes_digest(path: Path) -> str:
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            sha.update(block)
-    return sha.hexdigest()[:24]
+def _digest(path: Path) -> str:
+    return hashed(path, hashlib.sha256())[:24]
 
 
 def folder_state(folder: Path) -> list[list[Any]]:

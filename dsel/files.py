@@ -41,6 +41,27 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(path: Path, waiting: str) -> Iterator[None]:
+    """Has the lock file `path`, as one process does at a time; says `waiting` where another one has it.
+
+    The operating system drops the lock of a process that dies.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("%s: waiting for it", waiting)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """`write_json` of a mapping with a digest of its own, which `unsealed` compares."""
     clean = json.loads(json.dumps(redact(dict(value)), allow_nan=False))
@@ -65,7 +86,11 @@ def _content(value: Mapping[str, Any]) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as JSON without secrets, whole or not at all."""
-    text = json.dumps(redact(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    write_text(path, json.dumps(redact(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as it is, whole or not at all."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -115,13 +140,18 @@ def digest_of(path: Path) -> str:
     state = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
     if path in _known and _known[path][0] == state:
         return _known[path][1]
-    found, block = xxhash.xxh3_128(), bytearray(BLOCK)
+    _known[path] = state, hashed(path, xxhash.xxh3_128())
+    return _known[path][1]
+
+
+def hashed(path: Path, digest: Any) -> str:
+    """What `digest`, a new one of hashlib or xxhash, makes of a file's bytes, in hexadecimal digits."""
+    block = bytearray(BLOCK)
     view = memoryview(block)
     with path.open("rb", buffering=0) as file:
         while count := file.readinto(block):
-            found.update(view[:count])
-    _known[path] = state, found.hexdigest()
-    return found.hexdigest()
+            digest.update(view[:count])
+    return str(digest.hexdigest())
 
 
 def seal(folder: Path, names: Sequence[str] | None = None) -> dict[str, list[Any]]:

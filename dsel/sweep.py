@@ -11,8 +11,8 @@ import logging
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
 from dsel.component import digest, identity, without_software
-from dsel.files import damage, read_json, seal, unsealed, write_sealed
+from dsel.files import damage, locked, read_json, seal, unsealed, write_sealed
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
 from dsel.secrets import redact
@@ -74,22 +74,9 @@ def remember(runs: Path, key: str, folder: Path) -> None:
     write_sealed(runs / INDEX / f"{key}.json", noted)
 
 
-@contextmanager
-def alone(runs: Path, key: str) -> Iterator[None]:
+def alone(runs: Path, key: str) -> AbstractContextManager[None]:
     """The right to run the job of `key`, which one process has at a time, whichever sweep it belongs to."""
-    from filelock import FileLock, Timeout
-
-    (runs / RUNNING).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(runs / RUNNING / f"{key}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        log.info("another launch is running this job (%s): waiting for it", key)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+    return locked(runs / RUNNING / f"{key}.lock", f"another launch is running this job ({key})")
 
 
 def begin() -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from dsel.files import write_json
+from dsel.files import replacing, write_json
 
 Form = Literal["exact", "simplified"]
 
@@ -70,4 +70,5 @@ class Choice:
             axes.grid(alpha=0.3)
         panels[0].legend()
         panels[1].set_xlabel("number of clusters k")
-        figure.savefig(file, dpi=150, format="png", metadata={"Software": None})
+        with replacing(file) as temporary:
+            figure.savefig(temporary, dpi=150, format="png", metadata={"Software": None})

@@ -13,7 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from dsel.files import finite, write_json
+from dsel.files import finite, write_json, write_text
 from dsel.secrets import redact
 
 GROUPS = 12  # sources or clusters shown; the JSON has all
@@ -66,7 +66,7 @@ def write(result: Mapping[str, Any], folder: Path) -> list[Path]:
     """Write `comparison.json` and `comparison.md` into `folder`, which is made when it is not there."""
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "comparison.json", finite(result))
-    (folder / "comparison.md").write_text(redact(markdown(result)), encoding="utf-8")
+    write_text(folder / "comparison.md", redact(markdown(result)))
     return [folder / "comparison.json", folder / "comparison.md"]
 
 

@@ -144,7 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stderr.write(f"dsel: {explain(error)}\n")
         sys.exit(2)
 
-    from dsel.report.writers import show, write
+    from dsel.report.document import show, write
 
     show(report, write(report, asked.out, command=shlex.join(["python", "-m", "dsel.report", *given])))
 

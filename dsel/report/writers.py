@@ -7,17 +7,14 @@ import io
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dsel.report.comparable import AVERAGE
 from dsel.report.statistics import NOTHING, Difference
 from dsel.report.tables import Cell, Report, Table, show_p
-from dsel.secrets import redact
 
 if TYPE_CHECKING:
     import rich.table
-    from rich.console import Console
 
     from dsel.report.figures import Drawn
 
@@ -31,53 +28,6 @@ LATEX = {
     "|": r"\textbar{}", "·": r"$\cdot$", "±": r"$\pm$", "–": "--", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$",
     "…": r"\dots{}",
 }  # fmt: skip
-
-
-def write(report: Report, folder: Path, *, command: str) -> list[Path]:
-    """Write the whole report into `folder`; returns the files a reader starts with. command: what made it."""
-    from dsel.report.figures import draw
-    from dsel.report.page import render
-
-    folder.mkdir(parents=True, exist_ok=True)
-    figures = draw(report.figures, report.tables, folder / "figures")
-    texts = {
-        "report.html": render(report, figures, folder, command=command),
-        "report.md": document(report, figures, command=command),
-        "report.tex": "\n".join(map(latex, report.tables)),
-        "report.csv": to_csv(report.tables),
-    }
-    for name, text in texts.items():
-        temporary = folder / f"{name}.tmp"
-        temporary.write_text(redact(text), encoding="utf-8")
-        temporary.replace(folder / name)
-    return [folder / name for name in texts]
-
-
-def show(report: Report, files: Sequence[Path], console: Console | None = None) -> None:
-    """Print the tables, what is missing, and where the files are."""
-    from rich.console import Console
-
-    if console is None:
-        console = Console()
-        if not console.is_terminal:  # a file or a pipe: lines as long as they are
-            console = Console(width=10_000)
-    for table in report.tables:
-        console.print(table.title, style="bold", markup=False, highlight=False)
-        console.print(terminal(table))
-        for sentence in [*legend(table), *table.notes]:
-            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
-        if table.compared:
-            console.print(f"{compared_title(table)}:", markup=False, highlight=False, soft_wrap=True)
-            console.print(terminal(table, differences=True))
-        if table.commands:
-            console.print("missing runs:")
-            for fill, places in table.commands.items():
-                console.print(f"  {fill}  # {fills(table, places)}", markup=False, highlight=False, soft_wrap=True)
-        console.print()
-    for note in report.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
-    beside = ", ".join(file.name for file in files[1:])
-    console.print(f"report: {files[0]}, and {beside} beside it", soft_wrap=True, highlight=False)
 
 
 def document(report: Report, figures: Sequence[Drawn], *, command: str) -> str:

@@ -344,7 +344,7 @@ def check_report(folder: Path) -> None:
     """The report of the folder: the honest run is in it, whatever else there is."""
     from dsel.report.__main__ import make
     from dsel.report.__main__ import parse as arguments
-    from dsel.report.writers import show, write
+    from dsel.report.document import show, write
 
     with redirect_stdout(io.StringIO()):
         try:

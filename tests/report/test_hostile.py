@@ -16,9 +16,9 @@ import pytest
 
 from dsel.plan import finished
 from dsel.report.__main__ import make, parse
+from dsel.report.document import show, write
 from dsel.report.runs import local, wandb_offline
 from dsel.report.tables import Report
-from dsel.report.writers import show, write
 from dsel.tracker.wandb import Wandb
 from tests.report.made import add_map, add_rounds, made_record
 

@@ -15,11 +15,12 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
+from dsel.report.document import show
 from dsel.report.match import Composer
 from dsel.report.page import render
 from dsel.report.spec import read
 from dsel.report.tables import Report, Table, build
-from dsel.report.writers import CSV_COLUMNS, document, latex, markdown, show, terminal, to_csv
+from dsel.report.writers import CSV_COLUMNS, document, latex, markdown, terminal, to_csv
 from tests.report.conftest import SECTION
 from tests.report.made import made_run
 
