@@ -9,20 +9,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import math
-import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any
 
-from dsel.errors import ConfigError
 from dsel.files import hashed
 from dsel.hub import commit_of
 from dsel.secrets import anonymous
-
-Count = Annotated[int, 1]
-"""The type of a field that is a whole number above 0; `int` is one of 0 or above."""
 
 
 def knob(default: Any) -> Any:
@@ -120,85 +114,3 @@ def local_identity(path: str | None) -> dict[str, Any]:
     if path is None:
         return {}
     return {"hub": None, "path": None, "files": folder_state(Path(path).expanduser())}
-
-
-def check_types(component: Any, option: str = "") -> None:
-    """Raise `ConfigError` for the first field of a dataclass whose value is not of the type it is declared with.
-
-    Whole numbers are counts, sizes and seeds: none is negative. A field that is a component is looked into. `option` is
-    the component's own name in the configuration, the fields' are below it.
-    """
-    hints = get_type_hints(type(component), include_extras=True)
-    for field in dataclasses.fields(component):
-        if not field.init:
-            continue
-        value, hint, name = getattr(component, field.name), hints[field.name], f"{option}.{field.name}".lstrip(".")
-        if not _fits(value, hint):
-            quoted = f"; in quotes it is text: \"{name}='{value}'\"" if _fits(str(value), hint) else ""
-            scalar = isinstance(value, (int, float))
-            raise ConfigError(f"{name}={_shown(value)}: wants {_words(hint)}{quoted if scalar else ''}")
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            check_types(value, name)
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    origin, inner = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return True
-    if origin in (Union, types.UnionType):
-        return any(_fits(value, each) for each in inner)
-    if hint is None or hint is type(None):
-        return value is None
-    if origin is Literal:
-        return value in inner
-    if origin is Annotated:
-        return _fits(value, inner[0]) and value >= inner[1]
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if origin is Sequence:
-        return isinstance(value, (list, tuple)) and all(_fits(each, inner[0]) for each in value)
-    if origin is Mapping:
-        return isinstance(value, Mapping) and all(_fits(k, inner[0]) and _fits(v, inner[1]) for k, v in value.items())
-    return isinstance(value, origin or hint)
-
-
-def _words(hint: Any, many: bool = False) -> str:
-    """What a type is called in a message: `a whole number, or null`."""
-    origin, inner = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        rest = [each for each in inner if each is not type(None)]
-        words = ["paths" if many else "a path"] if {str, Path} <= set(rest) else []
-        words += [_words(each, many) for each in rest if not words or each not in (str, Path)]
-        words += ["null"] if type(None) in inner else []
-        return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}"
-    if origin is Literal:
-        return f"one of {', '.join(map(str, inner))}"
-    if origin is Sequence:
-        return f"{'lists' if many else 'a list'} of {_words(inner[0], many=True)}"
-    if origin is Mapping:
-        key, value = (_words(each, many=True) for each in inner)
-        return f"{'mappings' if many else 'a mapping'} of {key} to {value}"
-    one, several = {
-        int: ("a whole number from 0", "whole numbers from 0"),
-        Count: ("a whole number from 1", "whole numbers from 1"),
-        float: ("a number", "numbers"),
-        bool: ("true or false", "true or false"),
-        str: ("text", "text"),
-        Path: ("a path", "paths"),
-        Any: ("anything", "anything"),
-    }.get(hint, (f"a {getattr(hint, '__name__', hint)}",) * 2)
-    return several if many else one
-
-
-def _shown(value: Any) -> str:
-    """A value as it is written on the command line, cut where it is long."""
-    text = str(value)
-    if value is None or isinstance(value, bool):
-        text = "null" if value is None else text.lower()
-    elif isinstance(value, (list, tuple)):
-        text = f"[{', '.join(map(_shown, value))}]"
-    elif isinstance(value, Mapping):
-        text = "{" + ", ".join(f"{k}: {_shown(v)}" for k, v in value.items()) + "}"
-    return text if len(text) <= 100 else f"{text[:97]}…"

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from dsel.cache import Cache
-from dsel.component import check_types
 from dsel.computed import note_computed, note_map
+from dsel.constraints import Seed, check_types
 from dsel.errors import need
 from dsel.hub import need_models
 from dsel.pool import resolve_budget
@@ -35,14 +35,13 @@ class Experiment:
     evaluator: Any
     tracker: Any
     budget: float
-    seed: int
+    seed: Seed
     cache: Cache
 
     def check(self) -> None:
         """Raise `ConfigError` for what can be known to fail, before anything heavy loads."""
         check_types(self)
         resolve_budget(self.budget, n=2**63)
-        need(isinstance(self.seed, int) and self.seed >= 0, f"seed={self.seed}: give a whole number, 0 or above")
         for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker):
             component.check()
         if self.selector.needs & {"embeddings", "clustering"}:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dsel.cache import Cache
+from dsel.constraints import check_types
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Example, Pool
 
@@ -78,6 +79,12 @@ def offline(folder: Path, **more: str) -> dict[str, str]:
     """An environment without keys and hub whose cache is in `folder`."""
     kept = {k: v for k, v in os.environ.items() if not k.upper().endswith(("KEY", "TOKEN")) and k != "WANDB_MODE"}
     return {**kept, "DSEL_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1", "NETRC": os.devnull, **more}
+
+
+def checked(component: Any, option: str) -> None:
+    """What is checked of a component before a run: what its fields are declared with, then its own `check`."""
+    check_types(component, option)
+    component.check()
 
 
 def make_pool(n: int = 40, *, prompt: str = "Say the number {i}.", answer: str = "number {i}", **more: Any) -> Pool:

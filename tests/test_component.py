@@ -6,18 +6,16 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsel.component import Count, check_types, digest, folder_state, identity, knob, plain, without_software
-from dsel.errors import ConfigError
+from dsel.component import digest, folder_state, identity, knob, plain, without_software
 from dsel.hub import commit_of
 
 
@@ -138,69 +136,6 @@ def test_any_change_of_a_folder_shows(tmp_path: Path, change: str) -> None:
     else:
         weights.unlink()
     assert folder_state(tmp_path) != before
-
-
-@dataclass
-class Typed:
-    count: Count = 3
-    limit: Count | None = None
-    seed: int = 0
-    rate: float = 0.5
-    name: str = "a"
-    on: bool = False
-    how: Literal["mean", "sum"] = "mean"
-    k: int | str = "auto"
-    columns: Mapping[str, str] | None = None
-    path: str | Path | Sequence[str | Path] | None = None
-    anything: Any = None
-    inner: Inner = field(default_factory=Inner)
-    made: int = field(default=0, init=False)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"count": 0}, "g.count=0: wants a whole number from 1"),
-        ({"count": 2.0}, "g.count=2.0: wants a whole number from 1"),
-        ({"limit": -1}, "g.limit=-1: wants a whole number from 1 or null"),
-        ({"limit": "abc"}, "g.limit=abc: wants a whole number from 1 or null"),
-        ({"seed": 1.5}, "g.seed=1.5: wants a whole number from 0"),
-        ({"seed": True}, "g.seed=true: wants a whole number"),
-        ({"seed": -1}, "g.seed=-1: wants a whole number from 0"),
-        ({"rate": "fast"}, "g.rate=fast: wants a number"),
-        ({"rate": float("nan")}, "g.rate=nan: wants a number"),
-        ({"rate": None}, "g.rate=null: wants a number"),
-        ({"name": 5}, "g.name=5: wants text; in quotes it is text: \"g.name='5'\""),
-        ({"on": "yes"}, "g.on=yes: wants true or false"),
-        ({"how": "max"}, "g.how=max: wants one of mean, sum"),
-        ({"k": [1]}, "g.k=[1]: wants a whole number from 0 or text"),
-        ({"columns": ["prompt"]}, "g.columns=[prompt]: wants a mapping of text to text or null"),
-        ({"columns": {"prompt": ["a", "b"]}}, "g.columns={prompt: [a, b]}: wants a mapping of text to text or null"),
-        ({"path": 5}, "g.path=5: wants a path, a list of paths or null"),
-        ({"path": ["a", None]}, "g.path=[a, null]: wants a path, a list of paths or null"),
-        ({"inner": Inner(rate="x")}, "g.inner.rate=x: wants a number"),
-        ({"inner": 3}, "g.inner=3: wants a Inner"),
-    ],
-)
-def test_a_value_of_the_wrong_type_is_named_with_its_option(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_types(Typed(**change), "g")
-    assert str(caught.value).startswith(message)
-    assert "\n" not in str(caught.value)
-
-
-def test_values_of_the_right_types_pass() -> None:
-    check_types(Typed(), "g")
-    check_types(
-        Typed(limit=2, rate=1, how="sum", k=4, columns={"a": "b"}, path=["a", Path("b")], anything=object()), "g"
-    )
-    check_types(WithFiles())
-
-
-def test_long_values_are_cut_in_messages() -> None:
-    with pytest.raises(ConfigError) as caught:
-        check_types(Typed(rate="x" * 10_000), "g")  # type: ignore[arg-type]
-    assert len(str(caught.value)) < 200
 
 
 @dataclass

@@ -16,6 +16,7 @@ from dsel.errors import ConfigError
 from dsel.ngrams import lazy_greedy, tfidf
 from dsel.selector.graphfilter import GraphFilter, greedy
 from dsel.words import unspaced
+from tests.conftest import checked
 
 
 def plain(terms: csr_matrix, scores: np.ndarray, budget: int, decay: float) -> list[int]:
@@ -131,7 +132,7 @@ def test_graphfilters_weights_are_an_option() -> None:
     assert greedy(["red red", "blue"], [1, 1.2], 1).tolist() == [0]  # counts count
     assert greedy(["red red", "blue"], [1, 1.5], 1, weights="sklearn").tolist() == [1]
     with pytest.raises(ConfigError, match=r"selector\.weights=bm25"):
-        GraphFilter(weights="bm25").check()
+        checked(GraphFilter(weights="bm25"), "selector")  # type: ignore[arg-type]
 
 
 def test_a_covered_ngram_counts_no_more() -> None:

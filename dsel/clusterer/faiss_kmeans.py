@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -15,12 +15,12 @@ from dsel.clusterer import kmeans, silhouette
 from dsel.clusterer.base import Clustering
 from dsel.clusterer.choice import Choice, Form, Trial
 from dsel.component import knob
+from dsel.constraints import AtLeast, Count, NotEmpty, NotNegative, Seed
 from dsel.errors import need
 from dsel.progress import progress
 
 log = logging.getLogger(__name__)
 
-BACKENDS = ("auto", "faiss", "exact")
 GRID = tuple(2**power for power in range(4, 14))  # 16 … 8192; Yu et al. 2024, Table 5, has 64 … 8192
 REDO_SEED = 15_486_557  # what faiss adds to the seed from one of its restarts to the next
 
@@ -45,29 +45,20 @@ class FaissKMeans:
     No cluster stays empty while there are as many distinct points: it restarts at the farthest point.
     """
 
-    k: int | str = 2048
-    niter: int = 300
-    nredo: int = 5
-    seed: int = 42
+    k: Count | Literal["auto"] = 2048
+    niter: Count = 300
+    nredo: Count = 5
+    seed: Seed = 42
     spherical: bool = False
-    tol: float = 1e-5
-    backend: str = "auto"
-    k_grid: Sequence[int] | None = None
+    tol: NotNegative = 1e-5
+    backend: Literal["auto", "faiss", "exact"] = "auto"
+    k_grid: Annotated[Sequence[Annotated[int, AtLeast(2)]], NotEmpty()] | None = None
     silhouette: bool = False
     exact_up_to: int = 20_000
     low_quality: float = knob(0.3)
 
     def check(self) -> None:
-        """Raise `ConfigError` for an option out of range."""
-        need(self.k == "auto" or _count(self.k, 1), f"clusterer.k={self.k}: give a whole number above 0, or auto")
-        need(self.niter > 0 and self.nredo > 0, "clusterer.niter and clusterer.nredo must be above 0")
-        need(_count(self.seed, 0), f"clusterer.seed={self.seed}: give a whole number, 0 or above")
-        need(self.tol >= 0, f"clusterer.tol={self.tol}: give 0 or more")
-        need(self.backend in BACKENDS, f"clusterer.backend={self.backend}: give one of {', '.join(BACKENDS)}")
-        if self.k_grid is not None:
-            good = isinstance(self.k_grid, (list, tuple)) and self.k_grid and all(_count(k, 2) for k in self.k_grid)
-            need(bool(good), f"clusterer.k_grid={self.k_grid}: give a list of whole numbers above 1")
-        need(self.exact_up_to >= 0, f"clusterer.exact_up_to={self.exact_up_to}: give 0 or more")
+        """Raise `ConfigError` when it cannot run here. Loads nothing heavy."""
 
     def check_size(self, n: int) -> None:
         """Raise `ConfigError` when n points cannot make k clusters."""
@@ -182,7 +173,3 @@ def _mean_silhouette(x: Floats, found: Clustering, form: Form) -> float:
     else:
         scores = silhouette.simplified(x, found.labels, found.centroids)
     return float(scores.mean(dtype=np.float64))
-
-
-def _count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dsel.constraints import Text
 from dsel.data.layout import Found, find
 from dsel.data.local import Local
 from dsel.data.rows import Part
@@ -25,8 +26,8 @@ class Hub(Local):
     repo_type: ClassVar[str] = "dataset"
 
     hub: str = ""
-    revision: str | None = None
-    files: str | Sequence[str] | None = None
+    revision: Text | None = None
+    files: Text | Sequence[Text] | None = None
     needs_subsets: bool = False
 
     def check(self) -> None:

@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from dsel.component import Count, content_of
+from dsel.component import content_of
+from dsel.constraints import Count, File, ShareOrCount, Text
 from dsel.data.formats import check_columns, format_named
 from dsel.data.layout import Found, find, sources
 from dsel.data.raw import Unreadable
@@ -20,7 +21,7 @@ from dsel.pool import Pool
 
 log = logging.getLogger(__name__)
 
-Paths = str | Path | Sequence[str | Path]
+Paths = File | Sequence[File]
 
 
 @dataclass
@@ -42,16 +43,16 @@ class Local:
     holdout: a fraction or count kept out of the pool for `evaluator=heldout_loss`.
     """
 
-    path: Paths | Mapping[str, Paths] | None = None
-    split: str | None = "train"
-    subsets: Sequence[str] = ()
-    columns: Mapping[str, str] | None = None
-    format: str | None = None
-    roles: Mapping[str, str] | None = None
+    path: Paths | Mapping[Text, Paths] | None = None
+    split: Text | None = "train"
+    subsets: Sequence[Text] = ()
+    columns: Mapping[str, Text] | None = None
+    format: Text | None = None
+    roles: Mapping[Text, str] | None = None
     limit: Count | None = None
-    on_bad_row: str = "skip"
-    holdout: float = 0
-    name: str = "local"
+    on_bad_row: Literal["skip", "error"] = "skip"
+    holdout: Annotated[float, ShareOrCount()] = 0
+    name: Text = "local"
 
     def check(self) -> None:
         self.check_options()
@@ -59,10 +60,6 @@ class Local:
         self._files()
 
     def check_options(self) -> None:
-        need(self.on_bad_row in ("skip", "error"), f"data.on_bad_row={self.on_bad_row}: give skip or error")
-        whole = self.limit is None or (isinstance(self.limit, int) and self.limit > 0)
-        need(whole, f"data.limit={self.limit}: give a whole number above 0, or null")
-        need(self.holdout >= 0, f"data.holdout={self.holdout}: give a fraction below 1 or a whole number of examples")
         check_columns(self.columns)
         check_roles(self.roles)
         if self.format is not None:

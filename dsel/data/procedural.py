@@ -12,16 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
-from dsel.component import Count
+from dsel.constraints import AtLeast, Below, Count, NotNegative, Seed, Share, ShareOrCount, Text
 from dsel.data import facts
 from dsel.data.kinds import Fields, Kind, draw_item
 from dsel.data.lookups import LOOKUPS
 from dsel.data.operations import OPERATIONS
-from dsel.errors import need
 from dsel.pool import Example, Pool, is_answer
 
 KINDS: tuple[Kind, ...] = LOOKUPS + OPERATIONS
@@ -299,20 +298,17 @@ class Procedural:
     The pool's seed is its own: runs with different seeds choose from the same pool.
     """
 
-    size: int = 6000
-    seed: int = 0
-    noise: float = 0.3
-    near_duplicates: float = 0.15
-    zipf: float = 1.0
+    size: Count = 6000
+    seed: Seed = 0
+    noise: Share = 0.3
+    near_duplicates: Annotated[float, AtLeast(0), Below(1)] = 0.15
+    zipf: NotNegative = 1.0
     limit: Count | None = None
-    holdout: float = 0
-    name: str = "procedural"
+    holdout: Annotated[float, ShareOrCount()] = 0
+    name: Text = "procedural"
 
     def check(self) -> None:
-        need(self.size > 0, f"data.size={self.size}: must be above 0")
-        need(0 <= self.noise <= 1, f"data.noise={self.noise}: a share between 0 and 1")
-        need(0 <= self.near_duplicates < 1, f"data.near_duplicates={self.near_duplicates}: a share below 1")
-        need(self.zipf >= 0, f"data.zipf={self.zipf}: must not be negative")
+        """Raise `ConfigError` when the data cannot be had. Nothing is loaded."""
 
     def load(self) -> Pool:
         rows = generate(self.size, self.seed, noise=self.noise, near_duplicates=self.near_duplicates, zipf=self.zipf)

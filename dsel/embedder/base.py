@@ -6,11 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dsel.errors import need
 from dsel.files import piece, save_piece
 from dsel.pool import Message, text_of
 from dsel.progress import progress
@@ -29,13 +29,12 @@ class Embedder(ABC):
     or its `prompt` alone, the user's turns (their released code).
     """
 
-    text: str = "both"
+    text: Literal["both", "prompt"] = "both"
 
     advice = ""  # how more of a text can be read
 
     def check(self) -> None:
         """Raise `ConfigError` when the embedder cannot run here. Loads nothing heavy."""
-        need(self.text in ("both", "prompt"), f"embedder.text={self.text}: give both or prompt")
 
     @abstractmethod
     def encode(self, texts: list[str]) -> Vectors:
@@ -91,13 +90,9 @@ class Limited(Embedder):
     about the same number of tokens, and the vector is the mean of theirs, of length 1 again where theirs are.
     """
 
-    long: str = "cut"
+    long: Literal["cut", "mean"] = "cut"
 
     advice = "embedder.long=mean reads all"
-
-    def check(self) -> None:
-        super().check()
-        need(self.long in ("cut", "mean"), f"embedder.long={self.long}: give cut or mean")
 
 
 @dataclass(kw_only=True)

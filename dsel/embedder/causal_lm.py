@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from dsel.component import knob, local_identity
+from dsel.constraints import Count, Device, Dtype, Text
 from dsel.embedder.base import Tokenized, Vectors
 from dsel.errors import need, need_path
 from dsel.hub import loads
@@ -34,22 +35,20 @@ class CausalLMEmbedder(Tokenized):
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
 
     hub: str
-    path: str | None = None
-    revision: str | None = None
+    path: Text | None = None
+    revision: Text | None = None
     prefix: str = ""
     end_token: bool = False
-    pooling: str = "last"
-    max_length: int = 2048
+    pooling: Literal["last", "mean"] = "last"
+    max_length: Count = 2048
     normalize: bool = False
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     trust_remote_code: bool = False
-    batch_size: int = knob(16)
-    device: str | None = knob(None)
+    batch_size: Count = knob(16)
+    device: Device | None = knob(None)
 
     def check(self) -> None:
         super().check()
-        need(self.pooling in ("last", "mean"), f"embedder.pooling={self.pooling}: give last or mean")
-        need(self.max_length > 0, f"embedder.max_length={self.max_length}: must be above 0")
         if self.path is not None:
             need_path(self.path, option="embedder.path")
         need_weights(self.hub, self.path, self.revision, option="embedder", allow_bin=None)

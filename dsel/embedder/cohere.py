@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from dsel.component import knob
+from dsel.constraints import Address, Between, Count, Text
 from dsel.embedder.base import Tokenized, Vectors
 from dsel.errors import ConfigError, need, need_env, need_package
 from dsel.pool import Message
@@ -29,16 +30,15 @@ class Cohere(Tokenized):
     has neither (a gateway to the models) cuts texts as it likes, which is said.
     """
 
-    model: str = "embed-english-v3.0"
-    input_type: str = "clustering"
-    base_url: str | None = None
-    batch_size: int = knob(MAX_BATCH)
-    concurrency: int = knob(4)
+    model: Text = "embed-english-v3.0"
+    input_type: Literal["clustering", "search_document", "search_query", "classification"] = "clustering"
+    base_url: Address | None = None
+    batch_size: Annotated[int, Between(1, MAX_BATCH)] = knob(MAX_BATCH)
+    concurrency: Count = knob(4)
     max_retries: int = knob(8)
 
     def check(self) -> None:
         super().check()
-        need(0 < self.batch_size <= MAX_BATCH, f"embedder.batch_size={self.batch_size}: Cohere takes 1 to {MAX_BATCH}")
         need_package("cohere", extra="api", why="embedder=cohere")
         self._key()
 

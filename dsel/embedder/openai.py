@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from dsel.component import knob
+from dsel.constraints import Address, Count, Text
 from dsel.embedder.base import Limited, Vectors, means, nothing_cut
 from dsel.errors import ConfigError, need_env, need_package
 from dsel.pool import Message
@@ -43,11 +44,11 @@ class OpenAI(Limited):
     or in more windows, until it is taken.
     """
 
-    model: str = "text-embedding-3-small"
-    dimensions: int | None = None
-    base_url: str | None = None
-    batch_size: int = knob(256)
-    concurrency: int = knob(4)
+    model: Text = "text-embedding-3-small"
+    dimensions: Count | None = None
+    base_url: Address | None = None
+    batch_size: Count = knob(256)
+    concurrency: Count = knob(4)
     max_retries: int = knob(8)
 
     def check(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from dsel.component import knob, local_identity
+from dsel.constraints import Count, Device, Dtype, Text
 from dsel.embedder.base import Tokenized, Vectors
 from dsel.errors import need_path
 from dsel.hub import loads
@@ -34,15 +35,15 @@ class SentenceTransformer(Tokenized):
     libraries: ClassVar[tuple[str, ...]] = ("sentence-transformers", "transformers")
 
     hub: str
-    path: str | None = None
-    revision: str | None = None
+    path: Text | None = None
+    revision: Text | None = None
     prefix: str = ""
-    max_length: int | None = None
+    max_length: Count | None = None
     normalize: bool = True
-    dtype: str = "auto"
+    dtype: Dtype = "auto"
     trust_remote_code: bool = False
-    batch_size: int = knob(64)
-    device: str | None = knob(None)
+    batch_size: Count = knob(64)
+    device: Device | None = knob(None)
 
     def check(self) -> None:
         super().check()

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from dsel.constraints import Count, Seed
 from dsel.embedder.base import Embedder, Vectors
 from dsel.pool import Message
 from dsel.words import words_and_signs
@@ -23,12 +24,12 @@ class TfidfSvd(Embedder):
 
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
-    dimensions: int = 128
-    ngram_max: int = 2
-    min_df: int = 2
-    max_features: int = 50_000
+    dimensions: Count = 128
+    ngram_max: Count = 2
+    min_df: Count = 2
+    max_features: Count = 50_000
     sublinear_tf: bool = True
-    seed: int = 0
+    seed: Seed = 0
 
     def encode(self, texts: list[str]) -> Vectors:
         from sklearn.decomposition import TruncatedSVD

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from dsel.cache import Cache
-from dsel.component import Count, content_of
+from dsel.component import content_of
+from dsel.constraints import Count, Text
 from dsel.errors import need, need_path
 from dsel.evaluator.harness import TASKS, Harness, write_task
 
@@ -17,8 +18,8 @@ class Gsm8kLocal(Harness):
     """`path`: JSON lines with `question` and `answer` (…#### number). `fewshot_path`: where the shots come from, for
     instance the training file; without it they are other problems of `path`."""
 
-    path: str | None = None
-    fewshot_path: str | None = None
+    path: Text | None = None
+    fewshot_path: Text | None = None
     max_new_tokens: Count = 256
 
     uses_builtin_tasks = False

@@ -10,10 +10,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypedDict
 
 from dsel.cache import Cache
 from dsel.component import knob
+from dsel.constraints import Count, Seed, Text
 from dsel.errors import ConfigError, need
 from dsel.evaluator.base import Metric, average
 from dsel.evaluator.sandbox import in_place_of_code_eval
@@ -29,8 +30,20 @@ log = logging.getLogger(__name__)
 
 KEPT = ("results", "groups", "n-shot", "n-samples", "versions")  # of the harness's results, in evaluation.json
 TASKS = Path(__file__).parent / "tasks"
-REQUIRED, OPTIONAL = {"shots", "metric"}, {"chat_template", "limit", "multiturn", "unsafe"}
-KEYS_OF_A_TASK = ", ".join(sorted(REQUIRED | OPTIONAL))
+
+
+class _Measured(TypedDict):
+    shots: int
+    metric: Text
+
+
+class Task(_Measured, total=False):
+    """What is said of a task: see `Harness`."""
+
+    chat_template: bool
+    limit: Count | None
+    multiturn: bool
+    unsafe: bool
 
 
 @dataclass
@@ -47,29 +60,18 @@ class Harness:
     Answers are generated as the task says; of the model's own generation settings only the end tokens count.
     """
 
-    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    limit: int | None = None
+    tasks: Mapping[Text, Task] = field(default_factory=dict)
+    limit: Count | None = None
     chat_template: bool = False
     allow_code_execution: bool = False
-    seed: int = 1234
-    batch_size: int = knob(16)
+    seed: Seed = 1234
+    batch_size: Count = knob(16)
 
     evaluates = True
     uses_builtin_tasks: ClassVar[bool] = True  # reading the harness's own thousands of task files takes seconds
 
     def check(self) -> None:
         need(bool(self.tasks), "evaluator.tasks is empty: name tasks, or choose evaluator=none")
-        need(self.limit is None or self.limit > 0, f"evaluator.limit={self.limit}: give a count above 0, or null")
-        for name, spec in self.tasks.items():
-            missing, unknown = REQUIRED - set(spec), sorted(set(spec) - REQUIRED - OPTIONAL)
-            need(not missing, f"evaluator.tasks.{name}: set {' and '.join(sorted(missing))}")
-            need(not unknown, f"evaluator.tasks.{name}: unknown {', '.join(unknown)}; there are {KEYS_OF_A_TASK}")
-            limit = spec.get("limit")
-            whole = limit is None or (isinstance(limit, int) and limit > 0)
-            need(whole, f"evaluator.tasks.{name}.limit={limit}: give a count above 0, or null")
-            shots = spec["shots"]
-            counted = isinstance(shots, int) and not isinstance(shots, bool) and shots >= 0
-            need(counted, f"evaluator.tasks.{name}.shots={shots}: wants a whole number from 0")
 
     def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """A metric for each task and their average; the harness's full results go to `folder/evaluation.json`."""

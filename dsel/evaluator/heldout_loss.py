@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from dsel.cache import Cache
-from dsel.component import Count, content_of, knob
+from dsel.component import content_of, knob
+from dsel.constraints import Count, Text
 from dsel.data.local import Local
 from dsel.errors import need, need_path
 from dsel.evaluator.base import Metric
@@ -24,8 +25,8 @@ class HeldoutLoss:
     split: of a folder whose files' names tell splits apart, the one to read; null: all files.
     """
 
-    path: str | None = None
-    split: str | None = None
+    path: Text | None = None
+    split: Text | None = None
     limit: Count | None = None
     max_length: Count = 2048
     chunk: Count = knob(256)

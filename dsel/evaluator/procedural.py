@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dsel.cache import Cache
-from dsel.component import Count, digest
-from dsel.errors import need
+from dsel.component import digest
+from dsel.constraints import Count, Seed
 from dsel.evaluator.base import Metric
 from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
 
@@ -25,15 +25,11 @@ class Procedural(Harness):
     cache (`tasks/<digest>`), which the harness's own command line can be pointed at as well.
     """
 
-    per_kind: int = 16
-    heldout_seed: int = 0
+    per_kind: Count = 16
+    heldout_seed: Seed = 0
     max_new_tokens: Count = 24
 
     uses_builtin_tasks = False
-
-    def check(self) -> None:
-        super().check()
-        need(self.per_kind > 0, f"evaluator.per_kind={self.per_kind}: must be above 0")
 
     def task_folders(self, cache: Cache) -> list[Path]:
         from dsel.data.procedural import heldout

@@ -6,10 +6,11 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from dsel.cache import Cache
 from dsel.component import digest, knob, local_identity
+from dsel.constraints import Dtype, NotEmpty, Text, like
 from dsel.distributed import device_of_process, sharded
 from dsel.errors import need, need_package, need_path
 from dsel.hub import loads
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DTYPES = ("auto", "float32", "bfloat16", "float16")
+ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4")
 
 
 @dataclass
@@ -36,18 +37,20 @@ class CausalLM:
     """
 
     hub: str
-    path: str | None = None
-    revision: str | None = None
-    dtype: str = "auto"
+    path: Text | None = None
+    revision: Text | None = None
+    dtype: Dtype = "auto"
     attention: str = "sdpa"
-    chat_template: str | None = None
-    pad_token: str | None = None
-    lora_targets: str | Sequence[str] = "all-linear"
+    chat_template: Text | None = None
+    pad_token: Text | None = None
+    lora_targets: Text | Annotated[Sequence[Text], NotEmpty()] = "all-linear"
     trust_remote_code: bool = False
     allow_bin: bool = knob(False)
 
     def check(self) -> None:
-        need(self.dtype in DTYPES, f"model.dtype={self.dtype}: give one of {', '.join(DTYPES)}")
+        known = self.attention in ATTENTION or "/" in self.attention  # a kernel of the hub
+        wanted = f"wants one of {', '.join(ATTENTION)}, or a kernel of the hub{like(self.attention, ATTENTION)}"
+        need(known, f"model.attention={self.attention}: {wanted}")
         if self.path is not None:
             folder = need_path(self.path, option="model.path")
             need((folder / "config.json").exists(), f"model.path={self.path}: no config.json in this folder")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dsel.cache import Cache
-from dsel.component import Count, digest
+from dsel.component import digest
+from dsel.constraints import Count, Seed
 from dsel.model.causal_lm import CausalLM
 from dsel.progress import progress
 
@@ -24,7 +25,7 @@ class Tiny(CausalLM):
     """
 
     hub: str = ""
-    seed: int = 0
+    seed: Seed = 0
     steps: Count = 450
     hidden: Count = 256
     layers: Count = 3

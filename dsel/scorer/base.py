@@ -6,12 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dsel.errors import need
 from dsel.files import array_piece
 from dsel.pool import Message, Pool, text_of
 from dsel.progress import progress
@@ -21,7 +20,8 @@ Scores = npt.NDArray[np.float32]
 
 SHARD = 128  # items between two saves: what a killed scoring loses at most
 
-REDUCTIONS: dict[str, Callable[..., Any]] = {"sum": np.sum, "mean": np.mean, "first": lambda values: values[0]}
+Reduction = Literal["sum", "mean", "first"]
+REDUCTIONS: dict[Reduction, Callable[..., Any]] = {"sum": np.sum, "mean": np.mean, "first": lambda values: values[0]}
 
 
 class Scorer(ABC):
@@ -51,15 +51,10 @@ def turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     return pairs
 
 
-def over_turns(values: npt.NDArray[np.float64], counts: Sequence[int], how: str) -> Scores:
+def over_turns(values: npt.NDArray[np.float64], counts: Sequence[int], how: Reduction) -> Scores:
     """One score an example, float32[n], from those of all turns in a row, float64[sum(counts)]."""
     parts = np.split(values, np.cumsum(counts)[:-1])
     return np.array([REDUCTIONS[how](part) for part in parts], dtype=np.float32)
-
-
-def need_reduction(how: str) -> None:
-    """Raise `ConfigError` unless `over_turns` knows `how`."""
-    need(how in REDUCTIONS, f"scorer.turns={how}: give one of {', '.join(REDUCTIONS)}")
 
 
 def in_shards(

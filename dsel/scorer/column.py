@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from dsel.constraints import Text
 from dsel.data.folder import files_of
 from dsel.data.reader import read_rows
 from dsel.errors import ConfigError, need, need_path
@@ -25,8 +26,8 @@ class Column(Scorer):
     is about. Rows about examples that are not in the pool are passed over.
     """
 
-    name: str | None = None
-    file: str | None = None
+    name: Text | None = None
+    file: Text | None = None
 
     def check(self) -> None:
         need(self.name is not None, "scorer=column needs scorer.name=…, a numeric column of the pool's files")

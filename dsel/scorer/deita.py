@@ -11,19 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dsel.component import knob
+from dsel.constraints import Text
 from dsel.errors import ConfigError, need
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, logits_at, padded
 from dsel.model.positions import within
 from dsel.pool import Message, Pool
 from dsel.reading import shorten, spans
-from dsel.scorer.base import Scorer, Scores, counted, need_reduction, over_turns, read_in_shards, turns
+from dsel.scorer.base import Reduction, Scorer, Scores, counted, over_turns, read_in_shards, turns
 from dsel.scorer.pretrained import Pretrained
 
 # The prompts of the published code and model cards (hkust-nlp/deita), to the last blank.
@@ -46,13 +47,8 @@ class Deita(Pretrained):
     response share the room (`dsel.reading.shorten`).
     """
 
-    rating: str = "quality"
-    turns: str = "sum"
-
-    def check(self) -> None:
-        super().check()
-        need(self.rating in TEMPLATES, f"scorer.rating={self.rating}: give one of {', '.join(TEMPLATES)}")
-        need_reduction(self.turns)
+    rating: Literal["quality", "complexity"] = "quality"
+    turns: Reduction = "sum"
 
     def score(self, pool: Pool, scratch: Path) -> Scores:
         """float32[n], sums of ratings of 1 to 6. Raises `ConfigError` when a digit is no token of the model."""
@@ -96,9 +92,9 @@ class Evol(Scorer):
 
     quality: Deita
     complexity: Deita
-    path: str | None = None
+    path: Text | None = None
     allow_bin: bool = knob(False)
-    turns: str = "sum"
+    turns: Reduction = "sum"
 
     def check(self) -> None:
         self.quality.check()
@@ -108,7 +104,6 @@ class Evol(Scorer):
             ratings == ("quality", "complexity"),
             "scorer.quality.rating and scorer.complexity.rating must stay what their names say",
         )
-        need_reduction(self.turns)
 
     def extra_identity(self) -> dict[str, Any]:
         return {"path": None}  # the two models are known by their files

@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import Any
 
 from dsel.component import knob
-from dsel.errors import ConfigError, need, need_env, need_package
+from dsel.constraints import Address, Count, Positive, Text
+from dsel.errors import ConfigError, need_env, need_package
 from dsel.pool import Message
 from dsel.secrets import redact
 
@@ -41,13 +42,13 @@ class Endpoint:
     variable OPENAI_API_KEY. requests_per_minute: null is no limit. timeout: seconds for one request.
     """
 
-    model: str
-    base_url: str | None = None
+    model: Text
+    base_url: Address | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     needs_key: bool = knob(True)
-    concurrency: int = knob(8)
-    requests_per_minute: float | None = knob(None)
-    timeout: float = knob(120.0)
+    concurrency: Count = knob(8)
+    requests_per_minute: Positive | None = knob(None)
+    timeout: Positive = knob(120.0)
     max_retries: int = knob(8)
 
     def __post_init__(self) -> None:
@@ -59,11 +60,6 @@ class Endpoint:
         need_package("openai", extra="api", why=why)
         if self.needs_key:
             need_env(KEY, why=why)
-        need(self.concurrency >= 1, f"{why}: concurrency={self.concurrency}: give 1 or more")
-        need(self.max_retries >= 0, f"{why}: max_retries={self.max_retries}: give 0 or more")
-        need(self.timeout > 0, f"{why}: timeout={self.timeout}: give seconds above 0")
-        rate = self.requests_per_minute
-        need(rate is None or rate > 0, f"{why}: requests_per_minute={rate}: give a number above 0, or null")
 
     def ask(self, messages: Sequence[Message]) -> str:
         """The endpoint's answer, "" when it has nothing to say.

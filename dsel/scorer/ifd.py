@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from dsel.errors import need
+from dsel.constraints import Turn
 from dsel.model.chat import IGNORED, render
 from dsel.model.likelihood import Encoded, mean_nll
 from dsel.model.positions import within
@@ -42,14 +42,10 @@ class IFD(Chat):
     leaves no room for the response within `max_length` gets 0.
     """
 
-    turn: str = "last"
+    turn: Turn = "last"
 
     probes: ClassVar[Sequence[list[Message]]] = PROBES
     reads_pool: ClassVar[bool] = False
-
-    def check(self) -> None:
-        super().check()
-        need(self.turn in ("first", "last"), f"scorer.turn={self.turn}: give first or last")
 
     def score(self, pool: Pool, scratch: Path) -> Scores:
         """float32[n]. Raises `ConfigError` when the chat template refuses a response without a prompt."""

@@ -11,19 +11,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from dsel.component import knob
-from dsel.errors import ConfigError, need
+from dsel.constraints import Address, AtLeast, Count, Positive, Text
+from dsel.errors import ConfigError
 from dsel.files import replacing
 from dsel.pool import Pool
 from dsel.progress import progress
 from dsel.reading import note_cut
 from dsel.scorer.base import Scorer, Scores
 from dsel.scorer.endpoint import Endpoint, EndpointError
-from dsel.scorer.rating import SCALES, parse_rating, prompt_text, question, sides
+from dsel.scorer.rating import parse_rating, prompt_text, question, sides
 
 log = logging.getLogger(__name__)
 
@@ -43,25 +44,21 @@ class Judge(Scorer):
     Every answer is appended to `answers.jsonl` as it arrives, and stays there beside the scores.
     """
 
-    model: str = "gpt-4o-mini"
-    base_url: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
-    prompt: str = "paper"
-    scale: int = 10
-    max_characters: int = 24_000
-    attempts: int = knob(3)
-    on_failure: str = knob("error")
+    model: Text = "gpt-4o-mini"
+    base_url: Address | None = None
+    options: Mapping[Text, Any] = field(default_factory=dict)
+    prompt: Text = "paper"
+    scale: Literal[5, 10] = 10
+    max_characters: Annotated[int, AtLeast(100)] = 24_000
+    attempts: Count = knob(3)
+    on_failure: Literal["error", "mean"] = knob("error")
     needs_key: bool = knob(True)
-    concurrency: int = knob(8)
-    requests_per_minute: float | None = knob(None)
-    timeout: float = knob(120.0)
+    concurrency: Count = knob(8)
+    requests_per_minute: Positive | None = knob(None)
+    timeout: Positive = knob(120.0)
     max_retries: int = knob(8)
 
     def check(self) -> None:
-        need(self.on_failure in ("error", "mean"), f"scorer.on_failure={self.on_failure}: give error or mean")
-        need(self.attempts >= 1, f"scorer.attempts={self.attempts}: give 1 or more")
-        need(self.max_characters >= 100, f"scorer.max_characters={self.max_characters}: give 100 or more")
-        need(self.scale in SCALES, f"scorer.scale={self.scale}: give one of {', '.join(map(str, SCALES))}")
         prompt_text(self.prompt, self.scale)
         self.endpoint.check(why="scorer=judge")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from dsel.component import local_identity
+from dsel.constraints import Text
 from dsel.errors import need, need_path
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores, in_shards, turns
@@ -21,14 +22,13 @@ class Length(Scorer):
     The baseline "longest responses" of Jia et al. 2024.
     """
 
-    unit: str = "characters"
-    hub: str | None = None
-    path: str | None = None
-    revision: str | None = None
+    unit: Literal["characters", "tokens"] = "characters"
+    hub: Text | None = None
+    path: Text | None = None
+    revision: Text | None = None
     trust_remote_code: bool = False
 
     def check(self) -> None:
-        need(self.unit in ("characters", "tokens"), f"scorer.unit={self.unit}: give characters or tokens")
         named = self.hub is not None or self.path is not None
         need(named or self.unit == "characters", "scorer.unit=tokens: name a tokenizer in scorer.hub or scorer.path")
         if self.path is not None:

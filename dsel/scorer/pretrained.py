@@ -6,16 +6,17 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from dsel.component import digest, knob, local_identity
+from dsel.constraints import AtLeast, Count, Device, Dtype, Text
 from dsel.distributed import device_of_process
 from dsel.errors import ConfigError, need, need_path
 from dsel.hub import loads
-from dsel.model.causal_lm import DTYPES, torch_dtype
+from dsel.model.causal_lm import torch_dtype
 from dsel.model.chat import template
 from dsel.model.trial import try_template
 from dsel.model.weights import need_weights, safe_loading
@@ -37,19 +38,16 @@ class Pretrained(Scorer):
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
 
     hub: str
-    path: str | None = None
-    revision: str | None = None
-    max_length: int = 2048
-    dtype: str = "auto"
+    path: Text | None = None
+    revision: Text | None = None
+    max_length: Annotated[int, AtLeast(64)] = 2048
+    dtype: Dtype = "auto"
     trust_remote_code: bool = False
     allow_bin: bool = knob(False)
-    tokens_a_batch: int = knob(8192)
-    device: str | None = knob(None)
+    tokens_a_batch: Count = knob(8192)
+    device: Device | None = knob(None)
 
     def check(self) -> None:
-        need(self.dtype in DTYPES, f"scorer.dtype={self.dtype}: give one of {', '.join(DTYPES)}")
-        need(self.max_length >= 64, f"scorer.max_length={self.max_length}: give 64 tokens or more")
-        need(self.tokens_a_batch > 0, f"scorer.tokens_a_batch={self.tokens_a_batch}: give a number above 0")
         if self.path is not None:
             folder = need_path(self.path, option="scorer.path")
             need((folder / "config.json").exists(), f"scorer.path={self.path}: no config.json in this folder")
@@ -105,7 +103,7 @@ class Pretrained(Scorer):
 class Chat(Pretrained):
     """A model that reads conversations. chat_template: instead of its own, `turns` or a path to a file."""
 
-    chat_template: str | None = None
+    chat_template: Text | None = None
 
     probes: ClassVar[Sequence[list[Message]]] = ()  # what it reads that is not in the pool
     reads_pool: ClassVar[bool] = True  # whole conversations, as they stand

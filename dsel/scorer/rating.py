@@ -39,7 +39,6 @@ be better. Give the reason in one or two sentences, then end with a line of exac
 Rating: [[n]]"""
 
 PROMPTS = {"paper": PAPER, "own": OWN}
-SCALES = 5, 10
 NUMBER = r"(\d+(?:\.\d+)?)"
 
 

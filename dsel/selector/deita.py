@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Doubles, Floats, Indices, check_budget, finite_rows, finite_scores, lengths
-from dsel.errors import need
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 
@@ -110,9 +109,6 @@ class Deita(Static):
     threshold: float = 0.9
     metric: Literal["cosine", "l2"] = "cosine"
     fill: bool = True
-
-    def check(self) -> None:
-        need(self.metric in ("cosine", "l2"), f"selector.metric={self.metric}: give cosine or l2")
 
     def select(self, study: Study) -> Selection:
         quality = study.quality_or_fail()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices
-from dsel.errors import need
+from dsel.constraints import Count
 from dsel.ngrams import lazy_greedy, tfidf
 from dsel.pool import text_of
 from dsel.selector.base import Selection, Static
@@ -35,12 +35,8 @@ class GraphFilter(Static):
     """`selector=graphfilter`: `greedy` over the user turns. Quality below zero is shifted up to start at zero."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"quality"})
-    ngram_max: int = 3
-    weights: str = "paper"
-
-    def check(self) -> None:
-        need(self.ngram_max >= 1, f"selector.ngram_max={self.ngram_max}: must be at least 1")
-        need(self.weights in ("paper", "sklearn"), f"selector.weights={self.weights}: give paper or sklearn")
+    ngram_max: Count = 3
+    weights: Literal["paper", "sklearn"] = "paper"
 
     def select(self, study: Study) -> Selection:
         quality = study.quality_or_fail()

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from dsel.arrays import Indices
+from dsel.constraints import Count, NotNegative, Positive, Turn
 from dsel.errors import need
 from dsel.files import piece, read_json, save_piece
 from dsel.pool import Pool, text_of
@@ -21,7 +22,7 @@ from dsel.scorer.base import shards
 from dsel.selector.base import Choose, Selection, Selector, Step, Work
 from dsel.selector.feedback.base import Feedback
 from dsel.selector.feedback.verifier import Verifier
-from dsel.selector.sampling import Draw, need_draw, need_drawable, sample, update
+from dsel.selector.sampling import Draw, need_drawable, sample, update
 from dsel.study import Study
 from dsel.trainer.base import Training
 
@@ -62,17 +63,17 @@ class Iterative(Selector):
     needs: ClassVar[frozenset[str]] = frozenset({"clustering", "quality", "model"})
 
     feedback: Feedback
-    rounds: int = 3
-    guide_epochs: float = 1
-    restart: str = "base"
-    final: str = "retrain"
-    scope: str = "selected"
-    turn: str = "last"
-    normalise: str = "softmax"
+    rounds: Count = 3
+    guide_epochs: Positive = 1
+    restart: Literal["base", "continue"] = "base"
+    final: Literal["retrain", "last"] = "retrain"
+    scope: Literal["selected", "round"] = "selected"
+    turn: Turn = "last"
+    normalise: Literal["softmax", "none"] = "softmax"
     accumulate: bool = True
-    max_new_tokens: int = 512
-    max_prompt: int = 2048
-    temperature: float = 0.0
+    max_new_tokens: Count = 512
+    max_prompt: Count = 2048
+    temperature: NotNegative = 0.0
     draw: Draw = "softmax"
 
     def __post_init__(self) -> None:
@@ -80,22 +81,6 @@ class Iterative(Selector):
             self.needs = self.needs - {"quality"}  # type: ignore[misc]
 
     def check(self) -> None:
-        choices = {
-            "restart": ("base", "continue"),
-            "final": ("retrain", "last"),
-            "scope": ("selected", "round"),
-            "turn": ("first", "last"),
-            "normalise": ("softmax", "none"),
-        }
-        for name, known in choices.items():
-            value = getattr(self, name)
-            need(value in known, f"selector.{name}={value}: give {' or '.join(known)}")
-        for name in ("rounds", "max_new_tokens", "max_prompt"):
-            value = getattr(self, name)
-            need(isinstance(value, int) and value > 0, f"selector.{name}={value}: give a whole number above 0")
-        need(self.guide_epochs > 0, f"selector.guide_epochs={self.guide_epochs}: must be above 0")
-        need(self.temperature >= 0, f"selector.temperature={self.temperature}: must be 0 (greedy) or above")
-        need_draw(self.draw)
         self.feedback.check()
 
     def plan(self, n: int, budget: int, epochs: float) -> Work:

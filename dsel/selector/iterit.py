@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices, check_budget, finite_scores
-from dsel.errors import need
+from dsel.constraints import Above, AtLeast, AtMost, Count, Share, Turn
 from dsel.model.positions import within
 from dsel.ngrams import lazy_greedy, tfidf
 from dsel.pool import Message, Pool, resolve_budget
@@ -27,8 +27,9 @@ from dsel.trainer.base import Training
 if TYPE_CHECKING:
     from dsel.learner import Learner
 
-SCORE_TYPES = "both", "ifd"
-TAILS = "paper", "code"
+ScoreType = Literal["both", "ifd"]
+Tail = Literal["paper", "code"]
+SCORE_TYPES, TAILS = get_args(ScoreType), get_args(Tail)
 
 
 def greedy(responses: Sequence[str], ifd: ArrayLike, budget: int, *, decay: float = 0.1) -> Indices:
@@ -95,28 +96,16 @@ class IterIT(Selector):
     needs: ClassVar[frozenset[str]] = frozenset({"model"})
     probes: ClassVar[Sequence[list[Message]]] = PROBES
 
-    epochs: int = 3
-    ratio: float | None = None
-    update_ratio: float = 3
-    decay: float = 0.1
-    score_type: str = "both"
-    update: str = "iterative"
-    tail: str = "paper"
-    max_length: int = 2048
-    turn: str = "last"
+    epochs: Count = 3
+    ratio: Annotated[float, Above(0), AtMost(1)] | None = None
+    update_ratio: Annotated[float, AtLeast(1)] = 3
+    decay: Share = 0.1
+    score_type: ScoreType = "both"
+    update: Literal["iterative", "static"] = "iterative"
+    tail: Tail = "paper"
+    max_length: Annotated[int, AtLeast(64)] = 2048
+    turn: Turn = "last"
     end_token: bool = True
-
-    def check(self) -> None:
-        updates, turns = ("iterative", "static"), ("first", "last")
-        choices = {"score_type": SCORE_TYPES, "update": updates, "tail": TAILS, "turn": turns}
-        for name, known in choices.items():
-            value = getattr(self, name)
-            need(value in known, f"selector.{name}={value}: give {' or '.join(known)}")
-        need(self.epochs >= 1, f"selector.epochs={self.epochs}: must be at least 1")
-        need(self.ratio is None or 0 < self.ratio <= 1, f"selector.ratio={self.ratio}: a share above 0, at most 1")
-        need(self.update_ratio >= 1, f"selector.update_ratio={self.update_ratio}: must be at least 1")
-        need(0 <= self.decay <= 1, f"selector.decay={self.decay}: must be between 0 and 1")
-        need(self.max_length >= 64, f"selector.max_length={self.max_length}: give 64 tokens or more")
 
     def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
         budget = study.budget if self.ratio is None else resolve_budget(self.ratio, len(study.pool))

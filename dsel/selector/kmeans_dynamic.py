@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices
-from dsel.errors import need
+from dsel.constraints import Count
 from dsel.selector.base import Selection, Static
-from dsel.selector.sampling import Draw, need_draw, need_drawable, sample, update
+from dsel.selector.sampling import Draw, need_drawable, sample, update
 from dsel.study import Study
 
 
@@ -55,14 +55,9 @@ class KMeansDynamic(Static):
     """`selector=kmeans_dynamic`: `draw`. Quality below zero is shifted up to start at zero."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"clustering", "quality"})
-    per_cluster: int = 10
-    estimate: str = "mean"
+    per_cluster: Count = 10
+    estimate: Literal["mean", "sum"] = "mean"
     draw: Draw = "softmax"
-
-    def check(self) -> None:
-        need(self.per_cluster >= 1, f"selector.per_cluster={self.per_cluster}: must be at least 1")
-        need(self.estimate in ("mean", "sum"), f"selector.estimate={self.estimate}: give mean or sum")
-        need_draw(self.draw)
 
     def select(self, study: Study) -> Selection:
         labels, quality = study.clustering.labels, study.quality_or_fail()

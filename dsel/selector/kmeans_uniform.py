@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from dsel.selector.base import Selection, Static
-from dsel.selector.sampling import need_allocation, sample
+from dsel.selector.sampling import Allocation, sample
 from dsel.study import Study
 
 
@@ -19,10 +19,7 @@ class KMeansUniform(Static):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"clustering"})
-    allocation: Literal["proportional", "equal"] = "proportional"
-
-    def check(self) -> None:
-        need_allocation(self.allocation)
+    allocation: Allocation = "proportional"
 
     def select(self, study: Study) -> Selection:
         labels = study.clustering.labels

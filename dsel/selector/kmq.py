@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from dsel.selector.base import Selection, Static
-from dsel.selector.sampling import Draw, need_allocation, need_draw, need_drawable, sample
+from dsel.selector.sampling import Allocation, Draw, need_drawable, sample
 from dsel.study import Study
 
 
@@ -19,12 +19,8 @@ class KMQ(Static):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"clustering", "quality"})
-    allocation: Literal["proportional", "equal"] = "proportional"
+    allocation: Allocation = "proportional"
     draw: Draw = "softmax"
-
-    def check(self) -> None:
-        need_allocation(self.allocation)
-        need_draw(self.draw)
 
     def select(self, study: Study) -> Selection:
         labels, quality = study.clustering.labels, study.quality_or_fail()

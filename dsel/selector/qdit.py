@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices, check_budget, finite_scores, unit_rows
-from dsel.errors import need
+from dsel.constraints import Positive, Share
 from dsel.selector.base import Selection, Static
 from dsel.selector.facility_location import lazy_greedy
 from dsel.study import Study
@@ -38,13 +38,8 @@ class QDIT(Static):
     """`selector=qdit`: `greedy` on quality divided by `quality_scale` (null: by the largest quality in the pool)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "quality"})
-    alpha: float = 0.5
-    quality_scale: float | None = None
-
-    def check(self) -> None:
-        need(0 <= self.alpha <= 1, f"selector.alpha={self.alpha}: give a number between 0 and 1")
-        positive = self.quality_scale is None or self.quality_scale > 0
-        need(positive, f"selector.quality_scale={self.quality_scale}: must be above 0, or null")
+    alpha: Share = 0.5
+    quality_scale: Positive | None = None
 
     def select(self, study: Study) -> Selection:
         quality = study.quality_or_fail()

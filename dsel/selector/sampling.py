@@ -13,6 +13,7 @@ from dsel.errors import need
 
 log = logging.getLogger(__name__)
 
+Allocation = Literal["proportional", "equal"]
 Draw = Literal["softmax", "proportional", "uniform"]
 DRAWS = get_args(Draw)
 LAST = 1e3  # below all logits and far beyond any Gumbel noise: examples of no quality come after all others
@@ -26,7 +27,7 @@ def sample(
     *,
     weights: ArrayLike | None = None,
     exclude: ArrayLike | None = None,
-    allocation: Literal["proportional", "equal"] = "proportional",
+    allocation: Allocation = "proportional",
     draw: Draw = "softmax",
 ) -> Indices:
     """Draw `budget` distinct examples: a share for each cluster, quality-weighted draws inside it.
@@ -172,17 +173,6 @@ def update(
     if factors.sum() > 0:
         w[known] = w[known].sum() * factors / factors.sum()
     return w, means
-
-
-def need_allocation(allocation: str) -> None:
-    """Raise `ConfigError` unless `sample` knows `allocation`."""
-    known = allocation in ("proportional", "equal")
-    need(known, f"selector.allocation={allocation}: give proportional or equal")
-
-
-def need_draw(draw: str) -> None:
-    """Raise `ConfigError` unless `sample` knows `draw`."""
-    need(draw in DRAWS, f"selector.draw={draw}: give one of {', '.join(DRAWS)}")
 
 
 def need_drawable(draw: str, quality: ArrayLike, labels: ArrayLike) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices, unit_rows
-from dsel.errors import need
+from dsel.constraints import Between
 from dsel.selector.base import Selector, Step, Train, Work
 from dsel.study import Study
 
@@ -56,7 +56,7 @@ class SemDedup(Selector):
     """
 
     then: Selector
-    threshold: float = 0.95
+    threshold: Annotated[float, Between(-1, 1)] = 0.95  # a cosine
 
     needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "clustering"})
 
@@ -64,7 +64,6 @@ class SemDedup(Selector):
         self.needs = frozenset({"embeddings", "clustering"}) | self.then.needs  # type: ignore[misc]
 
     def check(self) -> None:
-        need(-1 <= self.threshold <= 1, f"selector.threshold={self.threshold}: a cosine between -1 and 1")
         self.then.check()
 
     def steps(self, study: Study, learner: Learner) -> Iterator[Step]:

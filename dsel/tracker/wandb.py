@@ -9,17 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from netrc import NetrcParseError, netrc
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlparse
 
-from dsel.errors import ConfigError, need, need_package
+from dsel.constraints import Text
+from dsel.errors import ConfigError, need_package
 from dsel.files import finite
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
 
 PATIENCE = 300.0  # seconds for the library's service to start, which on a busy machine may take more than its own 30
-MODES = ("auto", "online", "offline")
 FOLDERS = {"WANDB_DATA_DIR": "", "WANDB_CACHE_DIR": "cache", "WANDB_ARTIFACT_DIR": "artifacts"}
 """What the library would write to the home folder, and where it goes in the run folder's `wandb`."""
 
@@ -30,17 +30,16 @@ TABLE_ROWS, LINES = 10_000, 12  # of a round's table, and of a plot, that go to 
 class Wandb:
     """mode: `auto` is online when there is a key (WANDB_API_KEY or `wandb login`), else offline; WANDB_MODE wins."""
 
-    project: str = "dsel"
-    entity: str | None = None
-    group: str | None = None
-    tags: Sequence[str] = ()
-    mode: str = "auto"
+    project: Text = "dsel"
+    entity: Text | None = None
+    group: Text | None = None
+    tags: Sequence[Text] = ()
+    mode: Literal["auto", "online", "offline"] = "auto"
 
     _set: ClassVar[dict[str, str]] = {}  # what this process put into the environment for an earlier run
 
     def check(self) -> None:
         need_package("wandb", extra="wandb", why="tracker=wandb (tracker=none does without)")
-        need(self.mode in MODES, f"tracker.mode={self.mode}: give one of {', '.join(MODES)}")
 
     def start(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Open the run: its name is the run folder's, its config the resolved one, without secrets."""

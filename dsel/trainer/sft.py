@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import logging
 import math
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
 
 import numpy as np
 
 from dsel.component import knob
+from dsel.constraints import AtLeast, Below, Count, Dtype, NotNegative, Positive, Text, like
 from dsel.distributed import device_of_process, is_main_process, rank, sharded, world_size
 from dsel.errors import ConfigError, need, need_package
-from dsel.model.causal_lm import DTYPES, CausalLM, torch_dtype
+from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.positions import within
 from dsel.pool import Pool
 from dsel.progress import progress
@@ -28,9 +32,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SCHEDULES = "linear cosine constant constant_with_warmup cosine_with_restarts polynomial inverse_sqrt".split()
+Schedule = Literal[
+    "linear", "cosine", "constant", "constant_with_warmup", "cosine_with_restarts", "polynomial", "inverse_sqrt"
+]
 USUAL = "adamw_torch_fused"  # an optimizer that needs no look at transformers' list of them
 PROBE = 32  # tokens of two examples that show whether a model keeps the examples of a row apart
+
+
+class LoRA(TypedDict):
+    """Adapters: their rank, the numerator of what they are scaled by (alpha / rank), and the dropout before them."""
+
+    rank: Count
+    alpha: Positive
+    dropout: Annotated[float, AtLeast(0), Below(1)]
 
 
 @dataclass
@@ -51,24 +65,24 @@ class SFT:
 
     libraries: ClassVar[tuple[str, ...]] = ("trl", "transformers", "peft", "torch")
 
-    epochs: float = 3
-    learning_rate: float = 2e-5
-    batch_size: int | None = 64
-    batch_tokens: int | None = None
-    max_length: int = 2048
-    warmup: float = 0.03
-    schedule: str = "linear"
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    optimizer: str = USUAL
-    dtype: str | None = None
-    lora: Mapping[str, Any] | None = None
-    quantization: str | None = None
-    micro_batch_size: int = knob(4)
+    epochs: Positive = 3
+    learning_rate: Positive = 2e-5
+    batch_size: Count | None = 64
+    batch_tokens: Count | None = None
+    max_length: Count = 2048
+    warmup: NotNegative = 0.03
+    schedule: Schedule = "linear"
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: NotNegative = 1.0
+    optimizer: Text = USUAL
+    dtype: Dtype | None = None
+    lora: LoRA | None = None
+    quantization: Literal["nf4"] | None = None
+    micro_batch_size: Count = knob(4)
     packing: bool = knob(False)
     gradient_checkpointing: bool = knob(True)
-    log_every: int = knob(10)
-    checkpoint_minutes: float = knob(20)
+    log_every: Count = knob(10)
+    checkpoint_minutes: Positive = knob(20)
     save: bool = knob(False)
     merge: bool = knob(False)
 
@@ -78,20 +92,12 @@ class SFT:
         given = f"trainer.batch_size={self.batch_size} and trainer.batch_tokens={self.batch_tokens}"
         one = (self.batch_size is None) != (self.batch_tokens is None)
         need(one, f"{given}: give one, and null for the other")
-        above = "epochs learning_rate batch_size batch_tokens micro_batch_size max_length log_every checkpoint_minutes"
-        for name, value in ((name, getattr(self, name)) for name in above.split()):
-            need(value is None or value > 0, f"trainer.{name}={value}: must be above 0")
-        for name in ("warmup", "weight_decay", "max_grad_norm"):
-            need(getattr(self, name) >= 0, f"trainer.{name}={getattr(self, name)}: must not be below 0")
-        need(self.schedule in SCHEDULES, f"trainer.schedule={self.schedule}: give one of {', '.join(SCHEDULES)}")
-        need(self.dtype in (None, *DTYPES), f"trainer.dtype={self.dtype}: give one of {', '.join(DTYPES)}, or null")
         _check_optimizer(self.optimizer)
         need(
             self.batch_tokens is None or self.batch_tokens >= self.max_length,
             f"trainer.batch_tokens={self.batch_tokens}: must be at least trainer.max_length={self.max_length}, as an "
             "example may have",
         )
-        need(self.quantization in (None, "nf4"), f"trainer.quantization={self.quantization}: give nf4 or null")
         need(self.quantization is None or self.lora is not None, "trainer.quantization needs trainer.lora: use qlora")
         if self.quantization:
             need_package("bitsandbytes", extra="gpu", why="trainer=qlora")
@@ -315,7 +321,18 @@ def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float]
 
 def _check_optimizer(name: str) -> None:
     if name != USUAL:
-        from transformers.training_args import OptimizerNames
+        known, near = optimizers(), like(name, optimizers())
+        need(name in known, f"trainer.optimizer={name}: wants one of transformers' {', '.join(known)}{near}")
 
-        known = [str(each.value) for each in OptimizerNames]
-        need(name in known, f"trainer.optimizer={name}: transformers has no such optimizer, only {', '.join(known)}")
+
+@cache
+def optimizers() -> list[str]:
+    """The optimizers that the installed transformers knows, read from its source: to import it takes seconds."""
+    found = importlib.util.find_spec("transformers")
+    assert found is not None and found.submodule_search_locations
+    source = Path(found.submodule_search_locations[0], "training_args.py").read_text(encoding="utf-8")
+    names = next(
+        node for node in ast.parse(source).body if isinstance(node, ast.ClassDef) and node.name == "OptimizerNames"
+    )
+    values = (node.value for node in names.body if isinstance(node, ast.Assign))
+    return [value.value for value in values if isinstance(value, ast.Constant) and isinstance(value.value, str)]

@@ -17,6 +17,7 @@ from dsel.clusterer.base import Clustering
 from dsel.clusterer.faiss_kmeans import FaissKMeans
 from dsel.component import identity
 from dsel.errors import ConfigError
+from tests.conftest import checked
 from tests.selector.pools import pools, scattered
 
 BACKENDS = ["exact", "faiss"]
@@ -72,7 +73,7 @@ def test_more_clusters_than_points_is_refused(backend: str) -> None:
 @pytest.mark.parametrize("k", [0, -1, 2.5, True, "many"])
 def test_impossible_k_is_refused(k: Any) -> None:
     with pytest.raises(ConfigError, match=r"clusterer\.k"):
-        FaissKMeans(k=k).check()
+        checked(FaissKMeans(k=k), "clusterer")
 
 
 def test_a_clustering_survives_the_disk(tmp_path: Path) -> None:
@@ -94,12 +95,12 @@ def test_a_clustering_survives_the_disk(tmp_path: Path) -> None:
 )  # fmt: skip
 def test_impossible_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=rf"clusterer\.{next(iter(options))}"):
-        FaissKMeans(**options).check()
+        checked(FaissKMeans(**options), "clusterer")
 
 
 def test_the_defaults_are_fine() -> None:
-    FaissKMeans().check()
-    FaissKMeans(k="auto", k_grid=[2, 3]).check()
+    checked(FaissKMeans(), "clusterer")
+    checked(FaissKMeans(k="auto", k_grid=[2, 3]), "clusterer")
 
 
 @pytest.mark.parametrize("spherical", [False, True])

@@ -12,6 +12,7 @@ import pytest
 
 from dsel.data.hub import Hub
 from dsel.errors import ConfigError
+from tests.conftest import checked
 
 
 def write(path: Path, *names: str) -> Path:
@@ -109,7 +110,7 @@ def test_a_data_set_of_hundreds_of_subsets_asks_for_some() -> None:
 @pytest.mark.parametrize("options", [{"limit": 0}, {"on_bad_row": "no"}, {"columns": {"promt": "x"}}])
 def test_options_are_checked_without_a_path_too(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError, match="data"):
-        Hub(hub="nobody/nothing", **options).check()  # type: ignore[arg-type]
+        checked(Hub(hub="nobody/nothing", **options), "data")  # type: ignore[arg-type]
 
 
 OFFLINE = """

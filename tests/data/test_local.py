@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dsel.component import digest
 from dsel.data.local import Local
 from dsel.errors import ConfigError
-from tests.conftest import shared
+from tests.conftest import checked, shared
 
 
 def row(i: int, **more: Any) -> dict[str, Any]:
@@ -263,7 +263,7 @@ def test_a_column_mapping_must_fit_the_file(tmp_path: Path) -> None:
 def test_impossible_options_are_refused_before_reading(tmp_path: Path, options: dict[str, Any], word: str) -> None:
     file = write(tmp_path / "a.jsonl", row(0))
     with pytest.raises(ConfigError) as caught:
-        Local(**{"path": file, **options}).check()
+        checked(Local(**{"path": file, **options}), "data")
     assert word in str(caught.value) and "\n" not in str(caught.value)
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from dsel.embedder import base
 from dsel.embedder.base import Embedder, Vectors, means
 from dsel.errors import ConfigError
+from tests.conftest import checked
 from tests.embedder.chats import chat, chats
 
 
@@ -112,8 +113,8 @@ def test_all_turns_are_read_or_the_users_alone(tmp_path: Path) -> None:
         embedder.check()
         embedder.embed([conversation], tmp_path / text)
         assert embedder.calls == [[read]]
-    with pytest.raises(ConfigError, match=r"embedder\.text=all: give both or prompt"):
-        Counting(text="all").check()
+    with pytest.raises(ConfigError, match=r"embedder\.text=all: wants one of both, prompt"):
+        checked(Counting(text="all"), "embedder")  # type: ignore[arg-type]
 
 
 def test_the_mean_of_unit_vectors_is_a_unit_vector() -> None:

@@ -15,6 +15,7 @@ from dsel.embedder.base import Vectors
 from dsel.embedder.causal_lm import CausalLMEmbedder
 from dsel.errors import ConfigError
 from dsel.reading import cuts
+from tests.conftest import checked
 from tests.embedder.chats import chat, chats
 
 WORDS = "zero one two three four five six seven eight nine".split()
@@ -109,7 +110,7 @@ def test_a_model_is_known_by_its_files_and_pooling(llama_folder: Path, tmp_path:
 def test_impossible_options_are_refused(llama_folder: Path, tmp_path: Path) -> None:
     embedder(llama_folder).check()
     with pytest.raises(ConfigError, match=r"embedder\.pooling=first"):
-        embedder(llama_folder, pooling="first").check()
+        checked(embedder(llama_folder, pooling="first"), "embedder")
     with pytest.raises(ConfigError, match=r"embedder\.path"):
         embedder(tmp_path / "missing").check()
 
@@ -144,8 +145,8 @@ def test_the_mean_of_windows_reads_all(llama_folder: Path, tmp_path: Path) -> No
     assert cuts(tmp_path) == []
     unit = embedder(llama_folder, max_length=5, long="mean", normalize=True).read(chats(texts))[0]
     np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-5)
-    with pytest.raises(ConfigError, match=r"embedder\.long=all: give cut or mean"):
-        embedder(llama_folder, long="all").check()
+    with pytest.raises(ConfigError, match=r"embedder\.long=all: wants one of cut, mean"):
+        checked(embedder(llama_folder, long="all"), "embedder")
 
 
 def test_no_more_is_read_than_the_model_has_positions_for(

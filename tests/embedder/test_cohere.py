@@ -12,6 +12,7 @@ from dsel.component import digest, identity
 from dsel.embedder.cohere import MAX_BATCH, Cohere
 from dsel.errors import ConfigError
 from dsel.reading import cuts
+from tests.conftest import checked
 from tests.embedder.chats import chat, chats
 from tests.embedder.test_openai import KEY, TEXTS, Body, Server, expected, serving, vector
 
@@ -58,7 +59,7 @@ def test_batches_are_as_large_as_the_api_takes_and_no_larger() -> None:
     assert sorted(len(body["texts"]) for body in server.answered) == [200 - 2 * MAX_BATCH, MAX_BATCH, MAX_BATCH]
     for batch_size in (0, MAX_BATCH + 1):
         with pytest.raises(ConfigError, match=r"embedder\.batch_size"):
-            Cohere(batch_size=batch_size).check()
+            checked(Cohere(batch_size=batch_size), "embedder")
 
 
 def test_it_gives_up_after_max_retries() -> None:

@@ -16,14 +16,14 @@ from dsel.cache import Cache
 from dsel.component import digest
 from dsel.errors import ConfigError
 from dsel.evaluator.gsm8k_local import Gsm8kLocal
-from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
+from dsel.evaluator.harness import TASKS, Harness, Task, metric_of, write_task
 from dsel.evaluator.heldout_loss import HeldoutLoss
 from dsel.evaluator.tasks.code import complete_programs
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
-from tests.conftest import ROOT, make_pool
+from tests.conftest import ROOT, checked, make_pool
 
-SPEC = {"shots": 2, "metric": "exact_match,flexible"}
+SPEC: Task = {"shots": 2, "metric": "exact_match,flexible"}
 
 
 def evaluator_of(name: str) -> Any:
@@ -117,7 +117,7 @@ def test_mmlu_is_asked_as_in_the_paper(
         lambda **_: datasets.DatasetDict({s: datasets.Dataset.from_list(rows) for s in ("dev", "test")}),
     )
     tasks: Any = OmegaConf.to_container(evaluator_of("paper").tasks)
-    options = {**tasks["mmlu_chat"], "shots": 2, "limit": 1}
+    options: Any = {**tasks["mmlu_chat"], "shots": 2, "limit": 1}
     found = asked(Harness(tasks={"mmlu_chat": options}), manager, spec, cache, tmp_path, monkeypatch)
     assert len(found) == 57 * 4  # one question of each subject, with four answers
     context, answers = next(args[0] for args in found if "anatomy" in args[0]), {args[1] for args in found}
@@ -140,11 +140,12 @@ def test_a_task_has_a_format_and_a_limit_of_its_own(
 
     write_problems(tmp_path / "test.jsonl")
     prompts = {}
-    for name, own in {
+    differing: dict[str, Any] = {
         "chat": {"chat_template": True},
         "plain": {},
         "one": {"chat_template": True, "multiturn": False},
-    }.items():
+    }
+    for name, own in differing.items():
         evaluator = Gsm8kLocal(
             tasks={"gsm8k_local": {**SPEC, **own, "limit": 2}}, path=str(tmp_path / "test.jsonl"), limit=5
         )  # fmt: skip
@@ -215,7 +216,7 @@ def test_a_metric_the_task_does_not_report_names_those_it_does() -> None:
 )
 def test_bad_options_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="evaluator"):
-        Harness(**options).check()
+        checked(Harness(**options), "evaluator")
 
 
 def write_problems(path: Path) -> None:
@@ -362,7 +363,7 @@ def test_tasks_are_asked_for_before_anything_is_trained(monkeypatch: pytest.Monk
 @pytest.mark.parametrize("shots", ["many", -1, 1.5, True])
 def test_shots_are_a_count(shots: Any) -> None:
     with pytest.raises(ConfigError, match=r"evaluator\.tasks\.a\.shots="):
-        Harness(tasks={"a": {"shots": shots, "metric": "m"}}).check()
+        checked(Harness(tasks={"a": {"shots": shots, "metric": "m"}}), "evaluator")
 
 
 def test_files_are_known_by_their_content(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dsel.component import identity
 from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import template
+from tests.conftest import checked
 
 
 def test_loads_in_the_wanted_dtype_and_keeps_its_vocabulary(spec: CausalLM, small_model: Path) -> None:
@@ -96,4 +97,4 @@ def test_a_local_model_is_known_by_its_files_not_its_place(small_model: Path, tm
 )
 def test_bad_options_are_refused_before_anything_loads(options: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        CausalLM(hub="x", **options).check()  # type: ignore[arg-type]
+        checked(CausalLM(hub="x", **options), "model")  # type: ignore[arg-type]

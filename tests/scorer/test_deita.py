@@ -18,7 +18,7 @@ from dsel.errors import ConfigError
 from dsel.reading import cuts
 from dsel.scorer import base, deita
 from dsel.scorer.deita import TEMPLATES, Deita, Evol, encode, fitted
-from tests.conftest import ROOT
+from tests.conftest import ROOT, checked
 from tests.scorer.pools import MIXED, pool_of
 
 POOL = pool_of(*MIXED, system="Be brief.")
@@ -242,7 +242,7 @@ def test_options_are_checked(quality: Deita, complexity: Deita, tmp_path: Path) 
         ({"path": str(tmp_path)}, "no config.json"),
     ]:
         with pytest.raises(ConfigError, match=message):
-            replace(quality, **change).check()  # type: ignore[arg-type]
+            checked(replace(quality, **change), "scorer")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"scorer\.quality\.rating"):
         Evol(complexity, quality).check()
 

@@ -31,7 +31,7 @@ from dsel.scorer import endpoint
 from dsel.scorer.endpoint import EndpointError, _Gate, _retry_after
 from dsel.scorer.judge import Judge
 from dsel.scorer.rating import parse_rating, prompt_text, question, sides
-from tests.conftest import ROOT
+from tests.conftest import ROOT, checked
 from tests.scorer.pools import pool_of
 
 KEY = "sk-a-key-for-this-test-only"
@@ -373,7 +373,7 @@ def test_speed_is_no_part_of_the_identity() -> None:
 )  # fmt: skip
 def test_options_are_checked(change: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(change))):
-        Judge(**change).check()
+        checked(Judge(**change), "scorer")
 
 
 @pytest.mark.parametrize(
@@ -447,8 +447,8 @@ def test_a_prompt_of_ones_own(tmp_path: Path) -> None:
         scorer.check()
     with pytest.raises(ConfigError, match=r"scorer\.prompt=nowhere: neither one of paper, own nor a file"):
         Judge(prompt="nowhere").check()
-    with pytest.raises(ConfigError, match=r"scorer\.scale=7: give one of 5, 10"):
-        Judge(scale=7).check()
+    with pytest.raises(ConfigError, match=r"scorer\.scale=7: wants one of 5, 10"):
+        checked(Judge(scale=7), "scorer")  # type: ignore[arg-type]
 
 
 def test_a_damaged_answer_is_asked_for_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,6 +20,7 @@ from hypothesis import assume, given, settings
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
 from dsel.config_groups import register
+from dsel.constraints import shown
 from dsel.data.procedural import generate
 from dsel.errors import ConfigError
 from dsel.experiment import Experiment
@@ -35,7 +36,7 @@ from dsel.selector.feedback.verifier import Verifier
 from dsel.selector.iterative import Iterative, shares
 from dsel.selector.sampling import update
 from dsel.study import Study
-from tests.conftest import QUICK, ROOT, make_pool
+from tests.conftest import QUICK, ROOT, checked, make_pool
 from tests.scorer.pools import pool_of
 from tests.test_study import Bench
 
@@ -450,9 +451,9 @@ def test_a_killed_run_repeats_its_rounds_and_asks_only_what_is_left(
     ],
 )  # fmt: skip
 def test_options_are_checked(option: str, value: Any) -> None:
-    Iterative(told(0, 0, 0, 0)).check()
-    with pytest.raises(ConfigError, match=f"selector.{option}={value}: ") as caught:
-        Iterative(told(0, 0, 0, 0), **{option: value}).check()
+    checked(Iterative(told(0, 0, 0, 0)), "selector")
+    with pytest.raises(ConfigError, match=f"selector.{option}={shown(value)}: ") as caught:
+        checked(Iterative(told(0, 0, 0, 0), **{option: value}), "selector")
     assert "\n" not in str(caught.value)
 
 

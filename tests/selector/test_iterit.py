@@ -19,7 +19,7 @@ from dsel.model.likelihood import Encoded
 from dsel.selector import iterit
 from dsel.selector.base import Choose
 from dsel.selector.iterit import IterIT, greedy, order
-from tests.conftest import GOLDEN, shared
+from tests.conftest import GOLDEN, checked, shared
 from tests.scorer.pools import pool_of
 from tests.test_study import Bench
 
@@ -148,8 +148,8 @@ def test_what_is_read_of_a_conversation(turn: str, end_token: bool, spec: Causal
 
 
 def test_its_options_are_checked() -> None:
-    with pytest.raises(ConfigError, match=r"selector\.turn=middle: give first or last"):
-        IterIT(turn="middle").check()
+    with pytest.raises(ConfigError, match=r"selector\.turn=middle: wants one of first, last"):
+        checked(IterIT(turn="middle"), "selector")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from dsel.selector.base import Choose, Selection, Selector
 from dsel.selector.random import Random
 from dsel.stage import Stage
 from dsel.study import Study
-from tests.conftest import ROOT, make_pool
+from tests.conftest import ROOT, checked, make_pool
 
 
 @dataclass
@@ -260,8 +260,8 @@ def test_draws_in_proportion_need_quality_that_is_not_negative(method: str, stud
             chosen(method, problem, "selector.draw=proportional")
     else:  # its quality is shifted up
         assert len(chosen(method, problem, "selector.draw=proportional").indices) == 20
-    with pytest.raises(ConfigError, match="selector.draw=best: give one of softmax, proportional, uniform"):
-        build(method, "selector.draw=best").check()
+    with pytest.raises(ConfigError, match="selector.draw=best: wants one of softmax, proportional, uniform"):
+        checked(build(method, "selector.draw=best"), "selector")
 
 
 def test_semdedup_chooses_among_what_is_left(study: Callable) -> None:

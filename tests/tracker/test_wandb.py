@@ -15,6 +15,7 @@ import pytest
 
 from dsel.errors import ConfigError
 from dsel.tracker.wandb import Wandb, logged_in, refused
+from tests.conftest import checked
 
 
 def records(data: bytes) -> Iterator[bytes]:
@@ -212,4 +213,4 @@ def test_a_key_or_a_login_means_online(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_a_mode_there_is_not_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"tracker\.mode=later"):
-        Wandb(mode="later").check()
+        checked(Wandb(mode="later"), "tracker")  # type: ignore[arg-type]

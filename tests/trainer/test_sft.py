@@ -19,7 +19,7 @@ from dsel.model.chat import IGNORED, encode
 from dsel.pool import Example, Pool
 from dsel.trainer.examples import tokenized
 from dsel.trainer.sft import SFT
-from tests.conftest import QUICK, ROOT, make_pool, offline
+from tests.conftest import QUICK, ROOT, checked, make_pool, offline
 
 SMOLLM2 = ROOT / "models" / "smollm2-135m-instruct"
 
@@ -42,23 +42,25 @@ SETTINGS: dict[str, Any] = {
         ({"batch_size": 0}, r"trainer\.batch_size=0"),
         ({"batch_tokens": 4096}, r"batch_size=64 and trainer\.batch_tokens=4096: give one, and null"),
         ({"batch_size": None}, r"batch_size=None and trainer\.batch_tokens=None: give one"),
-        ({"batch_size": None, "batch_tokens": 0}, r"trainer\.batch_tokens=0: must be above 0"),
-        ({"log_every": 0}, r"trainer\.log_every=0: must be above 0"),
-        ({"warmup": -1}, r"trainer\.warmup=-1: must not be below 0"),
-        ({"weight_decay": -0.1}, r"trainer\.weight_decay=-0.1: must not be below 0"),
-        ({"schedule": "cosin"}, r"trainer\.schedule=cosin: give one of linear, cosine"),
-        ({"optimizer": "adam"}, r"trainer\.optimizer=adam: transformers has no such optimizer, only adamw_torch,"),
-        ({"dtype": "bf16"}, r"trainer\.dtype=bf16: give one of auto, float32"),
+        ({"batch_size": None, "batch_tokens": 0}, r"trainer\.batch_tokens=0: wants a whole number from 1 or null"),
+        ({"log_every": 0}, r"trainer\.log_every=0: wants a whole number from 1"),
+        ({"warmup": -1}, r"trainer\.warmup=-1: wants a number from 0"),
+        ({"weight_decay": -0.1}, r"trainer\.weight_decay=-0.1: wants a number from 0"),
+        ({"schedule": "cosin"}, r"trainer\.schedule=cosin: wants one of linear, cosine.*did you mean cosine"),
+        ({"optimizer": "adam"}, r"trainer\.optimizer=adam: wants one of transformers' adamw_torch,"),
+        ({"dtype": "bf16"}, r"trainer\.dtype=bf16: wants one of auto, float32"),
         ({"batch_size": None, "batch_tokens": 64}, r"must be at least trainer\.max_length=2048"),
         ({"learning_rate": -1}, r"trainer\.learning_rate"),
         ({"checkpoint_minutes": 0}, r"trainer\.checkpoint_minutes=0"),
         ({"quantization": "int3"}, r"trainer\.quantization=int3"),
         ({"quantization": "nf4"}, "use qlora"),
+        ({"lora": {"foo": 1}}, r"trainer\.lora\.foo=1: unknown; there are rank, alpha, dropout"),
+        ({"lora": {"rank": 8}}, r"trainer\.lora={rank: 8}: set alpha and dropout"),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        SFT(**options).check()
+        checked(SFT(**options), "trainer")
 
 
 def fitted(spec: CausalLM, cache: Cache, pool: Pool, seed: int = 0, **options: Any) -> tuple[Learner, list[float]]:

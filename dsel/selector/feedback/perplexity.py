@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 
 from dsel.component import identity
-from dsel.errors import need
+from dsel.constraints import AtLeast
 from dsel.pool import text_of
 from dsel.scorer.base import in_shards
 from dsel.selector.feedback.base import Doubles, Feedback, Indices
@@ -31,12 +31,8 @@ class Perplexity(Feedback):
     that `max_length` leaves no token of either says nothing: S is 0.
     """
 
-    tokens: str = "text"
-    max_length: int = 2048
-
-    def check(self) -> None:
-        need(self.tokens in ("text", "response"), f"selector.feedback.tokens={self.tokens}: give text or response")
-        need(self.max_length >= 2, f"selector.feedback.max_length={self.max_length}: give 2 tokens or more")
+    tokens: Literal["text", "response"] = "text"
+    max_length: Annotated[int, AtLeast(2)] = 2048
 
     def score(self, study: Study, learner: Learner, rounds: Sequence[Indices], answers: Sequence[str]) -> Doubles:
         references = study.pool.take(np.concatenate(rounds))

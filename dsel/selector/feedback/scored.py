@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsel.errors import ConfigError, need
+from dsel.scorer.base import Scorer
 from dsel.scorer.column import Column
 from dsel.scorer.none import NoScorer
 from dsel.selector.feedback.base import Doubles, Feedback, Indices
@@ -26,7 +27,7 @@ class Scored(Feedback):
     any scores are, so nothing that was paid for is asked again.
     """
 
-    scorer: Any
+    scorer: Scorer
 
     def check(self) -> None:
         reads = not isinstance(self.scorer, (Column, NoScorer))

@@ -28,7 +28,7 @@ from dsel.selector.feedback.perplexity import Perplexity
 from dsel.selector.feedback.scored import Scored
 from dsel.selector.feedback.verifier import Verifier
 from dsel.selector.iterative import Iterative
-from tests.conftest import ROOT
+from tests.conftest import ROOT, checked
 from tests.scorer.pools import MIXED, pool_of
 from tests.scorer.test_judge import KEY, Reply, good, grade, judge, serving
 from tests.scorer.test_reward import build as reward_model
@@ -342,7 +342,7 @@ def test_the_four_of_the_paper_and_the_pool_are_there() -> None:
 
 @pytest.mark.parametrize("options", [{"tokens": "prompt"}, {"tokens": None}, {"max_length": 1}])
 def test_options_are_checked(options: dict[str, Any]) -> None:
-    Perplexity(max_length=2).check()
+    checked(Perplexity(max_length=2), "selector.feedback")
     with pytest.raises(ConfigError, match=f"selector.feedback.{next(iter(options))}=") as caught:
-        Perplexity(**options).check()
+        checked(Perplexity(**options), "selector.feedback")
     assert "\n" not in str(caught.value)
