@@ -164,7 +164,7 @@ class Learner:
     @property
     def has_engine(self) -> bool:
         """Whether `generate` starts an engine for each call, so that many prompts should come in one."""
-        return world_size() == 1 and vllm_available()
+        return vllm_available()
 
     def _by_engine(self, texts: list[str], options: dict[str, Any]) -> list[str]:
         """vLLM's answers. It reads the weights from their folder on this machine, and gets the GPU to itself."""
@@ -173,10 +173,10 @@ class Learner:
         folder = None if self._fit is None else self._folder(self._fit)
         self._model = None
         torch.cuda.empty_cache()
-        adapters = folder if folder is not None and self.trainer.lora is not None else None
-        whole = self.spec.place if folder is None or adapters is not None else folder
-        dtype = str(torch_dtype(self.spec.dtype)).removeprefix("torch.")
-        return generate_with_vllm(whole, self.tokenizer, texts, adapters=adapters, dtype=dtype, **options)
+        if folder is None or self.trainer.lora is not None:
+            return generate_with_vllm(self.spec, self.tokenizer, texts, adapters=folder, **options)
+        whole = replace(self.spec, path=str(folder))
+        return generate_with_vllm(whole, self.tokenizer, texts, adapters=None, **options)
 
     def nll(
         self, conversations: Sequence[list[Message]], *, max_length: int = 2048, whole: bool = False

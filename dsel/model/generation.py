@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from dsel.distributed import world_size
+from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import in_batches
@@ -21,6 +23,7 @@ from dsel.progress import progress
 log = logging.getLogger(__name__)
 
 FIRST_STAGE, GROWTH = 32, 4  # new tokens after which unfinished answers are gathered: 32, 128, 512 …
+BACKENDS = {"flash_attention": "FLASH_ATTN", "flex_attention": "FLEX_ATTENTION"}  # transformers' names and vLLM's
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # what vLLM makes room for
 
 
@@ -117,21 +120,18 @@ def seeded(entropy: Sequence[int], device: Any) -> Iterator[None]:
 
 
 def vllm_available() -> bool:
-    """Whether `generate_with_vllm` can run: the package is installed and a CUDA GPU is there."""
+    """Whether `generate_with_vllm` can run: the package is there, and a CUDA GPU that no other process trains on."""
     import torch
 
-    return importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
+    return world_size() == 1 and importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
 
 
 def generate_with_vllm(
-    folder: str | Path,
+    model: CausalLM,
     tokenizer: Any,
     texts: Sequence[str],
     *,
     adapters: Path | None = None,
-    dtype: str = "auto",
-    revision: str | None = None,
-    trust_remote_code: bool = False,
     max_new_tokens: int = 512,
     max_prompt: int = 2048,
     temperature: float = 0.0,
@@ -141,8 +141,8 @@ def generate_with_vllm(
 ) -> list[str]:
     """What `generate` gives, from vLLM's engine: the answer to each rendered prompt.
 
-    folder: a model as `save_pretrained` writes it, or a hub id (of `revision`); adapters: a folder of LoRA adapters
-    (PEFT) for it. memory: the share of the GPU that the engine takes, which must be free: move other models away
+    model: of the hub, or in a folder as `save_pretrained` writes it; adapters: a folder of LoRA adapters (PEFT) for it.
+    memory: the share of the GPU that the engine takes, which must be free: move other models away
     first. Sampled answers follow `seed` and the index of their prompt. The engine lives as long as this call.
     """
     from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
@@ -150,7 +150,7 @@ def generate_with_vllm(
 
     if not texts:
         return []
-    prompts, ends = prompt_ids(tokenizer, texts, max_prompt), end_tokens(tokenizer, _configured(folder, revision))
+    prompts, ends = prompt_ids(tokenizer, texts, max_prompt), end_tokens(tokenizer, _configured(model))
     lora: dict[str, Any] = {}
     request = None
     if adapters is not None:
@@ -158,10 +158,7 @@ def generate_with_vllm(
         lora = {"enable_lora": True, "max_lora_rank": min(r for r in LORA_RANKS if r >= rank)}
         request = LoRARequest("adapters", 1, str(adapters))
     engine = LLM(
-        model=str(folder),
-        dtype=dtype,
-        revision=revision,
-        trust_remote_code=trust_remote_code,
+        **vllm_options(model),
         max_model_len=max(map(len, prompts)) + max_new_tokens,
         gpu_memory_utilization=memory,
         **lora,
@@ -174,12 +171,32 @@ def generate_with_vllm(
     return [_text(tokenizer, answer, ends) for answer in answers]
 
 
-def _configured(folder: str | Path, revision: str | None) -> int | list[int] | None:
-    """The end tokens that a saved model's generation configuration names, where it is on this machine."""
+def vllm_options(model: CausalLM) -> dict[str, Any]:
+    """What vLLM's `LLM` is told, so that it loads `model` as transformers does here.
+
+    Prompts come to it as token ids and answers go as such, so that chat template and padding token have no part in it.
+    transformers' `sdpa` and `eager` are kinds that it has not: it then takes its own choice for the hardware.
+    """
+    backend = next((theirs for ours, theirs in BACKENDS.items() if ours in model.attention), None)
+    revision = model.revision if model.path is None else None
+    return {
+        "model": model.place,
+        "revision": revision,
+        "tokenizer": model.place,
+        "tokenizer_revision": revision,
+        "trust_remote_code": model.trust_remote_code,
+        "dtype": str(torch_dtype(model.dtype)).removeprefix("torch."),
+        "load_format": "auto" if model.allow_bin else "safetensors",  # `auto` takes .bin files where it has to
+        **({} if backend is None else {"attention_backend": backend}),
+    }
+
+
+def _configured(model: CausalLM) -> int | list[int] | None:
+    """The end tokens that a model's generation configuration names, where it is on this machine."""
     from transformers import GenerationConfig
 
     try:
-        found = GenerationConfig.from_pretrained(str(folder), revision=revision or "main", local_files_only=True)
+        found = GenerationConfig.from_pretrained(model.place, revision=model.revision or "main", local_files_only=True)
         return found.eos_token_id
     except OSError:  # it has none
         return None
