@@ -282,6 +282,30 @@ def test_between_parts_the_weights_stay_as_precise_as_in_training(spec: CausalLM
     assert learner.model.dtype == torch.bfloat16
 
 
+@both
+@pytest.mark.usefixtures("no_training")
+def test_vllm_reads_the_model_as_it_stands(
+    spec: CausalLM, cache: Cache, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base model, then the trained weights or the adapters on it: with all that was said of the model."""
+    asked: list[tuple[CausalLM, Path | None]] = []
+
+    def answer(model: CausalLM, tokenizer: Any, texts: list[str], *, adapters: Path | None, **more: Any) -> list[str]:
+        asked.append((model, adapters))
+        return texts
+
+    monkeypatch.setattr(learner_module, "vllm_available", lambda: True)
+    monkeypatch.setattr(learner_module, "generate_with_vllm", answer)
+    spec = replace(spec, revision="refs/pr/1", trust_remote_code=True)
+    learner = new_learner(spec, cache, **options)
+    learner.generate(make_pool(1).prompts)
+    learner.fit(make_pool(8))
+    learner.generate(make_pool(1).prompts)
+    folder = learner.trainings.folder(learner.trainings.last)
+    trained = (spec, folder) if options else (replace(spec, path=str(folder)), None)
+    assert asked == [(spec, None), trained]
+
+
 def test_a_training_leaves_nothing_in_memory(spec: CausalLM, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[weakref.ref[Any]] = []
     load = SFT.load

@@ -8,7 +8,7 @@ import logging
 import math
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypedDict
@@ -102,8 +102,11 @@ class SFT:
         if self.quantization:
             need_package("bitsandbytes", extra="gpu", why="trainer=qlora")
 
-    def load(self, model: CausalLM, tokenizer: Any, *, seed: int, adapters: Path | None = None) -> Any:
-        """The model ready for `train`: base weights, and new adapters (their values follow `seed`) or saved ones."""
+    def load(self, model: CausalLM, tokenizer: Any, *, seed: int, start: Path | None = None) -> Any:
+        """The model ready for `train`, as it was saved in the folder `start` or, without one, from its beginning.
+
+        That is the base weights and, with `lora`, new adapters whose values follow `seed`.
+        """
         import torch
         from transformers import set_seed
 
@@ -120,15 +123,16 @@ class SFT:
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=torch_dtype(model.dtype),
             )
-        loaded = model.load(tokenizer, dtype=self.dtype, quantization=quantization)
+        base = model if start is None or self.lora is not None else replace(model, path=str(start))
+        loaded = base.load(tokenizer, dtype=self.dtype, quantization=quantization)
         if self.lora is None:
             return loaded
         from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
 
         if quantization is not None:
             loaded = prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=self.gradient_checkpointing)
-        if adapters is not None:
-            return PeftModel.from_pretrained(loaded, adapters, is_trainable=True)
+        if start is not None:
+            return PeftModel.from_pretrained(loaded, start, is_trainable=True)
         targets = model.lora_targets if isinstance(model.lora_targets, str) else list(model.lora_targets)
         config = LoraConfig(
             r=self.lora["rank"],

@@ -41,7 +41,7 @@ POINTS: dict[tuple[str, str], list[str]] = {
     ("kmq", "first checkpoint half written"): [BEGINS, SAVES],
     ("kmq", "second checkpoint half written"): [BEGINS, SAVES, SAVES],
     ("kmq", "a checkpoint whole"): [BEGINS, "dsel.trainer.checkpoints:write_json */digests.json"],
-    ("kmq", "weights written"): ["dsel.learner:Learner._write"],
+    ("kmq", "weights written"): ["dsel.trainer.job:save"],
     ("kmq", "weights have their name"): ["dsel.cache:publish */fits/*"],
     ("kmq", "training recorded"): ["dsel.record.writer:Record.training"],
     ("kmq", "evaluated"): ["dsel.evaluator.procedural:Procedural.read"],

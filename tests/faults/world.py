@@ -89,7 +89,7 @@ PLACES = {
     "scores": ["numpy:save */scores/*"],
     "the selection": ["dsel.record.writer:write_selection"],
     "a checkpoint": ["dsel.trainer.sft:tokenized", "dsel.trainer.checkpoints:save_state"],
-    "trained weights": ["dsel.learner:Learner._write"],
+    "trained weights": ["dsel.trainer.job:save"],
     "the record": ["dsel.record.writer:Record.metrics"],
     "the tracker": ["dsel.tracker.wandb:Wandb.finish"],
     "the note of a finished run": ["dsel.sweep:remember"],

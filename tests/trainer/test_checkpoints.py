@@ -155,7 +155,7 @@ def test_the_optimizer_of_a_part_goes_when_the_next_is_done(spec: CausalLM, cach
     for i in (1, 2, 3):
         learner.fit(pool, part(i, 3))
         kept = list(cache.folder.rglob(OPTIMIZER))
-        assert [file.parent for file in kept] == ([] if i == 3 else [learner._folder(learner._fit)])
+        assert [file.parent for file in kept] == ([] if i == 3 else [learner.trainings.folder(learner.trainings.last)])
 
 
 def test_another_run_with_the_same_beginning_can_go_on(spec: CausalLM, tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_nothing_that_training_leaves_is_a_pickle(
     monkeypatch.setattr(torch, "load", refuse)
     learner = new_learner(spec, cache, Curve(dies_at=5), **options)
     folder = killed(learner, make_pool(32))
-    learner.report = Curve()
+    learner = new_learner(spec, cache, **options)
     learner.fit(make_pool(32))  # from the checkpoint
     learner.fit(make_pool(32), part(1, 2))  # and one that leaves its optimizer
     assert not folder.exists()
@@ -341,7 +341,7 @@ def test_a_kill_while_the_weights_are_written_costs_what_came_after_the_checkpoi
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Learner, "_write", die)
+        patch.setattr("dsel.trainer.job.save", die)
         killed(new_learner(spec, cache), make_pool(32))
     curve = Curve()
     new_learner(spec, cache, curve).fit(make_pool(32))

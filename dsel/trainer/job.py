@@ -1,0 +1,126 @@
+"""A finetuning as a job: from plain data and its examples to a folder of safetensors and `outcome.json`.
+
+Nothing else loads a model to train it, wraps, trains or saves it. One process does a job alone; under a launcher every
+process calls `run` with the same job, and the first one writes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dsel.distributed import is_main_process
+from dsel.files import read_json, write_json
+from dsel.model.causal_lm import CausalLM, torch_dtype
+from dsel.pool import Pool
+from dsel.trainer.sft import SFT
+
+OUTCOME = "outcome.json"
+
+Report = Callable[[dict[str, float], int], None]
+"""Is told the metrics of a step of training, and its number."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be learnt, and how: plain data that JSON can hold, so that any process can be given it.
+
+    model: the base model; where it builds itself, it has been. examples: what their pool is known by. start: the folder
+    that an earlier job filled and this one goes on from; None is the base model. part: (i, m) for the i-th of m jobs
+    that are one training; above 1 the optimizer goes on from `start` too. steps: those that came before, for the
+    training curve.
+    """
+
+    model: CausalLM
+    trainer: SFT
+    examples: str
+    seed: int
+    start: str | None = None
+    part: tuple[int, int] = (1, 1)
+    steps: int = 0
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether a job follows that is a part of the same training."""
+        return self.part[0] < self.part[1]
+
+    @property
+    def mixed(self) -> bool:
+        """Whether matrix products run in bfloat16, whatever the weights are held in."""
+        import torch
+
+        return torch_dtype(self.model.dtype) == torch.bfloat16
+
+
+def run(job: Job, examples: Pool, tokenizer: Any, folder: Path, report: Report) -> None:
+    """Load, wrap, train, gather and save. A killed job goes on from what it left in `folder`.
+
+    The model is then dropped: mixed precision has wrapped it, so it would not answer as the saved one does.
+
+    Args:
+        job: what to learn, and from where.
+        examples: the pool that `job.examples` names.
+        tokenizer: `job.model`'s.
+        folder: gets the weights (of adapters, these alone), the tokenizer, `outcome.json` and, where a part follows,
+            the optimizer's state.
+        report: is told of each step.
+
+    Raises:
+        ConfigError: where the examples or the options do not go with this model.
+    """
+    from accelerate.utils.memory import clear_device_cache
+
+    start = None if job.start is None else Path(job.start)
+    model = job.trainer.load(job.model, tokenizer, seed=job.seed, start=start)
+    outcome = job.trainer.train(
+        model.train(),
+        tokenizer,
+        examples,
+        seed=job.seed + job.part[0] - 1,
+        bfloat16=job.mixed,
+        folder=folder,
+        report=lambda metrics, step: report(metrics, job.steps + step),
+        part=job.part,
+        earlier=start if job.part[0] > 1 else None,
+    )
+    model.config.use_cache = True
+    if job.trainer.lora is None and not job.goes_on:
+        model.to(torch_dtype(job.model.dtype))  # master weights were for training only
+    if is_main_process():
+        save(model, tokenizer, folder)
+        write_json(folder / OUTCOME, outcome)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+    del model
+    clear_device_cache(garbage_collection=True)  # the trainer's objects hold each other, gradients and optimizer
+
+
+def outcome_of(folder: Path) -> dict[str, float]:
+    """What the trainer reported of the job that filled `folder`."""
+    outcome: dict[str, float] = read_json(folder / OUTCOME)
+    return outcome
+
+
+def load(job: Job, tokenizer: Any, folder: Path) -> Any:
+    """The model that `job` left in `folder`, to be asked: between parts in the precision of training."""
+    if job.trainer.lora is not None:
+        return job.trainer.load(job.model, tokenizer, seed=job.seed, start=folder)
+    model = replace(job.model, path=str(folder))
+    return model.load(tokenizer, dtype=job.trainer.dtype if job.goes_on else None)
+
+
+def save(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a model (of adapters, these alone) and its tokenizer as an ordinary folder of safetensors."""
+    model.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)  # which adapters alone would leave out
+    tokenizer.save_pretrained(folder)
+
+
+def export(load: Callable[[], Any], tokenizer: Any, folder: Path, *, merge: bool = False) -> None:
+    """`save` what `load` gives, its adapters folded into the weights where they are to `merge`: by one process."""
+    if not is_main_process():
+        return
+    model = load()
+    save(model.merge_and_unload() if merge and hasattr(model, "merge_and_unload") else model, tokenizer, folder)
