@@ -1,4 +1,9 @@
-"""The processes of a run: the only file that reads what a launcher (torchrun, accelerate) tells each of them."""
+"""The processes of a run: the only file that reads what a launcher (torchrun, accelerate) tells each of them.
+
+A process that dies ends the others in seconds: they cannot wait for it longer, as their launcher sends them SIGTERM as
+soon as one has ended with an error or by a signal. For that, a run of several processes lets every error out of itself,
+also in a sweep (`dsel.run`), and what was wrong stands in the output: the error, or the launcher's line on the signal.
+"""
 
 from __future__ import annotations
 
