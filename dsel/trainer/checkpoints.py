@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,12 @@ if TYPE_CHECKING:
 
     from dsel.trainer.steps import Steps
 
-OPTIMIZER, SCALARS, GENERATORS = "optimizer.safetensors", "optimizer.json", "generators_{}.safetensors"
+MOMENTS, SCALARS, GENERATORS = "moments.safetensors", "moments.json", "generators_{}.safetensors"
+BY_NUMBER = "optimizer.safetensors"  # the moments as earlier versions left them
 DIGESTS = "digests.json"  # of a checkpoint's files: the last one that is written
+
+Parameters = Iterable[tuple[str, Any]]
+"""A model's parameters with their names, as `named_parameters` gives them."""
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +77,7 @@ def resumable_trainer() -> Any:
             still = num_training_steps * (self._part[1] - self._part[0] + 1)  # parts to come are taken to be as long
             scheduler = super().create_scheduler(made + still, optimizer)
             if self._earlier is not None:
-                load_state(self.optimizer, scheduler, self._earlier)
+                load_state(self.optimizer, scheduler, self.model.named_parameters(), self._earlier)
             return scheduler
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -84,7 +89,7 @@ def resumable_trainer() -> Any:
 
         def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
             if self.args.should_save:
-                save_state(self.optimizer, self.lr_scheduler, Path(output_dir))
+                save_state(self.optimizer, self.lr_scheduler, self.model.named_parameters(), Path(output_dir))
 
         def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
             super()._save_checkpoint(*args, **kwargs)
@@ -97,7 +102,7 @@ def resumable_trainer() -> Any:
 
         def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
             if checkpoint is not None:
-                load_state(self.optimizer, self.lr_scheduler, Path(checkpoint))
+                load_state(self.optimizer, self.lr_scheduler, self.model.named_parameters(), Path(checkpoint))
 
         def _issue_warnings_after_load(self, load_result: Any) -> None:
             tied = getattr(self.model, "all_tied_weights_keys", {})  # saved once, under the other name
@@ -124,31 +129,55 @@ def resumable_trainer() -> Any:
     return ResumableTrainer
 
 
-def save_state(optimizer: Any, scheduler: Any, folder: Path) -> None:
-    """Write the optimizer's moments and how many steps the schedule has made."""
+def save_state(optimizer: Any, scheduler: Any, parameters: Parameters, folder: Path) -> None:
+    """Write the optimizer's moments, by the names of `parameters`, and how many steps the schedule has made."""
     import torch
     from safetensors.torch import save_file
 
-    state = optimizer.state_dict()["state"]
-    named = {f"{i}.{name}": value for i, values in state.items() for name, value in values.items()}
+    names, state = _names(optimizer, parameters), optimizer.state_dict()["state"]
+    named = {f"{names[i]}.{key}": value for i, values in state.items() for key, value in values.items()}
     tensors = {name: value.contiguous() for name, value in named.items() if torch.is_tensor(value)}
-    save_file(tensors, folder / OPTIMIZER)
+    save_file(tensors, folder / MOMENTS)
     scalars = {name: value for name, value in named.items() if not torch.is_tensor(value)}
     write_json(folder / SCALARS, {"steps": scheduler.last_epoch, "scalars": scalars})
 
 
-def load_state(optimizer: Any, scheduler: Any, folder: Path) -> None:
+def load_state(optimizer: Any, scheduler: Any, parameters: Parameters, folder: Path) -> None:
     """Put `optimizer` and `scheduler`, made anew with the same options, where `save_state` found theirs."""
+    names, saved = _names(optimizer, parameters), moments(folder)
+    if strange := sorted(saved.keys() - set(names)):
+        raise ValueError(f"{folder / MOMENTS}: nothing that is trained is called {strange[0]}")
+    state = {i: saved[name] for i, name in enumerate(names) if name in saved}
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    scheduler.last_epoch, scheduler._step_count = steps_made(folder) - 1, 2  # step() then sets the rate of this step
+    scheduler.step()
+
+
+def moments(folder: Path) -> dict[str, dict[str, Any]]:
+    """What `save_state` wrote of each parameter, by its name in the model as it is trained (with its adapters).
+
+    Of Adam that is `exp_avg`, `exp_avg_sq` and `step`; a parameter that never had a gradient is not there.
+    """
     from safetensors.torch import load_file
 
-    facts = read_json(folder / SCALARS)
-    state: dict[int, dict[str, Any]] = {}
-    for name, value in {**load_file(folder / OPTIMIZER), **facts["scalars"]}.items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = value
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-    scheduler.last_epoch, scheduler._step_count = facts["steps"] - 1, 2  # step() then sets the rate of this step
-    scheduler.step()
+    found: dict[str, dict[str, Any]] = {}
+    for name, value in {**load_file(folder / MOMENTS), **read_json(folder / SCALARS)["scalars"]}.items():
+        parameter, key = name.rsplit(".", 1)
+        found.setdefault(parameter, {})[key] = value
+    return found
+
+
+def _names(optimizer: Any, parameters: Parameters) -> list[str]:
+    """The names of the optimizer's parameters, in the order that its `state_dict` numbers them."""
+    called = {id(parameter): name for name, parameter in parameters}
+    return [called[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def why_without_moments(folder: Path) -> str:
+    """Why a checkpoint, or a part of a training, has no moments by name."""
+    if (folder / BY_NUMBER).exists():
+        return "its optimizer's state is as an earlier version wrote it, by number and not by name"
+    return "its optimizer's state has gone: a part that followed used it up"
 
 
 def steps_made(folder: Path) -> int:
@@ -164,6 +193,8 @@ def last_checkpoint(folder: Path) -> str | None:
             wrong = damage(checkpoint, read_json(checkpoint / DIGESTS))
         except (OSError, ValueError, TypeError, AttributeError):
             wrong = "it was cut short"
+        if wrong is None and not (checkpoint / MOMENTS).exists():
+            wrong = why_without_moments(checkpoint)
         if wrong is None:
             return str(checkpoint)
         log.warning("%s is not used: %s", checkpoint, wrong)

@@ -220,7 +220,7 @@ class SFT:
                         shutil.rmtree(other, ignore_errors=True)
             result = trainer.train(resume_from_checkpoint=checkpoint)
             if part[0] < part[1] and trainer.is_world_process_zero():
-                save_state(trainer.optimizer, trainer.lr_scheduler, folder)
+                save_state(trainer.optimizer, trainer.lr_scheduler, trainer.model.named_parameters(), folder)
         return {
             "examples": len(data),
             **counts,

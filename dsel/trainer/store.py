@@ -16,7 +16,7 @@ from dsel.distributed import is_main_process, wait_for_everyone, world_size
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
 from dsel.trainer.base import Training
-from dsel.trainer.checkpoints import OPTIMIZER
+from dsel.trainer.checkpoints import MOMENTS, why_without_moments
 from dsel.trainer.job import Job, outcome_of
 from dsel.trainer.sft import SFT
 
@@ -66,7 +66,7 @@ class Trainings:
         self.folder(fit)
         self.last = fit
         if training.part[0] > 1 and is_main_process():  # twice the model's size, and used up
-            self._leases[self._cache.path("fits", self.key(fit.before))].drop(OPTIMIZER)
+            self._leases[self._cache.path("fits", self.key(fit.before))].drop(MOMENTS)
         outcome = outcome_of(folder)
         wait_for_everyone()  # the first process may forget what the others have not read yet
         self._steps += int(outcome["steps"])
@@ -89,6 +89,8 @@ class Trainings:
         """Where the weights of `fit`, and the files it `needs`, are: trained now, unless they are there."""
         key, build = self.key(fit), partial(self._build, fit)
         folder = self._cache.path("fits", key)
+        if needs and found(folder) and not found(folder, needs):
+            log.warning("training: %s is done again, %s", folder.name, why_without_moments(folder))
         if world_size() == 1:
             return self._cache.artifact("fits", key, build, needs=needs)[0]
         if not found(folder, needs):  # every process takes part in training, so the first one alone has the lock
@@ -105,7 +107,7 @@ class Trainings:
 
     def _build(self, fit: Fit, folder: Path) -> None:
         if fit.before is not None:
-            self.folder(fit.before, needs=(OPTIMIZER,) if fit.training.part[0] > 1 else ())
+            self.folder(fit.before, needs=(MOMENTS,) if fit.training.part[0] > 1 else ())
         self._train(self.job(fit), fit.pool, folder)
 
     def forget(self) -> None:

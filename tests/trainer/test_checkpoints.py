@@ -21,12 +21,13 @@ import pytest
 from dsel.cache import Cache
 from dsel.distributed import sharded, world_size
 from dsel.errors import ConfigError
+from dsel.files import seal, write_json
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
 from dsel.trainer import checkpoints
 from dsel.trainer.base import Training
-from dsel.trainer.checkpoints import OPTIMIZER, last_checkpoint, load_state, save_state
+from dsel.trainer.checkpoints import BY_NUMBER, DIGESTS, MOMENTS, last_checkpoint, load_state, save_state
 from dsel.trainer.sft import SFT
 from tests.conftest import ROOT, make_pool, offline
 
@@ -154,7 +155,7 @@ def test_the_optimizer_of_a_part_goes_when_the_next_is_done(spec: CausalLM, cach
     learner = new_learner(spec, cache)
     for i in (1, 2, 3):
         learner.fit(pool, part(i, 3))
-        kept = list(cache.folder.rglob(OPTIMIZER))
+        kept = list(cache.folder.rglob(MOMENTS))
         assert [file.parent for file in kept] == ([] if i == 3 else [learner.trainings.folder(learner.trainings.last)])
 
 
@@ -188,6 +189,9 @@ def test_the_state_of_an_optimizer_survives_its_file(name: str, dtype: str, tmp_
         optimizer = getattr(torch.optim, name)(groups, lr=0.1, **more)
         return parameters, optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
 
+    def named(parameters: list[Any]) -> list[tuple[str, Any]]:
+        return list(zip(["layer.weight", "layer.bias", "scale"], parameters, strict=True))
+
     def steps(parameters: list[Any], optimizer: Any, scheduler: Any, numbers: range) -> None:
         for number in numbers:
             for i, parameter in enumerate(parameters):
@@ -197,12 +201,12 @@ def test_the_state_of_an_optimizer_survives_its_file(name: str, dtype: str, tmp_
 
     parameters, optimizer, scheduler = made()
     steps(parameters, optimizer, scheduler, range(5))
-    save_state(optimizer, scheduler, tmp_path)
+    save_state(optimizer, scheduler, named(parameters), tmp_path)
     fresh, again, schedule = made()
     with torch.no_grad():
         for mine, theirs in zip(fresh, parameters, strict=True):
             mine.copy_(theirs)
-    load_state(again, schedule, tmp_path)
+    load_state(again, schedule, named(fresh)[::-1], tmp_path)  # whatever the order
     saved, loaded = optimizer.state_dict(), again.state_dict()
     assert saved["param_groups"] == loaded["param_groups"]
     assert saved["state"].keys() == loaded["state"].keys()
@@ -289,6 +293,39 @@ def test_a_checkpoint_cut_short_is_ignored(spec: CausalLM, tmp_path: Path) -> No
     assert equal(learner, whole)
 
 
+def test_a_checkpoint_of_an_earlier_version_is_not_used(
+    spec: CausalLM, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its moments are numbered: one line, and the training begins anew."""
+    pool, cache = make_pool(32), Cache(tmp_path / "cache")
+    whole = new_learner(spec, Cache(tmp_path / "whole"))
+    whole.fit(pool)
+    (checkpoint,) = (killed(new_learner(spec, cache, Curve(dies_at=6)), pool) / "checkpoints").iterdir()
+    (checkpoint / MOMENTS).rename(checkpoint / BY_NUMBER)
+    (checkpoint / DIGESTS).unlink()
+    write_json(checkpoint / DIGESTS, seal(checkpoint))
+    curve = Curve()
+    learner = new_learner(spec, cache, curve)
+    learner.fit(pool)
+    assert curve.steps == list(range(1, 9))
+    assert equal(learner, whole)
+    (line,) = [record.message for record in caplog.records if "is not used" in record.message]
+    assert checkpoint.name in line and "by number and not by name" in line
+
+
+def test_moments_of_a_stranger_are_refused(tmp_path: Path) -> None:
+    import torch
+
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.ones(2)
+    optimizer = torch.optim.AdamW([parameter])
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    optimizer.step()
+    save_state(optimizer, scheduler, [("mine", parameter)], tmp_path)
+    with pytest.raises(ValueError, match="nothing that is trained is called mine"):
+        load_state(optimizer, scheduler, [("yours", parameter)], tmp_path)
+
+
 @pytest.mark.parametrize("options", [FULL, DROPOUT], ids=["full", "lora"])
 def test_nothing_that_training_leaves_is_a_pickle(
     spec: CausalLM, cache: Cache, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -307,7 +344,7 @@ def test_nothing_that_training_leaves_is_a_pickle(
     learner.fit(make_pool(32), part(1, 2))  # and one that leaves its optimizer
     assert not folder.exists()
     files = {p.name for p in cache.folder.rglob("*") if p.is_file()}
-    assert {OPTIMIZER, "outcome.json"} <= files
+    assert {MOMENTS, "outcome.json"} <= files
     assert {Path(name).suffix for name in files} <= {".safetensors", ".json", ".jinja", ".md", ".lock", ".use"}
     assert not list(cache.folder.rglob("checkpoint*"))
 
@@ -322,8 +359,8 @@ def test_the_files_of_a_checkpoint(spec: CausalLM, cache: Cache) -> None:
             "generation_config.json",
             "generators_0.safetensors",
             "model.safetensors",
-            "optimizer.json",
-            "optimizer.safetensors",
+            "moments.json",
+            "moments.safetensors",
             "trainer_state.json",
         )
     ]
