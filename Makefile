@@ -11,8 +11,8 @@ BENCH ?= selectors iterit learner
 quickstart: $(STAMP)  ## the whole loop on this machine, offline: choose, finetune, evaluate
 	$(BIN)/python -m dsel.run experiments=quickstart
 
-test: $(STAMP)  ## everything but the tests marked slow (make test ARGS='-m slow' runs those)
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP)  ## everything but the tests marked slow (make test ARGS='-m slow' runs those), on up to 8 cores
+	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 faults: $(STAMP)  ## every fault into real runs: kills, damaged files, full disks, races; writes docs/faults.md
 	$(BIN)/python -m tests.faults $(ARGS)
