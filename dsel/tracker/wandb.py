@@ -49,11 +49,14 @@ class Wandb:
         for variable, name in FOLDERS.items():
             if os.environ.get(variable) == Wandb._set.get(variable):  # the user's own choice stays
                 Wandb._set[variable] = os.environ[variable] = str((folder / "wandb" / name).absolute())
+        # the service is started before the settings of a run are looked at, and heeds the process's alone
+        os.environ.setdefault("WANDB__SERVICE_WAIT", str(PATIENCE))
         import wandb
 
         # what we log belongs to the run; what the library prints belongs to nobody
-        patience = {"x_service_wait": PATIENCE, "init_timeout": PATIENCE}
-        settings = wandb.Settings(silent=True, console="off", disable_code=True, disable_git=True, **patience)
+        settings = wandb.Settings(
+            silent=True, console="off", disable_code=True, disable_git=True, init_timeout=PATIENCE
+        )  # fmt: skip
         try:
             self._run = wandb.init(
                 project=redact(self.project),

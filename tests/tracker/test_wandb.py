@@ -8,6 +8,7 @@ import socket
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,10 +42,12 @@ def history(folder: Path) -> tuple[dict, list[dict], dict, bytes]:
     from wandb.proto import wandb_internal_pb2 as pb
 
     (file,) = folder.glob("wandb/offline-run-*/run-*.wandb")
+    give_up, found = time.monotonic() + 60, []
+    while not found or not found[-1].HasField("exit"):  # the service may write the end after the run has finished
+        assert time.monotonic() < give_up, f"{file} has no end"
+        found = [pb.Record.FromString(data) for data in records(file.read_bytes())]
     config, rows, summary = {}, [], {}
-    for data in records(file.read_bytes()):
-        record = pb.Record()
-        record.ParseFromString(data)
+    for record in found:
         if record.HasField("run"):
             config |= {u.key: json.loads(u.value_json) for u in record.run.config.update}
         if record.HasField("history"):
@@ -133,6 +136,24 @@ def test_an_offline_run_talks_to_nobody(tmp_path: Path) -> None:
         service.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody waits to be let in
             service.accept()
+
+
+IMPATIENT = """
+import sys
+from pathlib import Path
+from dsel.tracker import wandb as tracker
+
+tracker.PATIENCE = 1e-6
+tracker.Wandb(mode="offline").start(Path(sys.argv[1]), {"choices": {}, "config": {}, "environment": {}})
+"""
+
+
+def test_the_service_has_as_long_to_start_as_patience_says(tmp_path: Path) -> None:
+    """Not the library's own half minute, which a busy machine may need: seen from a patience that nothing meets."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("WANDB")}
+    command = [sys.executable, "-c", IMPATIENT, str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert "W&B cannot be reached (Failed to read port info after 1e-06 seconds" in done.stderr
 
 
 HOMELESS = """
