@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # a wheel has them inside, a checkout beside
 FOLDERS = ("experiments", "sweeps")
+GROUPS = ("data", "embedder", "clusterer", "scorer", "selector", "model", "trainer", "evaluator", "tracker")
+"""The groups of which a run has one component each."""
 
 
 class Folders(ConfigSource):

@@ -5,10 +5,8 @@ This module stays light: `--help` and every complaint about a configuration come
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -21,16 +19,17 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from hydra.errors import HydraException, InstantiationException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups, sweep
-from dsel.config_groups import ROOT
+from dsel.config_groups import GROUPS, ROOT
 from dsel.distributed import is_main_process, launched, world_size
 from dsel.errors import ConfigError, need, world
 from dsel.evaluator.none import NoEvaluator
+from dsel.explain import explain, one_line
 from dsel.interrupt import heed, wait_for_logging
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
@@ -41,8 +40,6 @@ if TYPE_CHECKING:
     from dsel.experiment import Experiment
 
 log = logging.getLogger("dsel.run")  # also where it is run as __main__
-
-GROUPS = ("data", "embedder", "clusterer", "scorer", "selector", "model", "trainer", "evaluator", "tracker")
 
 
 config_groups.register()
@@ -220,48 +217,6 @@ def _place_of_process() -> Iterator[None]:
     with tempfile.TemporaryDirectory() as folder:
         sys.argv += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
         yield
-
-
-def explain(error: BaseException) -> str:
-    """One line for an error about the configuration: Hydra's own words, shortened, with the close match named."""
-    text = str(error)
-    if isinstance(error, ConfigError):
-        return one_line(error)
-    unknown = re.search(r"Could not override '(?P<key>[^']+)'", text)
-    if unknown:
-        key = unknown["key"]
-        known = "; python -m dsel.run --cfg job shows all keys"
-        return f"unknown key {key!r}{close(key, _keys())}{known}"
-    missing = re.search(r"Could not find '(?P<group>[^']+)/(?P<name>[^/']+)'", text)
-    if missing:
-        options = config_groups.options(missing["group"])
-        listed = f"; there are {', '.join(options)}" if options else ""
-        return f"{missing['group']}={missing['name']}: no such option{close(missing['name'], options)}{listed}"
-    if isinstance(error, ConfigCompositionException) and error.__cause__ is not None:
-        text = f"{text}: {error.__cause__}"
-    return one_line(text)
-
-
-def one_line(error: object) -> str:
-    """The text of an error without line breaks and without Hydra's advice on tracebacks."""
-    text = str(error) or type(error).__name__
-    lines = [line.strip() for line in text.splitlines() if line.strip() and "HYDRA_FULL_ERROR" not in line]
-    return redact(" ".join(lines))
-
-
-def close(name: str, known: list[str]) -> str:
-    """` (did you mean …?)` when something known is close to `name`."""
-    found = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f" (did you mean {found[0]}?)" if found else ""
-
-
-def _keys() -> list[str]:
-    """The keys of all files in the config groups, dotted: enough to name a close match."""
-    keys: list[str] = []
-    for path in (ROOT / "conf").rglob("*.yaml"):
-        group = path.parent.relative_to(ROOT / "conf").parts
-        keys += [".".join([*group, str(key)]) for key in OmegaConf.load(path)]
-    return sorted(set(keys))
 
 
 if __name__ == "__main__":

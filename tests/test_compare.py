@@ -28,12 +28,12 @@ from dsel.compare import __main__ as command
 from dsel.compare.comparison import compare, composition, contrast, distribution, lengths, ngrams, overlap
 from dsel.compare.report import markdown, show, write
 from dsel.compare.subset import Subset, read, read_pool
+from dsel.config_groups import GROUPS
 from dsel.errors import ConfigError
 from dsel.experiment import Experiment
 from dsel.files import read_json, unsealed, write_sealed
 from dsel.pool import Example, Pool
 from dsel.record.writer import Record
-from dsel.run import GROUPS
 from dsel.selector.base import Selection
 from tests.conftest import ROOT, make_pool
 

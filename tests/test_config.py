@@ -16,9 +16,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from dsel.config_groups import options
+from dsel.config_groups import GROUPS, options
 from dsel.constraints import check_types
-from dsel.run import GROUPS
 from tests.conftest import ROOT
 
 FILES = [(group, name) for group in GROUPS for name in options(group)]

@@ -10,11 +10,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from dsel.cache import Cache
-from dsel.config_groups import register
+from dsel.config_groups import GROUPS, register
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.record.writer import Record
-from dsel.run import GROUPS
 from dsel.trainer.none import NoTrainer
 from tests.conftest import ROOT
 from tests.report.test_experiments import jobs, pairs

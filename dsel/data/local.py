@@ -74,7 +74,13 @@ class Local:
 
     def load(self) -> Pool:
         """Read, convert and check every row. Raises `ConfigError` when no row is usable."""
-        rows = Rows(self)
+        rows = Rows(
+            columns=self.columns,
+            roles=self.roles,
+            format=self.format,
+            limit=self.limit,
+            strict=self.on_bad_row == "error",
+        )
         examples = rows.examples(self._sources())
         need(bool(examples), f"data: no usable example in {self._where()} ({rows.summary() or 'the files are empty'})")
         rows.report()

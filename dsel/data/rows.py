@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dsel.data.formats import Format, recognise, rename, to_messages
 from dsel.data.raw import Unreadable
@@ -17,9 +17,6 @@ from dsel.data.unread import TextScores, carries_text, scores_of, shown, unread_
 from dsel.errors import ConfigError, need
 from dsel.pool import Example
 from dsel.progress import progress
-
-if TYPE_CHECKING:
-    from dsel.data.local import Local
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +49,28 @@ class Part:
 
 
 class Rows:
-    """Turns raw rows into examples and keeps count of what could not be used."""
+    """Turns raw rows into examples and keeps count of what could not be used.
 
-    def __init__(self, config: Local):
-        self.config = config
-        self.columns = dict(config.columns or {})
+    The options are those of `data=local`; strict: a row that cannot be used is an error.
+    """
+
+    def __init__(
+        self,
+        *,
+        columns: Mapping[str, str] | None,
+        roles: Mapping[str, str] | None,
+        format: str | None,
+        limit: int | None,
+        strict: bool,
+    ):
+        self.columns = dict(columns or {})
+        self.format, self.limit, self.strict = format, limit, strict
         self.rows: Counter[str] = Counter()
         self.skipped: Counter[str] = Counter()
         self.named: dict[str, list[str]] = {}
         self.advice: dict[str, str] = {}
         self.forms: Counter[str] = Counter()
-        self.found = Reading(dict(config.roles or {}))
+        self.found = Reading(dict(roles or {}))
         self.unread: dict[str, Unread] = {}
         self.texts = TextScores()
         self.seen: set[str] = set()
@@ -71,20 +79,20 @@ class Rows:
         """The usable rows of all parts, at most `limit`. Raises `ConfigError` for a file of no known format."""
         examples = list(self._examples(parts))
         unseen = sorted(set(self.columns.values()) - self.seen)
-        whole = self.config.limit is None or len(examples) < self.config.limit
+        whole = self.limit is None or len(examples) < self.limit
         has = ", ".join(sorted(map(printable, examples[0].original))) if examples else ""
         need(not (has and whole and unseen), f"data.columns names {', '.join(unseen)}, but the columns are {has}")
         return [self._settled(example) for example in examples]
 
     def _examples(self, parts: Iterable[Part]) -> Iterator[Example]:
         usable = 0
-        with progress("reading the pool", total=self.config.limit, unit="rows") as advance:
+        with progress("reading the pool", total=self.limit, unit="rows") as advance:
             for part in parts:
                 form: Format | None = None
                 unknown: list[ConfigError] = []
                 for number, row in enumerate(part.rows, start=1):
                     self.rows[part.name] += 1  # of the source: shards go on counting
-                    if usable == self.config.limit:
+                    if usable == self.limit:
                         return
                     try:
                         if isinstance(row, Unreadable):
@@ -105,7 +113,7 @@ class Rows:
     def _recognise(self, row: Row, ours: Row, where: str, last: Format | None, unknown: list[ConfigError]) -> Format:
         """The format of one row. Each is judged by itself; a file in which no row has a format is an error."""
         try:
-            return recognise(ours, where, self.config.format, tuple(self.columns))
+            return recognise(ours, where, self.format, tuple(self.columns))
         except ConfigError as error:
             lacks = [c for c in last.required if c not in ours] if last else []
             if lacks:
@@ -114,7 +122,7 @@ class Rows:
             has = ", ".join(sorted(map(printable, row)))
             fault = ConfigError(f"{where}: data.columns names {', '.join(missing)}, but the columns are {has}")
             unknown.append(fault if missing else error)
-            if self.config.on_bad_row == "error" or len(unknown) >= UNKNOWN_ROWS:
+            if self.strict or len(unknown) >= UNKNOWN_ROWS:
                 raise unknown[0] from error
             raise BadRow("no known format has its columns") from error
 
@@ -154,7 +162,7 @@ class Rows:
 
     def _bad(self, bad: BadRow, where: str) -> None:
         reason, advice = str(bad), f"; {bad.advice}" if bad.advice else ""
-        if self.config.on_bad_row == "error":
+        if self.strict:
             raise ConfigError(f"{where}: {reason}{advice} (data.on_bad_row=skip leaves such rows out)")
         self.skipped[reason] += 1
         self.named.setdefault(reason, []).append(where)

@@ -19,13 +19,13 @@ from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
 from dsel.errors import ConfigError, need, need_path
+from dsel.explain import close, explain
 from dsel.references import refuse_overrides
 from dsel.report import runs as sources
 from dsel.report.match import Composer, literal, override, shared
 from dsel.report.runs import SOURCES, Found
 from dsel.report.spec import Overrides, Spec, keys, read
 from dsel.report.tables import Report, build
-from dsel.run import close, explain
 from dsel.secrets import RedactingFormatter, cover
 
 log = logging.getLogger(__name__)

@@ -29,10 +29,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups
-from dsel.config_groups import ROOT
+from dsel.config_groups import GROUPS, ROOT
 from dsel.record.reader import RunFolder
 from dsel.report.spec import Overrides, keys
-from dsel.run import GROUPS
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)

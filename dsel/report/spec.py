@@ -32,6 +32,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from dsel.errors import ConfigError, need
+from dsel.explain import close
 
 Overrides = tuple[str, ...]
 
@@ -76,6 +77,9 @@ class Spec:
     sweeps: tuple[str, ...] = ()
 
 
+FIGURES = ("weights", "sources", "map")
+"""The figures that are not of a metric against a setting (dsel.report.figures)."""
+
 OWN = frozenset({"tables", "figures", "sweeps"})
 KEYS = frozenset(f.name for f in fields(TableSpec))
 
@@ -92,6 +96,7 @@ def read(section: Mapping[str, Any]) -> Spec:
         _known(table, KEYS, name)
         tables.append(_table({**shared, **table}, name))
     figures, sweeps = (tuple(section.get(key) or ()) for key in ("figures", "sweeps"))
+    _figures(section.get("figures") or (), tables)
     return Spec(str(section.get("title", "")), tuple(tables), figures, sweeps)
 
 
@@ -150,6 +155,22 @@ def _table(section: Mapping[str, Any], name: str) -> TableSpec:
         )
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{name}: {error}") from error
+
+
+def _figures(names: Any, tables: Sequence[TableSpec]) -> None:
+    """Raise `ConfigError` for what is none of `FIGURES`, and no setting (and metric) that a table has."""
+    need(isinstance(names, Sequence) and not isinstance(names, str), "report.figures: give a list of figures")
+    columns = [column for table in tables for column in table.columns.values()]
+    varied = {o for table in tables for parts in table.rows.values() for o in parts}
+    settings = sorted(set(keys([*varied, *(o for column in columns for o in column.overrides)])))
+    metrics = sorted({column.metric for column in columns})
+    for name in map(str, names):
+        setting, _, metric = name.partition(" ")
+        there = f"there are {', '.join(FIGURES)}, and against what the tables vary {', '.join(settings)}"
+        near = close(name, [*FIGURES, *settings])
+        need(name in FIGURES or setting in settings, f"report.figures: {name!r} is no figure{near}; {there}")
+        known = f"{close(metric, metrics)}; there are {', '.join(metrics)}"
+        need(metric in ("", *metrics), f"report.figures: {name!r}: no column of a table has {metric!r}{known}")
 
 
 def _known(section: Any, known: frozenset[str], name: str) -> None:

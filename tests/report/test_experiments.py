@@ -15,12 +15,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from dsel import config_groups
+from dsel.config_groups import GROUPS
 from dsel.errors import ConfigError
 from dsel.record.reader import RunFolder
 from dsel.report.match import Composer
 from dsel.report.spec import Spec, keys, overrides, read
 from dsel.report.tables import build
-from dsel.run import GROUPS
 from tests.conftest import ROOT, shared
 
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
@@ -196,11 +196,23 @@ def test_tables_take_what_the_report_sets_for_all_of_them() -> None:
         ({"tables": [{"figures": []}]}, r"report\.tables\[0\]: unknown figures"),
         ({"differs": ["x"]}, r"report\.differs: give metric: text"),
         ({"seeds": ["x"]}, "invalid literal"),
+        ({"figures": "map"}, r"report\.figures: give a list"),
+        (
+            {"figures": ["wieghts"]},
+            r"'wieghts' is no figure \(did you mean weights\?\); there are weights, sources, map",
+        ),
+        ({"figures": ["map", "seeds"]}, r"'seeds' is no figure \(did you mean seed\?\).* vary budget, seed$"),
+        ({"figures": ["budget acuracy"]}, r"no column of a table has 'acuracy' \(did you mean accuracy\?\)"),
     ],
 )
 def test_what_is_wrong_with_a_report_is_said(change: dict, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         read({**SECTION, **change})
+
+
+def test_figures_are_of_what_the_tables_have() -> None:
+    names = ["weights", "sources", "map", "budget", "seed accuracy"]
+    assert read({**SECTION, "figures": names}).figures == tuple(names)
 
 
 def test_no_place_of_a_machine_in_an_experiment() -> None:

@@ -19,7 +19,7 @@ from hypothesis import assume, given, settings
 
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
-from dsel.config_groups import register
+from dsel.config_groups import GROUPS, register
 from dsel.constraints import shown
 from dsel.data.procedural import generate
 from dsel.errors import ConfigError
@@ -27,7 +27,6 @@ from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Message, Pool
 from dsel.record.writer import Record
-from dsel.run import GROUPS
 from dsel.scorer.none import NoScorer
 from dsel.selector import iterative
 from dsel.selector.base import Choose, Selection, Selector, Step
