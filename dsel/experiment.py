@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +15,37 @@ from dsel.computed import note_computed, note_map
 from dsel.constraints import Seed, check_types
 from dsel.errors import need
 from dsel.hub import need_models
-from dsel.pool import resolve_budget
+from dsel.pool import Pool, resolve_budget
 from dsel.record.writer import Record
+from dsel.resources import RESOURCES, closure, makers
 from dsel.selector.base import Choose, Selector, Train
-from dsel.study import Study
+from dsel.stage import Stage
+from dsel.study import Columns, Study
 
 log = logging.getLogger(__name__)
+
+
+Stages = Callable[[str], AbstractContextManager[Stage]]
+Notes = Callable[[str, int, Columns], None]
+
+
+@contextmanager
+def unrecorded(name: str) -> Iterator[Stage]:
+    """A stage that no record lists."""
+    yield Stage(name)
+
+
+def unnoted(table: str, round: int, columns: Columns) -> None:
+    """Rows that no record keeps."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A pool without what is held out, those examples, and the pool as a selector is given it."""
+
+    pool: Pool
+    heldout: Pool
+    study: Study
 
 
 @dataclass
@@ -44,16 +71,41 @@ class Experiment:
         resolve_budget(self.budget, n=2**63)
         for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker):
             component.check()
-        if self.selector.needs & {"embeddings", "clustering"}:
-            self.embedder.check()
-        if "clustering" in self.selector.needs:
-            self.clusterer.check()
-        if "quality" in self.selector.needs:
-            self.scorer.check()
+        for group in makers(self.selector.needs):
+            getattr(self, group).check()
         if "model" in self.selector.needs:
             need(self.trainer.trains, "this selector looks at the model in training: trainer=none has none to show")
         if self.trainer.trains or self.evaluator.evaluates:
             self.model.check()
+
+    def problem(self, stage: Stages = unrecorded, note: Notes = unnoted) -> Problem:
+        """The pool as it is chosen from, read now.
+
+        Args:
+            stage: Opens a timed stage of the run's record.
+            note: Adds rows to one of the record's tables.
+
+        Raises:
+            ConfigError: when the budget, or what the selector's resources are made with, does not suit the pool.
+        """
+        with stage("data") as reading:
+            pool, heldout = self.data.load().hold_out(self.data.holdout)
+            reading.items = len(pool)
+        study = Study(
+            pool=pool.blind(),
+            budget=resolve_budget(self.budget, len(pool)),
+            rng=np.random.default_rng(self.seed),
+            embedder=self.embedder,
+            clusterer=self.clusterer,
+            scorer=self.scorer,
+            cache=self.cache,
+            stage=stage,
+            note=note,
+            verify=pool.verifier,
+        )
+        for name in closure(self.selector.needs):
+            RESOURCES[name].check(study)
+        return Problem(pool, heldout, study)
 
     def run(self, record: Record) -> Any:
         """Choose, finetune, evaluate; `record` has it all. Checks the budget and k against the pool first.
@@ -62,34 +114,16 @@ class Experiment:
         finished: a run killed before that does not train again.
         """
         self._need_models()
-        with record.stage("data") as stage:
-            pool = self.data.load()
-            pool, heldout = pool.hold_out(self.data.holdout)
-            stage.items = len(pool)
-        budget = resolve_budget(self.budget, len(pool))
-        if "clustering" in self.selector.needs:
-            self.clusterer.check_size(len(pool))
+        problem = self.problem(record.stage, record.note)
+        pool, study = problem.pool, problem.study
         log.info("pool: %d usable examples, %d rows skipped", len(pool), sum(pool.skipped.values()))
-        record.pool(pool, budget)
+        record.pool(pool, study.budget)
         learner = self._learner(record)
         if self.trainer.trains:
             learner.try_on(pool, self.selector.probes)
-        if "quality" in self.selector.needs:
-            self.scorer.try_on(pool)
+        for name in closure(self.selector.needs):
+            RESOURCES[name].trial(study)
         self.tracker.start(record.folder, record.facts)
-
-        study = Study(
-            pool=pool.blind(),
-            budget=budget,
-            rng=np.random.default_rng(self.seed),
-            embedder=self.embedder,
-            clusterer=self.clusterer,
-            scorer=self.scorer,
-            cache=self.cache,
-            stage=record.stage,
-            note=record.note,
-            verify=pool.verifier,
-        )
         self._need_readers(study)
         steps = self.selector.steps(study, learner)
         while True:
@@ -100,18 +134,18 @@ class Experiment:
             if isinstance(step, Choose):
                 record.round(step.selection, pool)
                 log.info("chosen: %d of %d examples", len(step.selection.indices), len(pool))
-                note_computed(record, vars(study), pool, low_quality=self.clusterer.low_quality)
+                note_computed(record, study.computed, pool, low_quality=self.clusterer.low_quality)
             if self.trainer.trains:
                 warmup = isinstance(step, Train)
                 with record.stage("warm up" if warmup else "train") as stage:
                     outcome = learner.fit(study.pool.take(step.examples), step.training)
                     stage.items, stage.cached = int(outcome["examples"]), "cached" in outcome
                 record.training(outcome, warmup=warmup)
-        note_map(record, vars(study))
+        note_map(record, study.computed)
 
         if self.evaluator.evaluates:
             with record.stage("evaluate"):
-                metrics = self.evaluator.evaluate(learner, pool, heldout, self.cache, record.folder)
+                metrics = self.evaluator.evaluate(learner, pool, problem.heldout, self.cache, record.folder)
             record.metrics(metrics)
         if self.trainer.trains and self.trainer.save:
             with record.stage("save"):
@@ -129,12 +163,10 @@ class Experiment:
 
     def _need_readers(self, study: Study) -> None:
         """The same for what reads the pool, where the cache has not what it would find."""
-        read = self.selector.needs & {"embeddings", "clustering", "quality"}
-        missing = {name for name in read if not study.is_cached(name)}
-        if missing & {"embeddings", "clustering"} and not study.is_cached("embeddings"):
-            need_models(self.embedder, "embedder")
-        if "quality" in missing:
-            need_models(self.scorer, "scorer")
+        for name in closure(self.selector.needs):
+            if not study.is_cached(name):
+                for group in RESOURCES[name].groups:
+                    need_models(getattr(self, group), group)
 
     def _learner(self, record: Record) -> Any:
         """The model in training, or None for a run that needs none."""

@@ -11,7 +11,6 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,13 +26,11 @@ from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
 from dsel.model.trial import try_template
-from dsel.pool import Pool, resolve_budget
+from dsel.pool import Pool
 from dsel.record.environment import environment
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
-from dsel.scorer.none import NoScorer
-from dsel.stage import Stage
-from dsel.study import Study
+from dsel.resources import RESOURCES, closure
 from dsel.trainer.steps import steps
 
 log = logging.getLogger(__name__)
@@ -43,7 +40,6 @@ Records = Sequence[Mapping[str, Any]]
 SAMPLE = 256  # examples whose tokens are counted
 CHARACTERS = 4  # of English text in a token, roughly: where no tokenizer can be asked
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a model on the hub: all but its weights
-STAGES = {"embeddings": "embed", "clustering": "cluster", "quality": "score"}  # what computes what a selector needs
 SPEED = (
     "lora quantization dtype packing batch_size batch_tokens micro_batch_size max_length gradient_checkpointing "
     "optimizer"
@@ -99,17 +95,8 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
     """
     selector, trainer = experiment.selector, experiment.trainer
     model, evaluator = experiment.model, experiment.evaluator
-    pool, _ = experiment.data.load().hold_out(experiment.data.holdout)
-    n, budget = len(pool), resolve_budget(experiment.budget, len(pool))
-    needs = selector.needs | ({"embeddings"} if "clustering" in selector.needs else set())
-    if "clustering" in needs:
-        experiment.clusterer.check_size(n)
-    if isinstance(experiment.scorer, NoScorer):
-        needs -= {"quality"}
-    study = Study(
-        pool.blind(), budget, np.random.default_rng(experiment.seed), experiment.embedder, experiment.clusterer,
-        experiment.scorer, experiment.cache, stage=lambda name: nullcontext(Stage(name)),
-    )  # fmt: skip
+    problem = experiment.problem()
+    pool, study, n, budget = problem.pool, problem.study, len(problem.pool), problem.study.budget
     here = environment()
     earlier = [r for r in finished(Path(config["runs"])) if hardware(r["environment"]) == hardware(here)]
     tasks: list[Task] = []
@@ -123,8 +110,9 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
         made = model.prepare(Look(experiment.cache.folder))
         if not made:
             add("model", "model", "to be made, as this is its first use")
-    for name in (s for s in STAGES if s in needs):
-        add(name, STAGES[name], f"{n:,} examples", n, study.is_cached(name))
+    for name in closure(selector.needs):
+        if RESOURCES[name].exists(study):
+            add(name, RESOURCES[name].stage, f"{n:,} examples", n, study.is_cached(name))
     if trainer.trains:
         folder, why = files(model) if made else (None, "the model is yet to be made")
         local = None if folder is None else replace(model, path=str(folder))
@@ -232,12 +220,12 @@ def hardware(here: Mapping[str, Any]) -> list[Any]:
 
 def relevant(config: Mapping[str, Any], stage: str) -> list[Any]:
     """The part of a run's configuration that the speed of a stage depends on."""
+    for resource in RESOURCES.values():
+        if resource.stage == stage:
+            return [config[group] for group in resource.groups]
     model, selector, trainer = (config[group] for group in ("model", "selector", "trainer"))
     return {
         "model": [model],
-        "embed": [config["embedder"]],
-        "cluster": [config["clusterer"]],
-        "score": [config["scorer"]],
         "train": [model, [trainer.get(name) for name in SPEED]],
         "generate": [model, selector.get("max_new_tokens")],
         "scoring": [model, selector.get("feedback")],

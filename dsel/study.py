@@ -6,21 +6,24 @@ import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dsel.arrays import Floats, Indices
 from dsel.cache import Cache
-from dsel.clusterer.base import Clustering
+from dsel.clusterer.base import Clusterer, Clustering
 from dsel.component import identity
+from dsel.embedder.base import Embedder
 from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.reading import cuts, sentence
-from dsel.scorer.none import NoScorer
+from dsel.resources import POOL, RESOURCES, clear, closure, score
+from dsel.scorer.base import Scorer
 from dsel.stage import Stage
 
 log = logging.getLogger(__name__)
@@ -30,7 +33,7 @@ Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 
 @dataclass
 class Study:
-    """One selection problem. Embeddings, clustering and quality are computed on first use, and cached on disk.
+    """One selection problem. What `dsel.resources` lists is computed on first use, and cached on disk.
 
     `rng` is the run's generator: a selector draws from it and from nothing else. `stage(name)` opens a timed stage
     of the run's record, and `note(table, round, columns)` adds rows to one of the record's tables. `verify(indices,
@@ -40,28 +43,62 @@ class Study:
     pool: Pool
     budget: int
     rng: np.random.Generator
-    embedder: Any
-    clusterer: Any
-    scorer: Any
+    embedder: Embedder
+    clusterer: Clusterer
+    scorer: Scorer
     cache: Cache
     stage: Callable[[str], AbstractContextManager[Stage]]
     note: Callable[[str, int, Columns], None] = lambda table, round, columns: None
     verify: Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None = None
 
-    @cached_property
-    def embeddings(self) -> npt.NDArray[np.float32]:
+    computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def embeddings(self) -> Floats:
         """float32[n, d], memory-mapped and read-only."""
+        return self.resource("embeddings")
 
-        def build(folder: Path) -> None:
-            vectors = self.embedder.embed(self.pool.messages, folder)
-            self._keep(folder, "embeddings", vectors, self.pool, "the embedder")
+    @property
+    def clustering(self) -> Clustering:
+        """The clusters of the embeddings."""
+        return self.resource("clustering")
 
-        folder = self.artifact("embed", "embeddings", self._embedding_key, build)
-        return np.load(folder / "embeddings.npy", mmap_mode="r")
+    @property
+    def quality(self) -> Floats | None:
+        """float32[n], higher is better; None with `scorer=none`."""
+        return self.resource("quality")
+
+    def resource(self, name: str) -> Any:
+        """A resource of `dsel.resources`, computed or found on first use; `computed` has what was asked for by now."""
+        if name not in self.computed:
+            self.computed[name] = self._make(name)
+        return self.computed[name]
+
+    def _make(self, name: str) -> Any:
+        resource = RESOURCES[name]
+        if not resource.exists(self):
+            return None
+        for other in resource.of:
+            if other != POOL:
+                self.resource(other)  # before this one's stage begins
+        build = partial(resource.build, self)
+        return resource.load(self.artifact(resource.stage, resource.kind, self.key(name), build))
+
+    def key(self, name: str) -> Any:
+        """What a resource, or the pool, is known by in the cache."""
+        if name == POOL:
+            return self.pool.fingerprint
+        of, groups = RESOURCES[name].of, RESOURCES[name].groups
+        return {**{n: self.key(n) for n in of}, **{group: identity(getattr(self, group)) for group in groups}}
+
+    def is_cached(self, name: str) -> bool:
+        """Whether the cache has a resource. Computes nothing."""
+        return self.cache.path(RESOURCES[name].kind, self.key(name)).is_dir()
 
     def restrict(self, kept: npt.NDArray[np.int64]) -> Study:
         """The same problem over the examples at `kept` alone; what they have here (clusters, quality) stays theirs."""
-        fields, verify = {f.name: getattr(self, f.name) for f in dataclasses.fields(Study)}, self.verify
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(Study) if f.init}
+        verify = self.verify
         own = {
             "pool": self.pool.take(kept),
             "note": lambda table, round, columns: self.note(table, round, _in_whole(columns, kept)),
@@ -71,64 +108,21 @@ class Study:
 
     def clusters(self, k: int) -> Clustering:
         """The clusters there would be with `clusterer.k` at `k`."""
-        return replace(self, clusterer=replace(self.clusterer, k=k)).clustering
+        clusterer: Any = self.clusterer
+        return replace(self, clusterer=replace(clusterer, k=k)).clustering
 
-    @cached_property
-    def clustering(self) -> Clustering:
-        """The clusters of the embeddings."""
-        embeddings = self.embeddings
-
-        def build(folder: Path) -> None:
-            self.clusterer.cluster(np.asarray(embeddings)).save(folder)
-
-        return Clustering.load(self.artifact("cluster", "clusterings", self._clustering_key, build))
-
-    @cached_property
-    def quality(self) -> npt.NDArray[np.float32] | None:
-        """float32[n], higher is better; None with `scorer=none`."""
-        return None if isinstance(self.scorer, NoScorer) else self.scores(self.scorer, self.pool)
-
-    def scores(self, scorer: Any, pool: Pool) -> npt.NDArray[np.float32]:
+    def scores(self, scorer: Scorer, pool: Pool) -> Floats:
         """What `scorer` says of the examples of `pool`: float32[n]."""
-
-        def build(folder: Path) -> None:
-            self._keep(folder, "scores", np.asarray(scorer.score(pool, folder), dtype=np.float32), pool, "the scorer")
-
-        key = _scores_key(scorer, pool)
-        return np.load(self.artifact("score", "scores", key, build, items=len(pool)) / "scores.npy")
+        quality, key = RESOURCES["quality"], {POOL: pool.fingerprint, "scorer": identity(scorer)}
+        return quality.load(
+            self.artifact(quality.stage, quality.kind, key, partial(score, scorer, pool), items=len(pool))
+        )
 
     def quality_or_fail(self) -> npt.NDArray[np.float32]:
         """`quality`, for a method that cannot do without: `ConfigError` with `scorer=none`."""
         if self.quality is None:
             raise ConfigError("this selector needs quality scores: choose a scorer, for instance scorer=column")
         return self.quality
-
-    def is_cached(self, name: str) -> bool:
-        """Whether the cache has the `embeddings`, the `clustering` or the `quality`. Computes nothing."""
-        kind, key = {
-            "embeddings": lambda: ("embeddings", self._embedding_key),
-            "clustering": lambda: ("clusterings", self._clustering_key),
-            "quality": lambda: ("scores", _scores_key(self.scorer, self.pool)),
-        }[name]()
-        return self.cache.path(kind, key).is_dir()
-
-    @property
-    def _embedding_key(self) -> dict[str, Any]:
-        return {"pool": self.pool.fingerprint, "embedder": identity(self.embedder)}
-
-    @property
-    def _clustering_key(self) -> dict[str, Any]:
-        return {"embeddings": self._embedding_key, "clusterer": identity(self.clusterer)}
-
-    @staticmethod
-    def _keep(folder: Path, name: str, values: npt.NDArray[np.float32], pool: Pool, maker: str) -> None:
-        """Save `values` [n, …]; ValueError naming the examples with NaN, whose shards no later run shall find."""
-        bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
-        if len(bad):
-            _clear(folder)
-            names = ", ".join(pool.ids[i] for i in bad[:5])
-            raise ValueError(f"{maker} returned NaN or infinity for {len(bad)} examples (ids {names})")
-        np.save(folder / f"{name}.npy", values)
 
     def artifact(
         self, name: str, kind: str, key: Any, build: Callable[[Path], None], *, items: int | None = None
@@ -140,7 +134,7 @@ class Study:
 
         def whole(folder: Path) -> None:
             build(folder)
-            _clear(folder)
+            clear(folder)
 
         with self.stage(name) as stage:
             folder, stage.cached = self.cache.artifact(kind, key, whole)
@@ -155,16 +149,6 @@ class Study:
         return folder
 
 
-def _scores_key(scorer: Any, pool: Pool) -> dict[str, Any]:
-    return {"pool": pool.fingerprint, "scorer": identity(scorer)}
-
-
-def _clear(folder: Path) -> None:
-    """Remove the shards that a killed run would have gone on from."""
-    for shard in folder.glob("shard*"):
-        shard.unlink()
-
-
 def _in_whole(columns: Columns, kept: npt.NDArray[np.int64]) -> Columns:
     return {**columns, "index": kept[np.asarray(columns["index"])]} if "index" in columns else columns
 
@@ -174,23 +158,20 @@ class _Part(Study):
     """Some examples of a study: what was computed for the whole is cut, not computed again."""
 
     whole: Study
-    kept: npt.NDArray[np.int64]
+    kept: Indices
 
-    @cached_property
-    def embeddings(self) -> npt.NDArray[np.float32]:
-        return np.asarray(self.whole.embeddings)[self.kept]
+    def _make(self, name: str) -> Any:
+        if not self._has_part(name):
+            return super()._make(name)
+        found = self.whole.resource(name)
+        return None if found is None else RESOURCES[name].part(found, self.kept)
 
-    @cached_property
-    def clustering(self) -> Clustering:
-        if self.clusterer is not self.whole.clusterer:
-            return super().clustering
-        found = self.whole.clustering
-        return Clustering(found.labels[self.kept], found.centroids, found.distances[self.kept])
+    def key(self, name: str) -> Any:
+        if name == POOL or not self._has_part(name):
+            return super().key(name)
+        return {"whole": self.whole.key(name), "kept": self.pool.fingerprint}
 
-    @cached_property
-    def quality(self) -> npt.NDArray[np.float32] | None:
-        return None if self.whole.quality is None else self.whole.quality[self.kept]
-
-    @property
-    def _embedding_key(self) -> dict[str, Any]:
-        return {"whole": self.whole._embedding_key, "kept": self.pool.fingerprint}
+    def _has_part(self, name: str) -> bool:
+        """Whether a resource is made with the components that the whole study has."""
+        makers = [group for each in closure([name]) for group in RESOURCES[each].groups]
+        return all(getattr(self, group) is getattr(self.whole, group) for group in makers)

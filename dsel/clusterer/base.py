@@ -4,11 +4,30 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 from dsel.clusterer.choice import Choice
+
+
+@runtime_checkable
+class Clusterer(Protocol):
+    """What an experiment asks of a clusterer."""
+
+    k: int | str  # a count, or `auto`
+    low_quality: float  # below it a cluster's mean quality is called low in the record
+
+    def check(self) -> None:
+        """Raise `ConfigError` for an option out of range. Loads nothing heavy."""
+
+    def check_size(self, n: int) -> None:
+        """Raise `ConfigError` when n points cannot be clustered."""
+
+    def cluster(self, x: npt.NDArray[np.float32]) -> Clustering:
+        """The clusters of float32[n, d]."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ from dsel import config_groups
 from dsel.config_groups import GROUPS, ROOT
 from dsel.record.reader import RunFolder
 from dsel.report.spec import Overrides, keys
+from dsel.resources import makers
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -161,11 +162,8 @@ class Composer:
                 OmegaConf.update(config, path, value, merge=False)
         found = {group: OmegaConf.to_container(config[group], resolve=True) for group in COMPARED}
         if not unread:
-            needs = self.needs(overrides)
-            for group in () if needs & {"embeddings", "clustering"} else ("embedder", "clusterer"):
+            for group in set(makers()) - set(makers(self.needs(overrides))):
                 del found[group]
-            if "quality" not in needs:
-                del found["scorer"]
         return redact({"budget": config.budget, **{group: without_knobs(value) for group, value in found.items()}})
 
 

@@ -81,9 +81,10 @@ class Work:
 class Selector(ABC):
     """A method is its `steps`. A selector's fields are its options; what a run has come to is in the generator alone.
 
-    `needs` lists what the method reads (embeddings, clustering, quality, and the model as it learns), so that what is
-    missing is found out before anything is computed. `probes` are conversations of the method's own making that it
-    has the model read, so that its chat template can be tried on them.
+    `needs` lists what the method reads, so that what is missing is found out before anything is computed: resources
+    (`dsel.resources`), a component that it makes something else with (`clusterer`), and the `model` as it learns.
+    `probes` are conversations of the method's own making that it has the model read, so that its chat template can be
+    tried on them.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

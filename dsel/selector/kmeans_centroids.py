@@ -19,7 +19,7 @@ class KMeansCentroids(Static):
     points than clusters, the examples nearest to a centroid fill up.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embeddings"})
+    needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "clusterer"})
 
     def select(self, study: Study) -> Selection:
         found = study.clusters(study.budget)

@@ -75,7 +75,7 @@ def main(overrides: list[str]) -> None:
         rows = []
         for seed in range(SEEDS):
             problem = study(seed)
-            problem.__dict__.update(embeddings=known.embeddings, clustering=known.clustering, quality=quality)
+            problem.computed.update(embeddings=known.embeddings, clustering=known.clustering, quality=quality)
             selector = instantiate(options, _convert_="all")
             start = time.perf_counter()
             chosen = next(selector.steps(problem, None)).selection.indices

@@ -144,15 +144,15 @@ def test_ifd_takes_what_the_prompt_does_not_help_last() -> None:
 
 def test_ifd_fills_the_budget_and_says_so(study: Callable, caplog: pytest.LogCaptureFixture) -> None:
     problem = study(20, 0)
-    problem.quality = np.linspace(0.9, 2, 90, dtype=np.float32)  # nine below 1
+    problem.computed["quality"] = np.linspace(0.9, 2, 90, dtype=np.float32)  # nine below 1
     assert chosen("ifd", problem).indices.tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0, *range(9, 20)]
     assert "only 9 examples have an IFD below 1, of a budget of 20: the lowest of the others fill" in caplog.text
     assert chosen("ifd", problem, "selector.fill=false").indices.tolist() == [8, 7, 6, 5, 4, 3, 2, 1, 0]
-    problem.quality = np.full(90, 1, dtype=np.float32)
+    problem.computed["quality"] = np.full(90, 1, dtype=np.float32)
     with pytest.raises(ConfigError, match="no example has an IFD below 1"):
         chosen("ifd", problem, "selector.fill=false")
     caplog.clear()
-    problem.quality = np.linspace(0.1, 0.9, 90, dtype=np.float32)
+    problem.computed["quality"] = np.linspace(0.1, 0.9, 90, dtype=np.float32)
     assert chosen("ifd", problem).indices.tolist() == list(range(89, 69, -1))
     assert not caplog.text
 
@@ -237,7 +237,7 @@ def test_kmeans_dynamic_where_all_is_worthless() -> None:
 
 def test_draws_by_quality_say_when_chance_has_no_part(study: Callable, caplog: pytest.LogCaptureFixture) -> None:
     problem = study(20, 0)
-    problem.quality = np.arange(90, dtype=np.float32) * 100  # a score as large as a length: its softmax is its top
+    problem.computed["quality"] = np.arange(90, dtype=np.float32) * 100  # as large as a length: its softmax is its top
     sure = chosen("kmq", problem)
     assert "chance has no part" in caplog.text and sure.clusters is not None
     for c in set(sure.clusters.tolist()):
@@ -254,7 +254,7 @@ def test_draws_by_quality_say_when_chance_has_no_part(study: Callable, caplog: p
 @pytest.mark.parametrize("method", ["kmq", "kmeans_dynamic"])
 def test_draws_in_proportion_need_quality_that_is_not_negative(method: str, study: Callable) -> None:
     problem = study(20, 0)
-    problem.quality = np.linspace(-1, 1, 90, dtype=np.float32)
+    problem.computed["quality"] = np.linspace(-1, 1, 90, dtype=np.float32)
     if method == "kmq":
         with pytest.raises(ConfigError, match=r"selector\.draw=proportional: the lowest quality is -1.*softmax"):
             chosen(method, problem, "selector.draw=proportional")

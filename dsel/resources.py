@@ -1,0 +1,147 @@
+"""What a selector may read of a whole pool and is costly: one entry each, with all that the program knows of it.
+
+`Study` serves a resource, a plan costs it, an experiment checks what it is made with, and a report knows which options
+it depends on, all by this table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.arrays import Floats, Indices
+from dsel.clusterer.base import Clusterer, Clustering
+from dsel.embedder.base import Embedder
+from dsel.pool import Pool
+from dsel.scorer.base import Scorer
+from dsel.scorer.none import NoScorer
+
+POOL = "pool"
+
+
+class Source(Protocol):
+    """What resources are made of: the pool, the components, and each other. A `Study` is one."""
+
+    pool: Pool
+    embedder: Embedder
+    clusterer: Clusterer
+    scorer: Scorer
+
+    @property
+    def embeddings(self) -> Floats: ...
+
+
+@dataclass(frozen=True)
+class Resource:
+    """How something is made of a pool, and where it is kept.
+
+    Attributes:
+        groups: The config groups whose components it is made with.
+        of: What else it is made of, the `POOL` or other resources. Its key in the cache is what it is made of and with.
+        stage: Its name among the stages of a run.
+        kind: Its folder in the cache.
+        build: Makes it, in a folder.
+        load: Reads it from there.
+        part: What some examples have of it: `part(whole, indices)`.
+        exists: Whether the components make it at all; else it is None.
+        check: Raises `ConfigError` where the pool and the components do not suit each other. Loads nothing.
+        trial: The same before a run, for what takes a look at a tokenizer. Loads no weights.
+    """
+
+    groups: tuple[str, ...]
+    of: tuple[str, ...]
+    stage: str
+    kind: str
+    build: Callable[[Source, Path], None]
+    load: Callable[[Path], Any]
+    part: Callable[[Any, Indices], Any] = lambda whole, indices: whole[indices]
+    exists: Callable[[Source], bool] = lambda source: True
+    check: Callable[[Source], None] = lambda source: None
+    trial: Callable[[Source], None] = lambda source: None
+
+
+def embed(source: Source, folder: Path) -> None:
+    keep(folder, "embeddings", source.embedder.embed(source.pool.messages, folder), source.pool, "the embedder")
+
+
+def cluster(source: Source, folder: Path) -> None:
+    source.clusterer.cluster(np.asarray(source.embeddings)).save(folder)
+
+
+def score(scorer: Scorer, pool: Pool, folder: Path) -> None:
+    """What `scorer` says of the examples of any pool, saved in `folder`."""
+    keep(folder, "scores", np.asarray(scorer.score(pool, folder), dtype=np.float32), pool, "the scorer")
+
+
+def _cluster_part(whole: Clustering, indices: Indices) -> Clustering:
+    return Clustering(whole.labels[indices], whole.centroids, whole.distances[indices])
+
+
+# In the order that they are made: a resource comes after those it is made of.
+RESOURCES: dict[str, Resource] = {
+    "embeddings": Resource(
+        groups=("embedder",),
+        of=(POOL,),
+        stage="embed",
+        kind="embeddings",
+        build=embed,
+        load=lambda folder: np.load(folder / "embeddings.npy", mmap_mode="r"),
+        part=lambda whole, indices: np.asarray(whole)[indices],
+    ),
+    "clustering": Resource(
+        groups=("clusterer",),
+        of=("embeddings",),
+        stage="cluster",
+        kind="clusterings",
+        build=cluster,
+        load=Clustering.load,
+        part=_cluster_part,
+        check=lambda source: source.clusterer.check_size(len(source.pool)),
+    ),
+    "quality": Resource(
+        groups=("scorer",),
+        of=(POOL,),
+        stage="score",
+        kind="scores",
+        build=lambda source, folder: score(source.scorer, source.pool, folder),
+        load=lambda folder: np.load(folder / "scores.npy"),
+        exists=lambda source: not isinstance(source.scorer, NoScorer),
+        trial=lambda source: source.scorer.try_on(source.pool),
+    ),
+}
+
+
+def closure(needs: Iterable[str]) -> list[str]:
+    """The resources among `needs`, and those that they are made of: their names, in the order they are made."""
+    wanted = set(needs)
+    for name in reversed(RESOURCES):
+        if name in wanted:
+            wanted |= set(RESOURCES[name].of)
+    return [name for name in RESOURCES if name in wanted]
+
+
+def makers(needs: Iterable[str] = RESOURCES) -> list[str]:
+    """The config groups that `needs` name, or that the resources among them are made with; by default all there are."""
+    used = {*needs, *(group for name in closure(needs) for group in RESOURCES[name].groups)}
+    return [group for resource in RESOURCES.values() for group in resource.groups if group in used]
+
+
+def keep(folder: Path, name: str, values: npt.NDArray[np.float32], pool: Pool, maker: str) -> None:
+    """Save `values` [n, …]; ValueError naming the examples with NaN, whose shards no later run shall find."""
+    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    if len(bad):
+        clear(folder)
+        names = ", ".join(pool.ids[i] for i in bad[:5])
+        raise ValueError(f"{maker} returned NaN or infinity for {len(bad)} examples (ids {names})")
+    np.save(folder / f"{name}.npy", values)
+
+
+def clear(folder: Path) -> None:
+    """Remove the shards that a killed run would have gone on from."""
+    for shard in folder.glob("shard*"):
+        shard.unlink()
