@@ -6,21 +6,32 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsel.cache import Cache
+from dsel.clusterer.base import Clusterer
 from dsel.computed import note_computed, note_map
 from dsel.constraints import Seed, check_types
+from dsel.data.base import Data
+from dsel.embedder.base import Embedder
 from dsel.errors import need
+from dsel.evaluator.base import Evaluator
 from dsel.hub import need_models
+from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool, resolve_budget
 from dsel.record.writer import Record
 from dsel.resources import RESOURCES, closure, makers
+from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selector, Train
 from dsel.stage import Stage
 from dsel.study import Columns, Study
+from dsel.tracker.base import Tracker
+from dsel.trainer.base import Trainer
+
+if TYPE_CHECKING:
+    from dsel.learner import Learner
 
 log = logging.getLogger(__name__)
 
@@ -52,15 +63,15 @@ class Problem:
 class Experiment:
     """The components of a run, one from each config group, and its top-level settings."""
 
-    data: Any
-    embedder: Any
-    clusterer: Any
-    scorer: Any
+    data: Data
+    embedder: Embedder
+    clusterer: Clusterer
+    scorer: Scorer
     selector: Selector
-    model: Any
-    trainer: Any
-    evaluator: Any
-    tracker: Any
+    model: CausalLM
+    trainer: Trainer
+    evaluator: Evaluator
+    tracker: Tracker
     budget: float
     seed: Seed
     cache: Cache
@@ -107,7 +118,7 @@ class Experiment:
             RESOURCES[name].check(study)
         return Problem(pool, heldout, study)
 
-    def run(self, record: Record) -> Any:
+    def run(self, record: Record) -> Learner | None:
         """Choose, finetune, evaluate; `record` has it all. Checks the budget and k against the pool first.
 
         Returns what holds the trained weights, to be told to `forget` them when the record says that the run has
@@ -119,13 +130,13 @@ class Experiment:
         log.info("pool: %d usable examples, %d rows skipped", len(pool), sum(pool.skipped.values()))
         record.pool(pool, study.budget)
         learner = self._learner(record)
-        if self.trainer.trains:
+        if learner is not None and self.trainer.trains:
             learner.try_on(pool, self.selector.probes)
         for name in closure(self.selector.needs):
             RESOURCES[name].trial(study)
         self.tracker.start(record.folder, record.facts)
         self._need_readers(study)
-        steps = self.selector.steps(study, learner)
+        steps = self.selector.steps(study, learner)  # type: ignore[arg-type]  # None for those that do not look at it
         while True:
             with record.stage("select"):  # what the selector computes up to its next step, and no more
                 step = next(steps, None)
@@ -135,7 +146,7 @@ class Experiment:
                 record.round(step.selection, pool)
                 log.info("chosen: %d of %d examples", len(step.selection.indices), len(pool))
                 note_computed(record, study.computed, pool, low_quality=self.clusterer.low_quality)
-            if self.trainer.trains:
+            if learner is not None and self.trainer.trains:
                 warmup = isinstance(step, Train)
                 with record.stage("warm up" if warmup else "train") as stage:
                     outcome = learner.fit(study.pool.take(step.examples), step.training)
@@ -143,11 +154,11 @@ class Experiment:
                 record.training(outcome, warmup=warmup)
         note_map(record, study.computed)
 
-        if self.evaluator.evaluates:
+        if learner is not None and self.evaluator.evaluates:
             with record.stage("evaluate"):
                 metrics = self.evaluator.evaluate(learner, pool, problem.heldout, self.cache, record.folder)
             record.metrics(metrics)
-        if self.trainer.trains and self.trainer.save:
+        if learner is not None and self.trainer.trains and self.trainer.save:
             with record.stage("save"):
                 learner.write(record.folder / "model", merge=self.trainer.merge)
         record.tracked(self.tracker.finish(record.folder, record.facts))
@@ -158,8 +169,7 @@ class Experiment:
         need_models(self.selector, "selector")  # its feedback may read with one
         if self.trainer.trains or self.evaluator.evaluates:
             need_models(self.model, "model")
-        if hasattr(self.evaluator, "need_tasks"):
-            self.evaluator.need_tasks(self.cache)
+        self.evaluator.need_tasks(self.cache)
 
     def _need_readers(self, study: Study) -> None:
         """The same for what reads the pool, where the cache has not what it would find."""
@@ -168,7 +178,7 @@ class Experiment:
                 for group in RESOURCES[name].groups:
                     need_models(getattr(self, group), group)
 
-    def _learner(self, record: Record) -> Any:
+    def _learner(self, record: Record) -> Learner | None:
         """The model in training, or None for a run that needs none."""
         if not (self.trainer.trains or self.evaluator.evaluates):
             return None

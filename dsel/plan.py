@@ -13,7 +13,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from rich.console import Console
@@ -32,6 +32,9 @@ from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
 from dsel.resources import RESOURCES, closure
 from dsel.trainer.steps import steps
+
+if TYPE_CHECKING:
+    from dsel.trainer.sft import SFT
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +96,7 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
 
     Raises `ConfigError` for what the run would fail with once it has read its pool.
     """
-    selector, trainer = experiment.selector, experiment.trainer
+    selector, trainer = experiment.selector, cast("SFT", experiment.trainer)  # of the one that trains, where it does
     model, evaluator = experiment.model, experiment.evaluator
     problem = experiment.problem()
     pool, study, n, budget = problem.pool, problem.study, len(problem.pool), problem.study.budget

@@ -1,22 +1,32 @@
-"""The loop: what each kind of step does to the model and the record."""
+"""The loop: what each kind of step does to the model and the record, and what it asks of its components."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from dsel.cache import Cache
+from dsel.clusterer.base import Clustering
+from dsel.config_groups import register
+from dsel.errors import ConfigError, need
+from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.plan import observed
 from dsel.record.writer import Record
 from dsel.selector.base import Choose, Selection, Selector, Step, Train
 from dsel.study import Study
 from dsel.trainer.base import Training
+from dsel.trainer.none import NoTrainer
+from tests.conftest import ROOT
 from tests.selector.test_iterative import experiment
 
 
@@ -53,3 +63,47 @@ def test_a_warm_up_trains_and_chooses_nothing(spec: CausalLM, cache: Cache, tmp_
         stage["cached"] = False
     trained = [(name, units) for name, units, _ in observed(facts) if name in ("train", "warm up")]
     assert trained == [("train", warmup["training"]["tokens"]), ("train", round["training"]["tokens"])]
+
+
+@pytest.mark.parametrize("group", ["data", "embedder", "clusterer", "scorer", "trainer", "evaluator", "tracker"])
+def test_every_component_has_what_an_experiment_relies_on(group: str) -> None:
+    """Those called `none` too."""
+    kind = get_type_hints(Experiment)[group]
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        for path in sorted((ROOT / "conf" / group).glob("[!_]*.yaml")):
+            component = instantiate(compose("config", overrides=[f"{group}={path.stem}"])[group], _convert_="all")
+            assert isinstance(component, kind), path.stem
+
+
+@dataclass
+class Halves:
+    """A clusterer with no more than is asked for, and in need of no base class."""
+
+    k: int = 2
+    low_quality: float = 0.3
+
+    def check(self) -> None:
+        pass
+
+    def check_size(self, n: int) -> None:
+        need(n >= 100, "too few")
+
+    def cluster(self, x: np.ndarray) -> Clustering:
+        labels = np.arange(len(x)) * 2 // len(x)
+        centroids = np.stack([x[labels == c].mean(0) for c in range(2)])
+        return Clustering(labels, centroids, ((x - centroids[labels]) ** 2).sum(1))
+
+
+def test_a_component_of_somebody_elses(spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
+    made, record = experiment(spec, cache, "selector=kmeans_uniform"), Record(tmp_path, {}, {})
+    made.clusterer, made.trainer = Halves(), NoTrainer()
+    made.check()
+    made.run(record)
+    assert json.loads((tmp_path / "record.json").read_text())["clustering"]["k"] == 2
+    made.data.limit = 50  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="too few"):
+        made.problem()
+    made.clusterer = "kmeans"  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match="clusterer=kmeans: wants a Clusterer"):
+        made.check()

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dsel.resources import POOL, RESOURCES, closure, makers
 from dsel.config_groups import GROUPS
+from dsel.resources import POOL, RESOURCES, closure, makers
 from dsel.study import Study
 from tests.test_study import Bench
 

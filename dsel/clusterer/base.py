@@ -16,7 +16,6 @@ from dsel.clusterer.choice import Choice
 class Clusterer(Protocol):
     """What an experiment asks of a clusterer."""
 
-    k: int | str  # a count, or `auto`
     low_quality: float  # below it a cluster's mean quality is called low in the record
 
     def check(self) -> None:

@@ -1,11 +1,50 @@
-"""What evaluators return."""
+"""What an experiment asks of an evaluator, and what evaluators return."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.cache import Cache
+from dsel.pool import Message, Pool
+
+
+class Subject(Protocol):
+    """The model that is evaluated, as it stands: what evaluators ask of a learner."""
+
+    @property
+    def tokenizer(self) -> Any: ...
+
+    @property
+    def model(self) -> Any:
+        """The model in memory, in evaluation mode."""
+
+    def nll(self, conversations: Sequence[list[Message]], *, max_length: int = 2048) -> npt.NDArray[np.float64]:
+        """Mean loss over the tokens of the assistant turns of each conversation, in nats; NaN where there is none."""
+        ...
+
+
+@runtime_checkable
+class Evaluator(Protocol):
+    """How the model is measured that a run ends with."""
+
+    evaluates: bool
+
+    def check(self) -> None:
+        """Raise `ConfigError` when it cannot run here. Loads nothing heavy."""
+
+    def need_tasks(self, cache: Cache) -> None:
+        """Raise `ConfigError` for a task that cannot be had, before anything is trained."""
+
+    def evaluate(self, learner: Subject, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
+        """Figures by name; details of them go to the run's `folder`."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ from dsel.cache import Cache
 from dsel.component import knob
 from dsel.constraints import Count, Seed, Text
 from dsel.errors import ConfigError, need
-from dsel.evaluator.base import Metric, average
+from dsel.evaluator.base import Metric, Subject, average
 from dsel.evaluator.sandbox import in_place_of_code_eval
 from dsel.files import finite, write_json
 from dsel.hub import reason
-from dsel.learner import Learner
 from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.pool import Pool
@@ -73,7 +72,7 @@ class Harness:
     def check(self) -> None:
         need(bool(self.tasks), "evaluator.tasks is empty: name tasks, or choose evaluator=none")
 
-    def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
+    def evaluate(self, learner: Subject, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """A metric for each task and their average; the harness's full results go to `folder/evaluation.json`."""
         import lm_eval
 
@@ -192,7 +191,7 @@ def write_task(path: Path, task: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(task, indent=2), encoding="utf-8")  # JSON is YAML
 
 
-def _live_model(learner: Learner, batch_size: int) -> Any:
+def _live_model(learner: Subject, batch_size: int) -> Any:
     """The learner's model behind the harness's interface, with our progress bar in place of its own."""
     import lm_eval.models.huggingface as hf
     import torch

@@ -13,8 +13,7 @@ from dsel.component import content_of, knob
 from dsel.constraints import Count, Text
 from dsel.data.local import Local
 from dsel.errors import need, need_path
-from dsel.evaluator.base import Metric
-from dsel.learner import Learner
+from dsel.evaluator.base import Metric, Subject
 from dsel.pool import Pool
 
 
@@ -40,7 +39,10 @@ class HeldoutLoss:
     def extra_identity(self) -> dict[str, Any]:
         return {"path": content_of(self.path)}
 
-    def evaluate(self, learner: Learner, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
+    def need_tasks(self, cache: Cache) -> None:
+        pass
+
+    def evaluate(self, learner: Subject, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """`heldout_loss` over the held-out examples, with its standard error over examples."""
         from dsel.progress import progress
 

@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # a run begins with this module, and stays light
+    from pathlib import Path
+
+    from dsel.cache import Cache
+    from dsel.evaluator.base import Metric, Subject
+    from dsel.pool import Pool
 
 
 @dataclass(init=False)
@@ -17,3 +24,9 @@ class NoEvaluator:
 
     def check(self) -> None:
         pass
+
+    def need_tasks(self, cache: Cache) -> None:
+        pass
+
+    def evaluate(self, learner: Subject, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
+        return {}

@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+
+@runtime_checkable
+class Trainer(Protocol):
+    """What an experiment asks of a trainer."""
+
+    trains: bool  # else the model stays as it is, and nothing below is looked at
+    epochs: float  # of a training whose selector does not say
+    max_length: int  # tokens of an example
+    save: bool  # keep the model in the run's folder
+    merge: bool  # what is kept is whole, not adapters
+
+    def check(self) -> None:
+        """Raise `ConfigError` when it cannot run here. Loads nothing heavy."""
 
 
 @dataclass(frozen=True)

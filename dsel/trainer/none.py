@@ -11,7 +11,10 @@ class NoTrainer:
     """Takes, and leaves, whatever an experiment's file sets for the trainer it was written with."""
 
     trains = False
+    epochs = 0.0
+    max_length = 0
     save = False
+    merge = False
 
     def __init__(self, **options: Any) -> None:
         pass

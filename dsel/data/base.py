@@ -1,0 +1,21 @@
+"""What an experiment asks of its data."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from dsel.pool import Pool
+
+
+@runtime_checkable
+class Data(Protocol):
+    """Where a pool comes from."""
+
+    holdout: float  # a fraction or count kept out of the pool
+
+    def check(self) -> None:
+        """Raise `ConfigError` when it cannot be read here. Loads nothing heavy."""
+
+    def load(self) -> Pool:
+        """All usable examples. Raises `ConfigError` when there is none."""
+        ...
