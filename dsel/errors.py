@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import os
 import re
+import shlex
 from pathlib import Path
 
 ODD = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")  # ends of lines, controls, halves of signs
@@ -26,10 +27,10 @@ def plain(text: str) -> str:
     return ODD.sub(lambda found: found[0].encode("unicode_escape").decode(), " ".join(text.split("\n")))
 
 
-def need_package(module: str, *, extra: str, why: str) -> None:
-    """Raise `ConfigError` when `module` cannot be imported, without importing it."""
+def need_package(module: str, *, install: str, why: str) -> None:
+    """Raise `ConfigError` when `module` cannot be imported, without importing it. install: what brings it, for pip."""
     if importlib.util.find_spec(module) is None:
-        raise ConfigError(f"{why} needs the package {module!r}: pip install 'dsel[{extra}]'")
+        raise ConfigError(f"{why} needs the package {module!r}: pip install {shlex.quote(install)}")
 
 
 def need_env(variable: str, *, why: str) -> str:

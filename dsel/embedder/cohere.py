@@ -39,7 +39,7 @@ class Cohere(Tokenized):
 
     def check(self) -> None:
         super().check()
-        need_package("cohere", extra="api", why="embedder=cohere")
+        need_package("cohere", install="dsel[api]", why="embedder=cohere")
         self._key()
 
     def _key(self) -> str:

@@ -53,7 +53,7 @@ class OpenAI(Limited):
 
     def check(self) -> None:
         super().check()
-        need_package("openai", extra="api", why="embedder=openai")
+        need_package("openai", install="dsel[api]", why="embedder=openai")
         need_env("OPENAI_API_KEY", why="embedder=openai")
 
     @cached_property

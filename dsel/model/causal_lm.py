@@ -56,7 +56,7 @@ class CausalLM:
             need((folder / "config.json").exists(), f"model.path={self.path}: no config.json in this folder")
         need_weights(self.hub, self.path, self.revision, option="model", allow_bin=self.allow_bin)
         if self.attention.startswith("flash_attention"):
-            need_package("flash_attn", extra="gpu", why=f"model.attention={self.attention}")
+            need_package("flash_attn", install="flash-attn", why=f"model.attention={self.attention}")
         if self.chat_template is not None:
             template(self.chat_template, option="model.chat_template")
 

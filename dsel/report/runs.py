@@ -70,7 +70,7 @@ def local(experiment: str, folder: Path) -> Found:
 
 def wandb_offline(experiment: str, folder: Path) -> Found:
     """The runs whose W&B log (`wandb/offline-run-…/run-….wandb`, or that of an online run) is under `folder`."""
-    need_package("wandb", extra="wandb", why="source=wandb_offline")
+    need_package("wandb", install="wandb", why="source=wandb_offline")
     found = Found()
     for path in sorted(folder.rglob("wandb/*run-*/run-*.wandb")):
         try:
@@ -92,7 +92,7 @@ def wandb(experiment: str, *, entity: str | None, project: str, filters: Mapping
 
     Raises `ConfigError` without a key, and for what the service says.
     """
-    need_package("wandb", extra="wandb", why="source=wandb")
+    need_package("wandb", install="wandb", why="source=wandb")
     from dsel.tracker.wandb import logged_in
 
     has_key = bool(os.environ.get("WANDB_API_KEY")) or logged_in()

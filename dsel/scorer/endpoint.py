@@ -57,7 +57,7 @@ class Endpoint:
 
     def check(self, why: str) -> None:
         """Raise `ConfigError` for what can be known without asking; `why` names the option that wants the endpoint."""
-        need_package("openai", extra="api", why=why)
+        need_package("openai", install="dsel[api]", why=why)
         if self.needs_key:
             need_env(KEY, why=why)
 

@@ -39,7 +39,7 @@ class Wandb:
     _set: ClassVar[dict[str, str]] = {}  # what this process put into the environment for an earlier run
 
     def check(self) -> None:
-        need_package("wandb", extra="wandb", why="tracker=wandb (tracker=none does without)")
+        need_package("wandb", install="wandb", why="tracker=wandb (tracker=none does without)")
 
     def start(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Open the run: its name is the run folder's, its config the resolved one, without secrets."""

@@ -100,7 +100,7 @@ class SFT:
         )
         need(self.quantization is None or self.lora is not None, "trainer.quantization needs trainer.lora: use qlora")
         if self.quantization:
-            need_package("bitsandbytes", extra="gpu", why="trainer=qlora")
+            need_package("bitsandbytes", install="dsel[gpu]", why="trainer=qlora")
 
     def load(self, model: CausalLM, tokenizer: Any, *, seed: int, start: Path | None = None) -> Any:
         """The model ready for `train`, as it was saved in the folder `start` or, without one, from its beginning.
