@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from dsel import memory
 from dsel.cache import Cache
@@ -31,6 +30,7 @@ from dsel.record.environment import environment
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
 from dsel.resources import RESOURCES, closure
+from dsel.show import Table, show_table, to_terminal
 from dsel.trainer.steps import steps
 
 if TYPE_CHECKING:
@@ -267,30 +267,32 @@ def pace(records: Records, config: Mapping[str, Any], stage: str) -> tuple[float
 
 def show(plan: Plan, console: Console | None = None) -> None:
     """Print what would run, what of it is cached, its time and memory, and what the estimates are from."""
-    out, n, tokens = Table(show_header=False, title="what would run", title_justify="left"), len(plan.pool), plan.tokens
-    out.add_row("pool", f"{plan.pool.name}: {n:,} examples, {sum(plan.pool.skipped.values()):,} rows skipped")
-    out.add_row("budget", f"{plan.budget:,} examples ({plan.budget / n:.1%})")
+    n, tokens = len(plan.pool), plan.tokens
+    rows: list[tuple[str, ...] | None] = []
+    rows.append(("pool", f"{plan.pool.name}: {n:,} examples, {sum(plan.pool.skipped.values()):,} rows skipped"))
+    rows.append(("budget", f"{plan.budget:,} examples ({plan.budget / n:.1%})"))
     if tokens is not None:
-        out.add_row("tokens", f"{tokens.mean:.1f} ± {tokens.error:.1f} an example, up to {tokens.most:,}", tokens.how)
-    out.add_section()
+        rows.append(("tokens", f"{tokens.mean:.1f} ± {tokens.error:.1f} an example, up to {tokens.most:,}", tokens.how))
+    rows.append(None)
     for task in plan.tasks:
-        out.add_row(task.name, task.what, timing(task))
+        rows.append((task.name, task.what, timing(task)))
     seconds = [task.seconds for task in plan.tasks]
     total, unknown = sum(s or 0 for s in seconds), None in seconds
     if total or not unknown:
         hours = f", {total * plan.gpus / 3600:.2g} GPU hours" if plan.gpus else ""
         text = ("at least " if unknown else "") + duration(total) + hours
-        out.add_row("time", text, "by medians of finished runs on this hardware")
+        rows.append(("time", text, "by medians of finished runs on this hardware"))
     else:
-        out.add_row("time", "not known: no finished run on this hardware has measured any of it")
-    out.add_section()
+        rows.append(("time", "not known: no finished run on this hardware has measured any of it"))
+    rows.append(None)
     if isinstance(plan.memory, str):
-        out.add_row("memory", f"not known: {plan.memory}")
+        rows.append(("memory", f"not known: {plan.memory}"))
     elif plan.memory:
         parts = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in plan.memory.items())
         there = f"{plan.place[1] / 1e9:.0f} GB are there ({plan.place[0]})"
-        out.add_row("memory", f"{sum(plan.memory.values()) / 1e9:.3g} GB in training: {parts}", f"by formula; {there}")
-    (console or Console()).print(out)
+        whole = f"{sum(plan.memory.values()) / 1e9:.3g} GB in training: {parts}"
+        rows.append(("memory", whole, f"by formula; {there}"))
+    show_table(Table(rows, title="what would run"), console or to_terminal())
 
 
 def timing(task: Task) -> str:

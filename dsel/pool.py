@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,7 +52,8 @@ class Pool:
 
     `originals[i]` is example i as it stood in its file, as JSON. `truth` holds what a generated pool knows about
     its examples (kind, is_noise, answer): it is for judging a selection, and `blind()` takes it away before a
-    selector, scorer or embedder sees the pool. `fingerprint` is a digest of the content, in order.
+    selector, scorer or embedder sees the pool. `fingerprint` is a digest of the content, in order. Lists of what is in
+    the rows (`ids`, `messages`, …) are made once, when they are first asked for, and are not to be changed.
     """
 
     name: str
@@ -91,20 +93,20 @@ class Pool:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         return list(self.rows["id"])
 
-    @property
+    @cached_property
     def messages(self) -> list[list[Message]]:
         """Each example's turns, n lists of messages."""
         return [[_message(m) for m in turns] for turns in self.rows["messages"]]
 
-    @property
+    @cached_property
     def sources(self) -> list[str]:
         return list(self.rows["source"])
 
-    @property
+    @cached_property
     def texts(self) -> list[str]:
         """What an embedder reads: all turns of an example, prompt and response together, joined by newlines."""
         return ["\n".join(text_of(m) for m in messages) for messages in self.messages]

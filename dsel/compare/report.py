@@ -3,58 +3,34 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
-from rich.table import Table as RichTable
 
 from dsel.files import finite, write_json, write_text
 from dsel.secrets import redact
+from dsel.show import Table, plain, printable, say, show_table, to_terminal
 
 GROUPS = 12  # sources or clusters shown; the JSON has all
-PAGE = 120  # columns where there is no terminal to ask
-
-
-@dataclass(frozen=True)
-class Table:
-    """Cells as text; `align` has an `l` or `r` for each column. In a grouped one, a first cell starts a group."""
-
-    title: str
-    header: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    align: str
-    grouped: bool = False
 
 
 def show(result: Mapping[str, Any], console: Console | None = None) -> None:
     """Print the tables of a comparison, and the notes."""
-    # the examples are somebody's text: nothing in them is markup
-    width = None if sys.stdout.isatty() else PAGE
-    console = console or Console(width=width, markup=False, highlight=False, emoji=False)
+    console = console or to_terminal()
     for table in tables(result):
-        rich = RichTable(box=box.SIMPLE_HEAD, show_header=any(table.header))
-        for name, side in zip(table.header, table.align, strict=True):
-            rich.add_column(name, justify="right" if side == "r" else "left", overflow="fold")
-        for number, row in enumerate(table.rows):
-            if table.grouped and number and row[0]:
-                rich.add_section()
-            rich.add_row(*map(_printable, row))
-        console.print(_printable(table.title), style="bold")
-        console.print(rich)
+        show_table(table, console)
     for note in result["notes"]:
-        console.print(_printable(f"note: {note}"))
+        say(f"note: {note}", console)
 
 
 def markdown(result: Mapping[str, Any]) -> str:
     """The same as GitHub Markdown."""
     parts = ["# Two subsets compared"]
     for table in tables(result):
-        lines = [table.header, tuple("---:" if side == "r" else "---" for side in table.align), *table.rows]
+        rows = [[plain(cell) for cell in row] for row in table.rows if row is not None]
+        lines = [table.header, ["---:" if side == "r" else "---" for side in table.align], *rows]
         text = "\n".join("| " + " | ".join(map(_escaped, line)) + " |" for line in lines)
         parts.append(f"## {_escaped(table.title)}\n\n{text}")
     if result["notes"]:
@@ -98,7 +74,7 @@ def _subsets(result: Mapping[str, Any]) -> Table:
     for fact in ("rounds", "examples", "distinct"):
         if fact == "examples" or any(s[fact] != {"rounds": 1, "distinct": s["examples"]}[fact] for s in (a, b)):
             rows.append((fact, _count(a[fact]), _count(b[fact])))
-    return Table("Two subsets", ("", "A", "B"), rows, "lll")
+    return Table(rows, "Two subsets", ("", "A", "B"), "lll")
 
 
 def _overlap(result: Mapping[str, Any]) -> Table:
@@ -113,7 +89,7 @@ def _overlap(result: Mapping[str, Any]) -> Table:
     ]
     if found["by_chance"] is not None:
         rows.append(("in both by chance", _number(found["by_chance"])))
-    return Table(f"Overlap (the same {result['same_by']} is the same example)", ("", ""), rows, "lr")
+    return Table(rows, f"Overlap (the same {result['same_by']} is the same example)", ("", ""), "lr")
 
 
 def _spread(result: Mapping[str, Any]) -> Table:
@@ -138,7 +114,7 @@ def _spread(result: Mapping[str, Any]) -> Table:
         rows.append(("distinct words and pairs of words", *counts))
     pool = result["pool"]
     title = "Coverage" if pool is None else f"Coverage of the pool ({pool['name']}, {pool['examples']:,} examples)"
-    return Table(title, ("", "A", "B", "pool"), rows, "lrrr")
+    return Table(rows, title, ("", "A", "B", "pool"), "lrrr")
 
 
 def _composition(found: Mapping[str, Any], what: str) -> Table:
@@ -157,13 +133,15 @@ def _composition(found: Mapping[str, Any], what: str) -> Table:
     more = f"; {GROUPS} of {len(found['rows']):,}, those that differ most" if len(found["rows"]) > GROUPS else ""
     title = f"{what.capitalize()} (total variation between A and B {found['total_variation']['a_b']:.4f}{more})"
     left = 2 if named else 1
-    return Table(title, tuple(header), rows, "l" * left + "r" * (len(header) - left))
+    return Table(rows, title, header, "l" * left + "r" * (len(header) - left))
 
 
 def _distributions(result: Mapping[str, Any]) -> Table:
-    rows: list[tuple[str, ...]] = []
+    rows: list[tuple[str, ...] | None] = []
     for found in result["distributions"]:
         name, known = found["name"], [found[which] for which in ("a", "b", "pool") if found[which] is not None]
+        if known and rows:
+            rows.append(None)
         digits = _digits(max((abs(stats["mean"]) for stats in known), default=0.0))
         for label, which in (("A", "a"), ("B", "b"), ("pool", "pool")):
             stats = found[which]
@@ -178,14 +156,14 @@ def _distributions(result: Mapping[str, Any]) -> Table:
             )
     header = ("", "", "examples", "mean", "25 %", "median", "75 %", "p", "A above B")
     title = "Distributions (p: Mann-Whitney, two-sided, of what is only in A against what is only in B)"
-    return Table(title, header, rows, "llrrrrrrr", grouped=True)
+    return Table(rows, title, header, "llrrrrrrr")
 
 
 def _rounds(found: list[Mapping[str, Any]]) -> Table:
     names = ("round", "a", "a_in_b", "b", "b_in_a", "both", "both_so_far")
     rows = [(*(_count(row[n]) for n in names), f"{row['jaccard_so_far']:.4f}") for row in found]
     header = ("round", "A", "in all of B", "B", "in all of A", "in both", "both so far", "Jaccard so far")
-    return Table("Rounds", header, rows, "r" * 8)
+    return Table(rows, "Rounds", header, "r" * 8)
 
 
 def _examples(result: Mapping[str, Any], which: str) -> Table:
@@ -198,7 +176,7 @@ def _examples(result: Mapping[str, Any], which: str) -> Table:
     order = f"highest {result['score']} first" if scored else "in its order"
     title = f"Only in {which.upper()} ({len(listed)} of {left:,}, {order})"
     header = ("id", "source", *(["score"] if scored else []), "prompt", "response")
-    return Table(title, header, rows, "llrll" if scored else "llll")
+    return Table(rows, title, header, "llrll" if scored else "llll")
 
 
 def _text(value: Any) -> str:
@@ -227,12 +205,7 @@ def _digits(value: float) -> int:
     return min(max(3 - before, 0), 6)
 
 
-def _printable(text: str) -> str:
-    """Harmless to a terminal: no escape sequences, no line breaks."""
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 def _escaped(text: str) -> str:
     for character in "\\`*_<>|[]":
         text = text.replace(character, "\\" + character)
-    return _printable(text)
+    return printable(text)

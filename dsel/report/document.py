@@ -12,6 +12,7 @@ from dsel.report.page import render
 from dsel.report.tables import Report
 from dsel.report.writers import compared_title, document, fills, latex, legend, terminal, to_csv
 from dsel.secrets import redact
+from dsel.show import say, show_table, to_terminal
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,26 +35,21 @@ def write(report: Report, folder: Path, *, command: str) -> list[Path]:
 
 def show(report: Report, files: Sequence[Path], console: Console | None = None) -> None:
     """Print the tables, what is missing, and where the files are."""
-    from rich.console import Console
-
-    if console is None:
-        console = Console()
-        if not console.is_terminal:  # a file or a pipe: lines as long as they are
-            console = Console(width=10_000)
+    console = console or to_terminal()
     for table in report.tables:
-        console.print(table.title, style="bold", markup=False, highlight=False)
-        console.print(terminal(table))
+        say(table.title, console, style="bold")
+        show_table(terminal(table), console)
         for sentence in [*legend(table), *table.notes]:
-            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+            say(sentence, console)
         if table.compared:
-            console.print(f"{compared_title(table)}:", markup=False, highlight=False, soft_wrap=True)
-            console.print(terminal(table, differences=True))
+            say(f"{compared_title(table)}:", console)
+            show_table(terminal(table, differences=True), console)
         if table.commands:
-            console.print("missing runs:")
+            say("missing runs:", console)
             for fill, places in table.commands.items():
-                console.print(f"  {fill}  # {fills(table, places)}", markup=False, highlight=False, soft_wrap=True)
-        console.print()
+                say(f"  {fill}  # {fills(table, places)}", console)
+        say("", console)
     for note in report.notes:
-        console.print(note, markup=False, highlight=False, soft_wrap=True)
+        say(note, console)
     beside = ", ".join(file.name for file in files[1:])
-    console.print(f"report: {files[0]}, and {beside} beside it", soft_wrap=True, highlight=False)
+    say(f"report: {files[0]}, and {beside} beside it", console)

@@ -9,13 +9,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from dsel import show
 from dsel.report.comparable import AVERAGE
 from dsel.report.statistics import NOTHING, Difference
 from dsel.report.tables import Cell, Report, Table, show_p
 
 if TYPE_CHECKING:
-    import rich.table
-
     from dsel.report.figures import Drawn
 
 MARKS = (
@@ -60,26 +59,22 @@ def markdown(table: Table) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def terminal(table: Table, *, differences: bool = False) -> rich.table.Table:
+def terminal(table: Table, *, differences: bool = False) -> show.Table:
     """The table for a terminal: its values, or its differences to the baseline."""
-    from rich.table import Table as RichTable
-    from rich.text import Text
-
-    out = RichTable()
-    out.add_column(Text(table.head))
+    heads, rows = [table.head], []
     for column in table.columns:
         marks = "" if differences else "".join(f" ({mark})" for mark in table.marks(column))
-        out.add_column(Text(column + marks), justify="right")
+        heads.append(column + marks)
     for row in table.compared if differences else table.rows:
         cells = [table.cells[row, column] for column in table.columns]
-        if differences:
-            texts = [Text(compared(table, cell)) for cell in cells]
-        else:
-            styles = ["bold" if cell.best else "" for cell in cells]
-            values = [(table.show_value(cell), style) for cell, style in zip(cells, styles, strict=True)]
-            texts = [Text.assemble(v, (_published(table, cell), "dim")) for v, cell in zip(values, cells, strict=True)]
-        out.add_row(Text(row), *texts)
-    return out
+        texts: list[show.Cell] = [compared(table, cell) for cell in cells]
+        if not differences:
+            texts = [
+                [(table.show_value(cell), "bold" if cell.best else ""), (_published(table, cell), "dim")]
+                for cell in cells
+            ]
+        rows.append([row, *texts])
+    return show.Table(rows, header=heads, align="l" + "r" * len(table.columns))
 
 
 def legend(table: Table) -> Iterator[str]:

@@ -21,6 +21,7 @@ from dsel.report.page import render
 from dsel.report.spec import read
 from dsel.report.tables import Report, Table, build
 from dsel.report.writers import CSV_COLUMNS, document, latex, markdown, terminal, to_csv
+from dsel.show import show_table
 from tests.report.conftest import SECTION
 from tests.report.made import made_run
 
@@ -106,7 +107,7 @@ def test_the_terminal_shows_all_of_it(table: Table, tmp_path: Path) -> None:
     assert notes[0] in text
     styled = Console(file=io.StringIO(), force_terminal=True, width=60)
     with styled.capture() as capture:
-        styled.print(terminal(table))
+        show_table(terminal(table), styled)
     assert "\x1b[1m45.7 ± 0.9\x1b[0m" in capture.get()
 
 
