@@ -92,7 +92,7 @@ def lazy_greedy(terms: Any, scores: ArrayLike, budget: int, *, decay: float, row
 
     terms: CSR [m, terms], not negative; scores [n], not negative; rows [n]: the row of `terms` that each candidate
     has (its own where not given), so that equal candidates share one; w starts at one. decay=0 counts each term once
-    (GraphFilter: Wu et al. 2024), 0.1 is IterIT's for general data (Jia et al. 2024, method.md §4). Values only fall,
+    (GraphFilter: Wu et al. 2024), 0.1 is IterIT's for general data (Jia et al. 2024). Values only fall,
     so an old one bounds the new one and few are computed again (CELF: Leskovec et al. 2007); of the candidates with
     one row only the best left is in the queue. Ties go to the higher score, then to the lowest index. Returns
     int64[budget] in the order chosen. Raises ValueError for negative or non-finite scores, a decay outside [0, 1], a

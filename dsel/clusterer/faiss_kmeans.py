@@ -27,11 +27,11 @@ REDO_SEED = 15_486_557  # what faiss adds to the seed from one of its restarts t
 
 @dataclass
 class FaissKMeans:
-    """Lloyd's algorithm over all points, the best of `nredo` starts (settings of Yu et al. 2024: method.md §1).
+    """Lloyd's algorithm over all points, the best of `nredo` starts (settings of Yu et al. 2024).
 
-    k: a count, or `auto`: the k of `k_grid` with the highest mean silhouette. Yu et al. 2024, on choosing k
-        (method.md §3), find that the silhouette predicts the quality of the finetuned model before any training,
-        so this costs clusterings and no model. The clustering carries the silhouette and the inertia of every k.
+    k: a count, or `auto`: the k of `k_grid` with the highest mean silhouette. Yu et al. find that it predicts the
+        quality of the finetuned model before any training, so this costs clusterings and no model. The clustering
+        carries the silhouette and the inertia of every k.
     k_grid: what `auto` tries; None: the powers of two from 16 to 8192 that leave four points to a cluster.
     silhouette: measure a given k's silhouette as well, for the record.
     exact_up_to: `auto` computes exact silhouettes for at most so many points, for more the simplified ones.

@@ -74,8 +74,7 @@ def pair(row: Row, ask: str, answer: str, reading: Reading) -> list[Message]:
     """The turns of a row (or of a map in a list) that has a question and an answer, and what goes with them.
 
     `system` comes first, then the pairs of `history`. What is given beside the question (`input`, `context`) is
-    appended as "\\nInput: " + input, which is how the published IterIT code and both papers' reference embeddings
-    join the two (method.md §4 and §7).
+    appended as "\\nInput: " + input, which is how the released code of Jia et al. 2024 joins the two.
     """
     answered = side(reading.take(row, answer), answer, "assistant", reading)
     if any(m["role"] == "user" for m in answered):  # a conversation of its own, which repeats the question

@@ -25,7 +25,7 @@ REDUCTIONS: dict[Reduction, Callable[..., Any]] = {"sum": np.sum, "mean": np.mea
 
 
 class Scorer(ABC):
-    """`score` maps n examples to float32[n], higher is better (issue 3, "Scorers")."""
+    """`score` maps n examples to float32[n], higher is better."""
 
     def check(self) -> None:
         """Raise `ConfigError` when the scorer cannot run here. Loads nothing heavy."""

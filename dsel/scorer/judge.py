@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Judge(Scorer):
-    """Ratings from 1 to 10 of each example's last response by a chat model (Yu et al. 2024 ask GPT-4; issue 3).
+    """Ratings from 1 to 10 of each example's last response by a chat model (Yu et al. 2024 ask GPT-4).
 
     prompt: `paper` (Figure 6 of Yu et al.), `own`, or a file that says ${instruction} and ${response} where those of an
     example shall stand. scale: the highest grade, 10 as in that figure or 5 as in the paper's text.

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 def rank(ifd: ArrayLike, budget: int) -> Indices:
     """The `budget` hardest examples: IFD below 1 in falling order, then, where the prompt does not help, rising.
 
-    ifd [n]: exp(NLL(y|x)) / exp(NLL(y)) (Jia et al. 2024, method.md §4). Ties go to the lowest index.
+    ifd [n]: exp(NLL(y|x)) / exp(NLL(y)) (Jia et al. 2024). Ties go to the lowest index.
     """
     values = finite_scores(ifd, len(np.atleast_1d(np.asarray(ifd))), "ifd")
     helped = values < 1

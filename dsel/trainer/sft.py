@@ -49,7 +49,7 @@ class LoRA(TypedDict):
 
 @dataclass
 class SFT:
-    """One pass of finetuning (settings of Yu et al. 2024: method.md §5).
+    """One pass of finetuning (settings of Yu et al. 2024).
 
     batch_size: examples in one optimizer step of the whole job, whatever the number of devices; batch_tokens: tokens
     instead, to within an example. micro_batch_size: how many examples a device takes at once, at most. packing: they

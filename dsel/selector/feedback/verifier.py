@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Verifier(Feedback):
-    """S is 1 where the reference alone is right, −1 where the model's answer alone is, else 0 (issue 4)."""
+    """S is 1 where the reference alone is right, −1 where the model's answer alone is, else 0."""
 
     def check_study(self, study: Study) -> None:
         need(
