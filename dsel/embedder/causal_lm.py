@@ -6,26 +6,25 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from dsel.component import knob, local_identity
+from dsel.component import knob
 from dsel.constraints import Count, Device, Dtype, Text
 from dsel.embedder.base import Tokenized, Vectors
-from dsel.errors import need, need_path
+from dsel.errors import need
 from dsel.hub import loads
 from dsel.model.fast_linear import fast_linear
+from dsel.model.hosted import Hosted
 from dsel.model.positions import within
-from dsel.model.weights import need_weights
 from dsel.reading import spans
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class CausalLMEmbedder(Tokenized):
+class CausalLMEmbedder(Hosted, Tokenized):
     """Hidden states of the last layer at the last token (`pooling=last`) or averaged over all tokens (`mean`).
 
     prefix: put before every text. end_token: texts end in the end-of-text token, whether the tokenizer adds it or not;
@@ -44,17 +43,13 @@ class CausalLMEmbedder(Tokenized):
     normalize: bool = False
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
+    allow_bin: bool = knob(False)
     batch_size: Count = knob(16)
     device: Device | None = knob(None)
 
     def check(self) -> None:
         super().check()
-        if self.path is not None:
-            need_path(self.path, option="embedder.path")
-        need_weights(self.hub, self.path, self.revision, option="embedder", allow_bin=None)
-
-    def extra_identity(self) -> dict[str, Any]:
-        return local_identity(self.path)
+        self.need_files("embedder")
 
     @cached_property
     @loads("embedder")
@@ -62,19 +57,18 @@ class CausalLMEmbedder(Tokenized):
         import torch
         from transformers import AutoModel, AutoTokenizer
 
-        place = str(Path(self.path).expanduser()) if self.path else self.hub
-        common = {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
-        tokenizer = AutoTokenizer.from_pretrained(place, **common)
-        need(not self.end_token or tokenizer.eos_token is not None, f"{place}: its tokenizer has no end-of-text token")
+        tokenizer = self.pretrained(AutoTokenizer)
+        ends = not self.end_token or tokenizer.eos_token is not None
+        need(ends, f"{self.place}: its tokenizer has no end-of-text token")
         if tokenizer.pad_token is None:
             tokenizer.pad_token = tokenizer.unk_token or tokenizer.eos_token
         tokenizer.padding_side = "right"
-        model = AutoModel.from_pretrained(place, dtype=self.dtype, use_safetensors=True, **common)
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        device = torch.device(self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        model = self.weights(AutoModel, device, dtype=self.dtype)
         limit = within(self.max_length, model)
         if limit < self.max_length:
             log.warning("embedder.max_length=%d: the model has %d positions, and reads no more", self.max_length, limit)
-        return model.to(device).eval(), tokenizer
+        return model.eval(), tokenizer
 
     @property
     def limit(self) -> int | None:

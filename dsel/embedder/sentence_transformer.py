@@ -6,17 +6,16 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar
 
-from dsel.component import knob, local_identity
+from dsel.component import knob
 from dsel.constraints import Count, Device, Dtype, Text
 from dsel.embedder.base import Tokenized, Vectors
-from dsel.errors import need_path
 from dsel.hub import loads
 from dsel.model.fast_linear import fast_linear
+from dsel.model.hosted import Hosted
 from dsel.model.positions import within
-from dsel.model.weights import need_weights
+from dsel.model.weights import safe_loading
 from dsel.reading import spans
 
 log = logging.getLogger(__name__)
@@ -25,7 +24,7 @@ ANY = 10**9  # more tokens than a text has: how tokenizers say that there is no 
 
 
 @dataclass
-class SentenceTransformer(Tokenized):
+class SentenceTransformer(Hosted, Tokenized):
     """A sentence-transformers model by its hub id, or from a local folder (`path`).
 
     prefix: put before every text, as E5 models want it. max_length: tokens, no more than the model has positions for;
@@ -42,17 +41,13 @@ class SentenceTransformer(Tokenized):
     normalize: bool = True
     dtype: Dtype = "auto"
     trust_remote_code: bool = False
+    allow_bin: bool = knob(False)
     batch_size: Count = knob(64)
     device: Device | None = knob(None)
 
     def check(self) -> None:
         super().check()
-        if self.path is not None:
-            need_path(self.path, option="embedder.path")
-        need_weights(self.hub, self.path, self.revision, option="embedder", allow_bin=None)
-
-    def extra_identity(self) -> dict[str, Any]:
-        return local_identity(self.path)
+        self.need_files("embedder", config=False)  # it is the library's modules that have one each
 
     @cached_property
     @loads("embedder")
@@ -60,11 +55,11 @@ class SentenceTransformer(Tokenized):
         from sentence_transformers import SentenceTransformer as Model
 
         model = Model(
-            str(Path(self.path).expanduser()) if self.path else self.hub,
+            self.place,
             revision=self.revision,
             device=self.device,
             trust_remote_code=self.trust_remote_code,
-            model_kwargs={"dtype": self.dtype, "use_safetensors": True},
+            model_kwargs={"dtype": self.dtype, **safe_loading(self.allow_bin)},
         )
         own = model.max_seq_length or ANY
         wanted = self.max_length or (own if own < ANY else ANY)

@@ -5,17 +5,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from dsel.cache import Cache
-from dsel.component import digest, knob, local_identity
+from dsel.component import digest, knob
 from dsel.constraints import Dtype, NotEmpty, Text, like
 from dsel.distributed import device_of_process, sharded
-from dsel.errors import need, need_package, need_path
+from dsel.errors import need, need_package
 from dsel.hub import loads
 from dsel.model.chat import end_tokens, template
-from dsel.model.weights import need_weights, safe_loading
+from dsel.model.hosted import Hosted
 
 if TYPE_CHECKING:
     import torch
@@ -26,14 +25,13 @@ ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_atte
 
 
 @dataclass
-class CausalLM:
+class CausalLM(Hosted):
     """A model by its hub id, or from a local folder (`path`).
 
     dtype: of the weights; `auto` is bfloat16 where the hardware has it, else float32. attention: transformers'
     `attn_implementation`. chat_template: instead of the tokenizer's own, the name of a file in `dsel/model/templates`
     or a path; null is its own, or `turns` where it has none. pad_token: an existing token, so that no vocabulary is
-    ever resized. lora_targets: the modules LoRA adapts. allow_bin: whether weights may come as `.bin` files, where
-    there are no safetensors.
+    ever resized. lora_targets: the modules LoRA adapts. What else is loaded, and how: see `Hosted`.
     """
 
     hub: str
@@ -51,10 +49,7 @@ class CausalLM:
         known = self.attention in ATTENTION or "/" in self.attention  # a kernel of the hub
         wanted = f"wants one of {', '.join(ATTENTION)}, or a kernel of the hub{like(self.attention, ATTENTION)}"
         need(known, f"model.attention={self.attention}: {wanted}")
-        if self.path is not None:
-            folder = need_path(self.path, option="model.path")
-            need((folder / "config.json").exists(), f"model.path={self.path}: no config.json in this folder")
-        need_weights(self.hub, self.path, self.revision, option="model", allow_bin=self.allow_bin)
+        self.need_files("model")
         if self.attention.startswith("flash_attention"):
             need_package("flash_attn", install="flash-attn", why=f"model.attention={self.attention}")
         if self.chat_template is not None:
@@ -62,9 +57,9 @@ class CausalLM:
 
     def extra_identity(self) -> dict[str, Any]:
         if self.chat_template is None:
-            return local_identity(self.path)
+            return super().extra_identity()
         text = template(self.chat_template, option="model.chat_template")
-        return {**local_identity(self.path), "chat_template": digest(text)}
+        return {**super().extra_identity(), "chat_template": digest(text)}
 
     def prepare(self, cache: Cache) -> bool:
         """Make sure the weights can be loaded, and say whether they were there (a model built here builds itself)."""
@@ -75,7 +70,7 @@ class CausalLM:
         """The tokenizer, with a chat template and a padding token."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.place, **self._common())
+        tokenizer = self.pretrained(AutoTokenizer)
         need(
             tokenizer.is_fast,
             f"{self.place}: its tokenizer does not say where in a text its tokens are, which labels need (transformers "
@@ -103,28 +98,17 @@ class CausalLM:
         """
         from transformers import AutoModelForCausalLM
 
-        device = device_of_process()
-        model = AutoModelForCausalLM.from_pretrained(
-            self.place,
+        model = self.weights(
+            AutoModelForCausalLM,
+            None if sharded() else device_of_process(),
             dtype=torch_dtype(dtype or self.dtype),
             attn_implementation=self.attention,
             quantization_config=quantization,
-            **safe_loading(self.allow_bin),
-            device_map=None if sharded() or device.type == "cpu" else {"": device},
-            **self._common(),
         )
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
         if getattr(tokenizer, "chat_template", None):
             model.generation_config.eos_token_id = end_tokens(tokenizer, model.generation_config.eos_token_id) or None
         return model
-
-    @property
-    def place(self) -> str:
-        """Where the weights are: what transformers is asked for, a folder or a hub id."""
-        return self.hub if self.path is None else str(Path(self.path).expanduser())
-
-    def _common(self) -> dict[str, Any]:
-        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
 
 
 def has_bfloat16() -> bool:

@@ -18,11 +18,11 @@ PICKLED = {"pytorch_model.bin", "pytorch_model.bin.index.json"}
 SECONDS = 10  # to wait for the hub's answer
 
 
-def need_weights(hub: str, path: str | None, revision: str | None, *, option: str, allow_bin: bool | None) -> None:
+def need_weights(hub: str, path: str | None, revision: str | None, *, option: str, allow_bin: bool) -> None:
     """Raise `ConfigError` when the weights in the folder `path`, or at the hub, are `.bin` files that nobody allowed.
 
-    `option` is the config group that names the model; allow_bin: its option of that name, None where it has none. What
-    the hub does not tell now (no network, a gated model) is found out when the model is loaded.
+    `option` is the config group that names the model. What the hub does not tell now (no network, a gated model) is
+    found out when the model is loaded.
     """
     if allow_bin or not (hub or path):
         return
@@ -33,8 +33,7 @@ def need_weights(hub: str, path: str | None, revision: str | None, *, option: st
     else:
         names, where = {p.name for p in Path(path).expanduser().glob("*")}, f"{option}.path={path}"
         advice = "save them as safetensors"
-    if allow_bin is not None:
-        advice += f", or set {option}.allow_bin=true, which reads their numbers and nothing else"
+    advice += f", or set {option}.allow_bin=true, which reads their numbers and nothing else"
     need(
         bool(names & SAFE) or not names & PICKLED,
         f"{where}: its weights are there as .bin files alone, which can carry code: {advice}",

@@ -87,7 +87,7 @@ class Deita(Pretrained):
 class Evol(Scorer):
     """Deita's evol score: quality × complexity of each turn, over turns as `turns` says (sum, mean or first).
 
-    path: a local folder of one model that gives both ratings. allow_bin: see `Pretrained`, for both.
+    path: a local folder of one model that gives both ratings. allow_bin: see `Hosted`, for both.
     """
 
     quality: Deita

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from dsel.component import local_identity
 from dsel.constraints import Text
 from dsel.errors import need, need_path
+from dsel.model.hosted import Hosted
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores, in_shards, turns
 
 
 @dataclass
-class Length(Scorer):
+class Length(Hosted, Scorer):
     """Characters of all assistant turns, or their tokens with the tokenizer of `hub` or of the folder `path`.
 
     The baseline "longest responses" of Jia et al. 2024.
@@ -34,9 +34,6 @@ class Length(Scorer):
         if self.path is not None:
             need_path(self.path, option="scorer.path")
 
-    def extra_identity(self) -> dict[str, Any]:
-        return local_identity(self.path)
-
     def score(self, pool: Pool, scratch: Path) -> Scores:
         """float32[n], in characters or tokens."""
         responses = [[answer for _, answer in turns(messages)] for messages in pool.messages]
@@ -45,9 +42,7 @@ class Length(Scorer):
             return np.array(sizes, dtype=np.float32)
         from transformers import AutoTokenizer
 
-        place = self.hub if self.path is None else str(Path(self.path).expanduser())
-        common = {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
-        tokenizer = AutoTokenizer.from_pretrained(place, **common)
+        tokenizer = self.pretrained(AutoTokenizer)
 
         def compute(rows: list[int]) -> np.ndarray:
             tokens = [tokenizer(responses[i], add_special_tokens=False)["input_ids"] for i in rows]

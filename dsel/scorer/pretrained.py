@@ -5,21 +5,20 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from dsel.component import digest, knob, local_identity
+from dsel.component import digest, knob
 from dsel.constraints import AtLeast, Count, Device, Dtype, Text
 from dsel.distributed import device_of_process
-from dsel.errors import ConfigError, need, need_path
+from dsel.errors import ConfigError, need
 from dsel.hub import loads
 from dsel.model.causal_lm import torch_dtype
 from dsel.model.chat import template
+from dsel.model.hosted import Hosted
 from dsel.model.trial import try_template
-from dsel.model.weights import need_weights, safe_loading
 from dsel.pool import Message, Pool
 from dsel.scorer.base import Scorer
 
@@ -27,12 +26,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass
-class Pretrained(Scorer):
+class Pretrained(Hosted, Scorer):
     """A model by its hub id, or from a local folder (`path`).
 
-    max_length: tokens of a text that are read, no more than the model has positions for. allow_bin: whether weights may
-    come as `.bin` files, where there are no safetensors. tokens_a_batch: padded tokens that are read at once. device:
-    the accelerator if there is one.
+    max_length: tokens of a text that are read, no more than the model has positions for. tokens_a_batch: padded tokens
+    that are read at once. device: the accelerator if there is one. What else is loaded, and how: see `Hosted`.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
@@ -48,18 +46,10 @@ class Pretrained(Scorer):
     device: Device | None = knob(None)
 
     def check(self) -> None:
-        if self.path is not None:
-            folder = need_path(self.path, option="scorer.path")
-            need((folder / "config.json").exists(), f"scorer.path={self.path}: no config.json in this folder")
-        need_weights(self.hub, self.path, self.revision, option="scorer", allow_bin=self.allow_bin)
+        self.need_files("scorer")
 
     def extra_identity(self) -> dict[str, Any]:
-        return local_identity(self.path) | {"long texts": "shortened"}  # they were cut at their end
-
-    @property
-    def place(self) -> str:
-        """What transformers is asked for: the folder, or the hub id."""
-        return self.hub if self.path is None else str(Path(self.path).expanduser())
+        return super().extra_identity() | {"long texts": "shortened"}  # they were cut at their end
 
     @loads("scorer")
     def load(self) -> tuple[Any, Any]:
@@ -73,27 +63,15 @@ class Pretrained(Scorer):
 
         tokenizer = self.load_tokenizer()
         device = torch.device(self.device) if self.device else device_of_process()
-        model = auto.from_pretrained(
-            self.place,
-            dtype=torch_dtype(self.dtype),
-            **safe_loading(self.allow_bin),
-            device_map=None if device.type == "cpu" else {"": device},
-            **self.common,
-        )
-        return model.eval(), tokenizer
+        return self.weights(auto, device, dtype=torch_dtype(self.dtype)).eval(), tokenizer
 
     def load_tokenizer(self) -> Any:
         """The tokenizer alone, prepared."""
         from transformers import AutoTokenizer
 
-        tokenizer = AutoTokenizer.from_pretrained(self.place, **self.common)
+        tokenizer = self.pretrained(AutoTokenizer)
         self.prepare(tokenizer)
         return tokenizer
-
-    @property
-    def common(self) -> dict[str, Any]:
-        """What transformers is told of the tokenizer as of the weights."""
-        return {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
 
     def prepare(self, tokenizer: Any) -> None:
         """Raise `ConfigError` when the tokenizer lacks something; called before the weights are loaded."""

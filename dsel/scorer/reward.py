@@ -75,8 +75,7 @@ class Reward(Chat):
     def load(self) -> tuple[Any, Any]:
         from transformers import AutoConfig, AutoModelForSequenceClassification
 
-        common = {"revision": self.revision or "main", "trust_remote_code": self.trust_remote_code}
-        labels = AutoConfig.from_pretrained(self.place, **common).num_labels
+        labels = self.pretrained(AutoConfig).num_labels
         need(labels == 1, f"{self.place}: a reward model has one logit, this one has {labels}")
         return self._load(AutoModelForSequenceClassification)
 
