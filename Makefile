@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
+DOCS := $(VENV)/docs-installed
 MINUTES ?= 10
 BENCH ?= selectors iterit learner
 
-.PHONY: quickstart test lint bench clean faults fuzz audit
+.PHONY: quickstart test lint docs bench clean faults fuzz audit
 
 quickstart: $(STAMP)  ## the whole loop on this machine, offline: choose, finetune, evaluate
 	$(BIN)/python -m dsel.run experiments=quickstart
@@ -21,6 +22,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: $(DOCS)  ## the site of docs/, into build/docs; a broken link ends it
+	$(BIN)/python .ci/options.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --config-file .ci/mkdocs.yml
 
 fuzz: $(STAMP)  ## make fuzz MINUTES=10: inputs that nobody thought of, for readers, records, reports and compare
 	$(BIN)/python -m tests.faults.fuzz --minutes $(MINUTES) $(ARGS)
@@ -37,6 +42,10 @@ $(STAMP): pyproject.toml .ci/constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[dev]'
 	touch $(STAMP)
+
+$(DOCS): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint .ci/constraints.txt --editable '.[docs]'
+	touch $(DOCS)
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

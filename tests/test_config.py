@@ -6,7 +6,6 @@ import dataclasses
 import re
 import subprocess
 import sys
-import time
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -179,18 +178,17 @@ def cli(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def test_help_answers_at_once_and_lists_the_groups() -> None:
-    took = []
-    for _ in range(3):
-        start = time.monotonic()
-        done = cli("--help")
-        took.append(time.monotonic() - start)
+    before = os.times()
+    done = cli("--help")
+    after = os.times()
     assert done.returncode == 0
     assert re.search(r"^selector: .*kmeans_uniform.*random", done.stdout, flags=re.MULTILINE)
     assert "experiments: " in done.stdout
     assert not re.search(r"^\S+: (.*, )?_", done.stdout, flags=re.MULTILINE)  # bases are no choices
     assert f"{ROOT}/conf/<group>/" in done.stdout
     assert "sweeps: " in done.stdout
-    assert min(took) < 2
+    seconds = after.children_user + after.children_system - before.children_user - before.children_system
+    assert seconds < 1  # of a processor's time: the tests may be one of many things that a machine does
 
 
 def test_the_configuration_is_shown_without_running_it() -> None:

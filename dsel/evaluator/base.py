@@ -25,6 +25,10 @@ class Subject(Protocol):
     def model(self) -> Any:
         """The model in memory, in evaluation mode."""
 
+    def generate(self, prompts: Sequence[list[Message]], *, max_new_tokens: int = 512) -> list[str]:
+        """Its answer to each conversation, up to the end of the turn, greedily."""
+        ...
+
     def nll(self, conversations: Sequence[list[Message]], *, max_length: int = 2048) -> npt.NDArray[np.float64]:
         """Mean loss over the tokens of the assistant turns of each conversation, in nats; NaN where there is none."""
         ...
