@@ -23,13 +23,6 @@ LAYERS = {
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 
-KNOWN = {
-    # importer: what it imports from above; this may only become shorter
-    "clusterer.kmeans": {"selector.arrays"},
-    "clusterer.faiss_kmeans": {"selector.arrays"},
-    "clusterer.silhouette": {"selector.arrays"},
-}
-
 DEPTH = {name: depth for depth, names in enumerate(LAYERS.values()) for name in names.split()}
 
 
@@ -70,10 +63,7 @@ def test_nothing_is_imported_from_above() -> None:
         for importer, modules in imports().items()
         if (found := {m for m in modules if DEPTH[_top(m)] < DEPTH[_top(importer)]})
     }
-    more = {name: beyond for name, found in upward.items() if (beyond := found - KNOWN.get(name, set()))}
-    assert not more, f"imported from above: {more}"
-    done = {name: gone for name, known in KNOWN.items() if (gone := known - upward.get(name, set()))}
-    assert not done, f"no longer imported from above, strike it out of KNOWN: {done}"
+    assert not upward, f"imported from above: {upward}"
 
 
 def test_nothing_is_imported_in_a_circle() -> None:
