@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -25,8 +23,8 @@ from dsel.record.writer import Record
 from dsel.resources import RESOURCES, closure, makers
 from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selector, Train
-from dsel.stage import Stage
-from dsel.study import Columns, Study
+from dsel.stage import unrecorded
+from dsel.study import Notes, Stages, Study, unnoted
 from dsel.tracker.base import Tracker
 from dsel.trainer.base import Trainer
 
@@ -34,20 +32,6 @@ if TYPE_CHECKING:
     from dsel.learner import Learner
 
 log = logging.getLogger(__name__)
-
-
-Stages = Callable[[str], AbstractContextManager[Stage]]
-Notes = Callable[[str, int, Columns], None]
-
-
-@contextmanager
-def unrecorded(name: str) -> Iterator[Stage]:
-    """A stage that no record lists."""
-    yield Stage(name)
-
-
-def unnoted(table: str, round: int, columns: Columns) -> None:
-    """Rows that no record keeps."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,3 +29,9 @@ class Stage:
         rate = {} if self.items is None else {"items": self.items, "per_second": round(self.per_second, 2)}
         cut = {"cut": self.cut} if self.cut else {}
         return {"name": self.name, "seconds": round(self.seconds, 3), "cached": self.cached, **rate, **cut}
+
+
+@contextmanager
+def unrecorded(name: str) -> Iterator[Stage]:
+    """A stage that no record lists."""
+    yield Stage(name)

@@ -24,11 +24,17 @@ from dsel.pool import Pool
 from dsel.reading import cuts, sentence
 from dsel.resources import POOL, RESOURCES, clear, closure, score
 from dsel.scorer.base import Scorer
-from dsel.stage import Stage
+from dsel.stage import Stage, unrecorded
 
 log = logging.getLogger(__name__)
 
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
+Notes = Callable[[str, int, Columns], None]
+Stages = Callable[[str], AbstractContextManager[Stage]]
+
+
+def unnoted(table: str, round: int, columns: Columns) -> None:
+    """Rows that no record keeps."""
 
 
 @dataclass
@@ -47,8 +53,8 @@ class Study:
     clusterer: Clusterer
     scorer: Scorer
     cache: Cache
-    stage: Callable[[str], AbstractContextManager[Stage]]
-    note: Callable[[str, int, Columns], None] = lambda table, round, columns: None
+    stage: Stages = unrecorded
+    note: Notes = unnoted
     verify: Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None = None
 
     computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
