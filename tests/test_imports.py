@@ -70,8 +70,10 @@ def test_nothing_is_imported_in_a_circle() -> None:
     left = dict(imports())
     while free := {name for name, modules in left.items() if not modules & left.keys()}:
         left = {name: modules for name, modules in left.items() if name not in free}
+    while above := left.keys() - set().union(*left.values()):  # what imports a circle, and is in none
+        left = {name: modules for name, modules in left.items() if name not in above}
     circles = {name: modules & left.keys() for name, modules in left.items()}
-    assert not circles, f"these import each other, or what is in a circle: {circles}"
+    assert not circles, f"these import each other: {circles}"
 
 
 def test_only_commands_import_the_experiment_and_reports_no_run() -> None:
