@@ -53,6 +53,12 @@ class Cache:
             publish(partial, final, key)
             return final, False
 
+    def drop(self, kind: str, name: str) -> None:
+        """Remove the artifact called `name`, or what a killed removal left of it, unless somebody uses it."""
+        final = self.folder / kind / name
+        if final.exists() or any(final.parent.glob(f"{name}.gone-*")):
+            Lease(final).remove()
+
     def lock(self, final: Path, kind: str) -> AbstractContextManager[None]:
         """The right to build an artifact, which one process has at a time."""
         return locked(final.with_suffix(".lock"), f"another run is computing this {kind} ({final.name})")

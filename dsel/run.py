@@ -108,6 +108,7 @@ def _run(config: DictConfig) -> float | None:
         if earlier is not None:
             log.info("finished before, not run again (rerun=true would): %s", earlier)
             shutil.rmtree(folder, ignore_errors=True)
+            sweep.tidy(runs, key, experiment.cache)
             return RunFolder.read(earlier).objective
         return _alone(config, experiment, key, folder)
 
@@ -142,7 +143,8 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
                 log.warning("this failure could not be noted: %s", world(second) or one_line(second))
         raise
     if main_process:
-        sweep.remember(Path(str(config.runs)), key, folder)
+        weights = [] if learner is None else learner.trainings.names
+        sweep.remember(Path(str(config.runs)), key, folder, weights)
     record.finish("finished")
     if main_process:
         from dsel.summary import show

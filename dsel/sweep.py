@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,7 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from dsel.cache import Cache
 from dsel.component import digest, identity, without_software
 from dsel.files import damage, locked, read_json, seal, unsealed, write_sealed
 from dsel.record.facts import OddRecord
@@ -67,11 +69,21 @@ def finished(runs: Path, key: str) -> Path | None:
     return folder
 
 
-def remember(runs: Path, key: str, folder: Path) -> None:
-    """Note that the run of `key` is about to be finished, in `folder`: it has when its record says so too."""
+def remember(runs: Path, key: str, folder: Path, weights: Sequence[str] = ()) -> None:
+    """Note that the run of `key` is about to be finished, in `folder`: it has when its record says so too.
+
+    weights: the trainings in the cache that it then has no more use for (`tidy`).
+    """
     (runs / INDEX).mkdir(parents=True, exist_ok=True)
-    noted = {"folder": os.path.relpath(folder, runs), "files": seal(folder, RESULTS)}
+    noted = {"folder": os.path.relpath(folder, runs), "files": seal(folder, RESULTS), "weights": list(weights)}
     write_sealed(runs / INDEX / f"{key}.json", noted)
+
+
+def tidy(runs: Path, key: str, cache: Cache) -> None:
+    """Remove the trained weights of a finished run: it may have been killed before it could do so itself."""
+    for name in unsealed(read_json(runs / INDEX / f"{key}.json")).get("weights", []):
+        if isinstance(name, str) and re.fullmatch("[0-9a-f]{24}", name):
+            cache.drop("fits", name)
 
 
 def alone(runs: Path, key: str) -> AbstractContextManager[None]:

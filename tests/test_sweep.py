@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from dsel import sweep
+from dsel.cache import Cache, Lease
 from dsel.files import write_sealed
 from dsel.selector.random import Random
 from dsel.trainer.sft import SFT
@@ -178,3 +179,19 @@ def test_a_note_leads_nowhere_outside(tmp_path: Path) -> None:
         (runs / sweep.INDEX).mkdir(exist_ok=True)
         write_sealed(runs / sweep.INDEX / "k.json", {"folder": place, "files": {}})
         assert sweep.finished(runs, "k") is None
+
+
+def test_weights_that_a_kill_left_go_when_the_run_is_found_finished(tmp_path: Path) -> None:
+    cache, names = Cache(tmp_path / "cache"), ["0" * 24, "1" * 24, "2" * 24]
+    folders = [cache.folder / "fits" / name for name in names]
+    for folder in (folders[0], folders[1].with_name(f"{names[1]}.gone-ab"), folders[2], tmp_path / "other"):
+        folder.mkdir(parents=True)
+    used = Lease(folders[2])
+    (tmp_path / "run").mkdir()
+    for file in sweep.RESULTS:
+        (tmp_path / "run" / file).write_text("")
+    sweep.remember(tmp_path, "k", tmp_path / "run", [*names, "../../other"])
+    sweep.tidy(tmp_path, "k", cache)
+    assert [p.name for p in (cache.folder / "fits").iterdir() if p.is_dir()] == [names[2]]  # another run has it in use
+    assert (tmp_path / "other").is_dir()
+    del used

@@ -110,6 +110,11 @@ class Trainings:
             self.folder(fit.before, needs=(MOMENTS,) if fit.training.part[0] > 1 else ())
         self._train(self.job(fit), fit.pool, folder)
 
+    @property
+    def names(self) -> list[str]:
+        """The folders under `fits` that `forget` removes."""
+        return [folder.name for folder in self._leases]
+
     def forget(self) -> None:
         """Drop the trained weights from the cache, but those another run uses: the run that needed them is complete."""
         for lease in self._leases.values():
