@@ -85,9 +85,9 @@ def resolves(name: str) -> bool:
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
 def test_commands_are_ones_that_can_be_given(path: Path, overlay: Path) -> None:
     project, make = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "Makefile"))
-    extras = re.findall(r"^(\w+) = \[", project.partition("[project.optional-dependencies]")[2], re.M)
+    extras = re.findall(r"^([\w-]+) = \[", project.partition("[project.optional-dependencies]")[2], re.M)
     targets = re.findall(r"^(\w+):", make, re.M)
-    for extra in re.findall(r"dsel\[(\w+)\]", path.read_text(encoding="utf-8")):
+    for extra in re.findall(r"dsel\[([\w-]+)\]", path.read_text(encoding="utf-8")):
         assert extra in extras, extra
     for words in Page.read(path).commands:
         if words[0] == "make":
@@ -144,3 +144,10 @@ def test_the_page_of_options_is_the_one_of_these_files() -> None:
     current = module.page() == module.PAGE.read_text(encoding="utf-8")
     assert current, "the configuration has changed: python .ci/options.py writes docs/options.md again"
     assert set(GROUPS) <= set(module.GROUPS)
+
+
+def test_every_option_says_what_it_means() -> None:
+    """But for components inside others, which have their own rows, and evaluators' tasks."""
+    rows = re.findall(r"^\| `(\w+)` \| .* \| (.*) \|  \|$", (ROOT / "docs" / "options.md").read_text(), flags=re.M)
+    silent = [option for option, wants in rows if not re.match(r"an? [A-Z]", wants) and option != "tasks"]
+    assert not silent, f"without a comment in conf/: {', '.join(silent)}"

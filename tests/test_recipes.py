@@ -20,6 +20,7 @@ from dsel.model.causal_lm import CausalLM
 from dsel.record.writer import Record
 from dsel.stage import Stage
 from dsel.study import Study
+from dsel.testing import check_selector
 from dsel.trainer.none import NoTrainer
 from tests.conftest import ROOT, make_pool
 from tests.pages import composed, overlaid, parts
@@ -71,6 +72,11 @@ def test_a_selector(overlay: Path, study: Study) -> None:
     chosen = build(overlay, "selector", "shortest").select(study).indices
     lengths = [len(text) for text in study.pool.texts]
     assert sorted(lengths[i] for i in chosen) == sorted(lengths)[:10]
+
+
+@pytest.mark.parametrize("name", ["shortest", "surprising"])
+def test_selectors_keep_what_all_promise(overlay: Path, name: str) -> None:
+    check_selector(build(overlay, "selector", name))
 
 
 def test_a_selector_that_looks_at_the_model(overlay: Path, study: Study, learner: Learner) -> None:
