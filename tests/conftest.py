@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
 
 from dsel.cache import Cache
 from dsel.constraints import check_types
@@ -105,3 +108,11 @@ def make_pool(n: int = 40, *, prompt: str = "Say the number {i}.", answer: str =
             for i in range(n)
         ],
     )
+
+
+def jobs_of(overrides: list[str]) -> list[list[str]]:
+    """The overrides of each job of the multirun that `overrides` ask for, as Hydra's own sweeper splits them."""
+    (sweeper,) = (each for each in Plugins.instance().discover(Sweeper) if each.__name__ == "BasicSweeper")
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    (batch,) = sweeper.split_arguments(parsed, max_batch_size=None)  # type: ignore[attr-defined]
+    return [list(job) for job in batch]

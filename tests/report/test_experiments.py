@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
@@ -21,7 +19,7 @@ from dsel.record.reader import RunFolder
 from dsel.report.match import Composer
 from dsel.report.spec import Spec, keys, overrides, read
 from dsel.report.tables import build
-from tests.conftest import ROOT, shared
+from tests.conftest import ROOT, jobs_of, shared
 
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
@@ -53,8 +51,7 @@ def jobs(name: str, sweep: str) -> list[list[str]]:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=[f"experiments={name}", f"sweeps={sweep}"], return_hydra_config=True)
     params = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
-    parsed = OverridesParser.create().parse_overrides(params)
-    (batch,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    batch = jobs_of(params)
     seeds = sorted({part for job in batch for part in job if part.startswith("seed=")}, key=lambda s: int(s[5:]))
     return [job for job in batch if not seeds or {seeds[0], seeds[-1]} & set(job)]
 

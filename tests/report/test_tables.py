@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dsel.record.reader import RunFolder
 from dsel.report.match import Composer
 from dsel.report.spec import read
 from dsel.report.tables import Table, build
+from tests.conftest import jobs_of
 from tests.report.conftest import SECTION
 from tests.report.made import made_grid, made_record, made_run
 
@@ -65,8 +64,7 @@ def test_the_commands_fill_all_that_is_missing(composer: Composer, made_runs: li
     ]
     runs = list(made_runs)
     for command in table.commands:
-        given = OverridesParser.create().parse_overrides([p for p in shlex.split(command)[3:] if p != "-m"])
-        for job in BasicSweeper.split_arguments(given, max_batch_size=None)[0]:
+        for job in jobs_of([part for part in shlex.split(command)[3:] if part != "-m"]):
             seed = next(int(part[5:]) for part in job if part.startswith("seed="))
             runs.append(made_run(tmp_path / str(len(runs)), *job, seed=seed, values={"procedural": 0.5}))
     full = built(runs, composer, rows=rows)
