@@ -15,8 +15,11 @@ from omegaconf import OmegaConf
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # a wheel has them inside, a checkout beside
 FOLDERS = ("experiments", "sweeps")
-GROUPS = ("data", "embedder", "clusterer", "scorer", "selector", "model", "trainer", "evaluator", "tracker")
+GROUPS = ("data", "embedder", "clusterer", "scorer", "selector", "model", "trainer", "evaluator", "tracker", "engine")
 """The groups of which a run has one component each."""
+
+NO_RESULT = ("tracker", "engine")
+"""Those among them that change nothing in what comes out."""
 
 
 class Folders(ConfigSource):

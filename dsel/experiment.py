@@ -14,6 +14,7 @@ from dsel.computed import note_computed, note_map
 from dsel.constraints import Seed, check_types
 from dsel.data.base import Data
 from dsel.embedder.base import Embedder
+from dsel.engine.base import Engine
 from dsel.errors import need
 from dsel.evaluator.base import Evaluator
 from dsel.hub import need_models
@@ -56,6 +57,7 @@ class Experiment:
     trainer: Trainer
     evaluator: Evaluator
     tracker: Tracker
+    engine: Engine
     budget: float
     seed: Seed
     cache: Cache
@@ -64,7 +66,7 @@ class Experiment:
         """Raise `ConfigError` for what can be known to fail, before anything heavy loads."""
         check_types(self)
         resolve_budget(self.budget, n=2**63)
-        for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker):
+        for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker, self.engine):
             component.check()
         for group in makers(self.selector.needs):
             getattr(self, group).check()
@@ -97,6 +99,7 @@ class Experiment:
             stage=stage,
             note=note,
             verify=pool.verifier,
+            engine=self.engine,
         )
         for name in closure(self.selector.needs):
             RESOURCES[name].check(study)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from dsel.secrets import redact
 
@@ -115,13 +114,6 @@ def piece(path: Path) -> Path | None:
         log.warning("%s is damaged: made again", path)
         path.unlink()
     return path if whole else None
-
-
-def array_piece(path: Path, make: Callable[[], npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """The array of the piece `path`, made and saved where it is not there."""
-    if piece(path) is None:
-        save_piece(path, lambda file: np.save(file, make()))
-    return np.load(path)
 
 
 def read_json(path: Path) -> Any:

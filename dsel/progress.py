@@ -6,11 +6,18 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 
 SILENT_FOR = 2.0  # seconds before the first sign of life, so that quick work leaves no trace
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw on
+
+_displays: list[Progress] = []  # the one that is being drawn, if there is one
 
 
 @contextmanager
@@ -30,7 +37,29 @@ def progress(title: str, *, total: int | None, unit: str) -> Iterator[Callable[[
 
 
 @contextmanager
-def _bar(console: object, title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+def _bar(console: Console, title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    start = time.monotonic()
+    with _display(console) as bars:
+        task, done = bars.add_task(title, total=total, rate=""), 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            rate = done / max(time.monotonic() - start, 1e-9)
+            bars.update(task, advance=count, rate=f"{rate:,.1f} {unit}/s")
+
+        try:
+            yield advance
+        finally:
+            bars.remove_task(task)
+
+
+@contextmanager
+def _display(console: Console) -> Iterator[Progress]:
+    """Where bars are drawn: work inside of other work has a bar below the other's, as a terminal has one display."""
+    if _displays:
+        yield _displays[-1]
+        return
     from rich import progress as rp
 
     columns = (
@@ -41,16 +70,12 @@ def _bar(console: object, title: str, total: int | None, unit: str) -> Iterator[
         rp.TimeElapsedColumn(),
         rp.TimeRemainingColumn(),
     )
-    start = time.monotonic()
-    with rp.Progress(*columns, console=console, transient=True) as bar:  # type: ignore[arg-type]
-        task = bar.add_task(title, total=total, rate="")
-
-        def advance(count: int) -> None:
-            done = bar.tasks[task].completed + count
-            rate = done / max(time.monotonic() - start, 1e-9)
-            bar.update(task, advance=count, rate=f"{rate:,.1f} {unit}/s")
-
-        yield advance
+    with rp.Progress(*columns, console=console, transient=True) as bars:
+        _displays.append(bars)
+        try:
+            yield bars
+        finally:
+            _displays.pop()
 
 
 def _lines(title: str, total: int | None, unit: str) -> Callable[[int], None]:

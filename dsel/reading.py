@@ -89,6 +89,14 @@ def windows(text: str, limit: int, size: Callable[[str], int], spans: Spans) -> 
     return [text[start:end] for start, end in tokens] or [text]
 
 
+def with_counts(values: npt.NDArray[Any], counts: npt.ArrayLike) -> npt.NDArray[np.void]:
+    """A record for each of n texts: its `value`, of `values` [n, …], and what was `read` for it, of `Counts`."""
+    kind = np.dtype([("value", values.dtype, values.shape[1:]), ("read", np.int64, 3)])
+    records = np.empty(len(values), dtype=kind)
+    records["value"], records["read"] = values, counts
+    return records
+
+
 def note_cut(scratch: Path, reader: str, counts: Counts, advice: str, *, unit: str = "tokens") -> None:
     """Leave in the artifact's folder what its `reader` did not read; nothing where it has read all.
 
@@ -107,6 +115,16 @@ def note_cut(scratch: Path, reader: str, counts: Counts, advice: str, *, unit: s
         found |= {"limit": int(limit.max()), "texts": len(cut)}
         found |= {unit: int((tokens - read).sum()), f"of_{unit}": int(tokens.sum())}
     write_json(scratch / FILE, [*(f for f in cuts(scratch) if f["reader"] != reader), found])
+
+
+def noted(
+    found: npt.NDArray[Any], scratch: Path, reader: str, advice: str, *, unit: str = "tokens"
+) -> npt.NDArray[Any]:
+    """The values of the records `found`, after `note_cut`; values without counts as they are."""
+    if found.dtype.names is None:
+        return found
+    note_cut(scratch, reader, found["read"], advice, unit=unit)
+    return found["value"]
 
 
 def cuts(folder: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from dsel.embedder.base import Embedder
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 from dsel.scorer.none import NoScorer
+from dsel.shards import Map
 
 POOL = "pool"
 
@@ -31,6 +32,9 @@ class Source(Protocol):
     embedder: Embedder
     clusterer: Clusterer
     scorer: Scorer
+
+    @property
+    def engine(self) -> Map: ...
 
     @property
     def embeddings(self) -> Floats: ...
@@ -66,16 +70,17 @@ class Resource:
 
 
 def embed(source: Source, folder: Path) -> None:
-    keep(folder, "embeddings", source.embedder.embed(source.pool.messages, folder), source.pool, "the embedder")
+    vectors = source.embedder.embed(source.pool.messages, folder, source.engine)
+    keep(folder, "embeddings", vectors, source.pool, "the embedder")
 
 
 def cluster(source: Source, folder: Path) -> None:
     source.clusterer.cluster(np.asarray(source.embeddings)).save(folder)
 
 
-def score(scorer: Scorer, pool: Pool, folder: Path) -> None:
+def score(scorer: Scorer, pool: Pool, folder: Path, *, engine: Map) -> None:
     """What `scorer` says of the examples of any pool, saved in `folder`."""
-    keep(folder, "scores", np.asarray(scorer.score(pool, folder), dtype=np.float32), pool, "the scorer")
+    keep(folder, "scores", np.asarray(scorer.score(pool, folder, engine), dtype=np.float32), pool, "the scorer")
 
 
 def _cluster_part(whole: Clustering, indices: Indices) -> Clustering:
@@ -108,7 +113,7 @@ RESOURCES: dict[str, Resource] = {
         of=(POOL,),
         stage="score",
         kind="scores",
-        build=lambda source, folder: score(source.scorer, source.pool, folder),
+        build=lambda source, folder: score(source.scorer, source.pool, folder, engine=source.engine),
         load=lambda folder: np.load(folder / "scores.npy"),
         exists=lambda source: not isinstance(source.scorer, NoScorer),
         trial=lambda source: source.scorer.try_on(source.pool),

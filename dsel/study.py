@@ -19,6 +19,8 @@ from dsel.cache import Cache
 from dsel.clusterer.base import Clusterer, Clustering
 from dsel.component import identity
 from dsel.embedder.base import Embedder
+from dsel.engine.base import Engine
+from dsel.engine.local import Local
 from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.reading import cuts, sentence
@@ -43,7 +45,8 @@ class Study:
 
     `rng` is the run's generator: a selector draws from it and from nothing else. `stage(name)` opens a timed stage
     of the run's record, and `note(table, round, columns)` adds rows to one of the record's tables. `verify(indices,
-    responses) -> bool[m]` says whether each response is right for its example, where the pool knows.
+    responses) -> bool[m]` says whether each response is right for its example, where the pool knows. `engine` has
+    many examples read.
     """
 
     pool: Pool
@@ -56,6 +59,7 @@ class Study:
     stage: Stages = unrecorded
     note: Notes = unnoted
     verify: Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None = None
+    engine: Engine = field(default_factory=Local)
 
     computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
@@ -120,9 +124,8 @@ class Study:
     def scores(self, scorer: Scorer, pool: Pool) -> Floats:
         """What `scorer` says of the examples of `pool`: float32[n]."""
         quality, key = RESOURCES["quality"], {POOL: pool.fingerprint, "scorer": identity(scorer)}
-        return quality.load(
-            self.artifact(quality.stage, quality.kind, key, partial(score, scorer, pool), items=len(pool))
-        )
+        build = partial(score, scorer, pool, engine=self.engine)
+        return quality.load(self.artifact(quality.stage, quality.kind, key, build, items=len(pool)))
 
     def quality_or_fail(self) -> npt.NDArray[np.float32]:
         """`quality`, for a method that cannot do without: `ConfigError` with `scorer=none`."""

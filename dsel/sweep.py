@@ -22,6 +22,7 @@ from omegaconf import DictConfig
 
 from dsel.cache import Cache
 from dsel.component import digest, identity, without_software
+from dsel.config_groups import NO_RESULT
 from dsel.files import damage, locked, read_json, seal, unsealed, write_sealed
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
@@ -37,12 +38,12 @@ RESULTS = ("selection.parquet", "selected.jsonl")  # what a finished run is good
 
 
 def run_key(components: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
-    """What a run is known by: the components but the tracker, without knobs, and the settings that change a result.
+    """What a run is known by: the components that change a result, without knobs, and the settings that do.
 
     The versions of libraries are no part of it, though of what is cached: an upgrade in the middle of a sweep does not
     run all of it again, and each record says what it was made with.
     """
-    known = {group: identity(component) for group, component in components.items() if group != "tracker"}
+    known = {group: identity(component) for group, component in components.items() if group not in NO_RESULT}
     return digest(without_software({**known, **settings}))
 
 

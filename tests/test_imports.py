@@ -14,12 +14,12 @@ LAYERS = {
     "experiment": "experiment testing",
     "record": "computed record",
     "what asks the learner": "selector evaluator",
-    "study and learner": "study resources learner",
+    "study and learner": "study resources questions learner",
     "engine": "engine memory",
     "components": "embedder clusterer scorer trainer model tracker",
     "readers": "data",
     "ground": "pool cache stage distributed files errors component constraints protocols hub secrets guard checked "
-    "reading progress interrupt words ngrams arrays references overrides config_groups explain show __init__",
+    "reading progress interrupt words ngrams arrays references overrides config_groups shards explain show __init__",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 

@@ -32,9 +32,9 @@ SCORED = ["numpy:save */scores/*"]
 TRAINING = [BEGINS, SAVES, SAVES]  # in the middle of its second checkpoint
 NEXT_TRAINING = [BEGINS, *TRAINING]  # the one after the one that goes on
 TRAINED = ["dsel.trainer.job:save"]  # weights written, and nobody knows yet
-GENERATING = ["pathlib:Path.replace */answers/*/shard-00001.json"]
-JUDGING = ["pathlib:Path.replace */feedback/*-00001.npy"]
-MEASURING = ["pathlib:Path.replace */ifd/*-00001.npy"]
+GENERATING = ["pathlib:Path.replace */answers/*-00000005-*.json"]
+JUDGING = ["pathlib:Path.replace */feedback/*-00000016-*.npy"]
+MEASURING = ["pathlib:Path.replace */ifd/*-00000016-*.npy"]
 EVALUATED = ["dsel.evaluator.procedural:Procedural.read"]
 
 NEVER_CACHED = {"data", "select", "model", "evaluate"}

@@ -20,6 +20,7 @@ from dsel.embedder.base import Embedder, Vectors
 from dsel.pool import Example, Message, Pool
 from dsel.reading import Counts, note_cut
 from dsel.selector.random import Random
+from dsel.shards import HERE, Map
 from dsel.stage import Stage
 from dsel.study import Study
 
@@ -68,7 +69,7 @@ class Thirds:
 class Scores:
     calls: Calls = calls()
 
-    def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> np.ndarray:
         self.calls.n += 1
         return np.arange(len(pool), dtype=np.float32)
 
@@ -239,11 +240,11 @@ def test_what_is_not_read_is_said_each_time(bench: Bench, caplog: pytest.LogCapt
 
     @dataclass
     class Brief(Scores):
-        def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+        def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> np.ndarray:
             counts = np.full((len(pool), 3), 5)
             counts[0] = [9, 5, 5]
             note_cut(scratch, "brief scorer", counts, "write less")
-            return super().score(pool, scratch)
+            return super().score(pool, scratch, engine)
 
     for cached in (False, True):
         caplog.clear()
@@ -335,7 +336,7 @@ def test_scores_are_kept_for_each_pool_and_scorer(bench: Bench) -> None:
 def test_bad_scores_name_the_examples_they_are_of(bench: Bench) -> None:
     @dataclass
     class Bad(Scores):
-        def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+        def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> np.ndarray:
             return np.array([0, np.nan], dtype=np.float32)
 
     study = bench.study()

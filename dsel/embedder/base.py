@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from dsel.files import piece, save_piece
 from dsel.pool import Message, text_of
-from dsel.progress import progress
-from dsel.reading import Counts, joined, note_cut, shorten, windows
+from dsel.reading import Counts, joined, noted, shorten, windows, with_counts
+from dsel.shards import HERE, Map, Read
 
 Vectors = npt.NDArray[np.float32]
 
-SHARD = 2048  # texts between two saves: what a killed run loses at most
+SHARD = 2048  # texts that are read at once
 
 
 @dataclass(kw_only=True)
 class Embedder(ABC):
     """`embed` maps n conversations to float32[n, d]; a subclass that treats texts one by one only writes `encode`.
+
+    It is a worker of `dsel.shards`, described by its fields.
 
     text: what is read of an example, `both` prompt and response, all turns joined by newlines (Yu et al. 2024, §3.1),
     or its `prompt` alone, the user's turns (their released code).
@@ -31,6 +32,7 @@ class Embedder(ABC):
 
     text: Literal["both", "prompt"] = "both"
 
+    suffix: ClassVar[str] = ".npy"
     advice = ""  # how more of a text can be read
 
     def check(self) -> None:
@@ -49,36 +51,30 @@ class Embedder(ABC):
         """The vectors of some conversations, as `turns` gives them, and what is read of each."""
         return self.encode([joined(c) for c in conversations]), nothing_cut(len(conversations))
 
-    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path) -> Vectors:
+    @property
+    def shard_size(self) -> int:
+        return SHARD
+
+    def build(self) -> Read:
+        """A copy, so that the model it loads goes with it."""
+        return replace(self)._records
+
+    def _records(self, conversations: list[list[Message]]) -> npt.NDArray[np.void]:
+        vectors, counts = self.read(conversations)
+        return with_counts(np.asarray(vectors, dtype=np.float32), counts)
+
+    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path, engine: Map = HERE) -> Vectors:
         """float32[n, d], in the order of `conversations`; what is not read of them is noted in `scratch`.
 
-        Texts are taken longest first (little padding, and memory runs out at the start or never), a shard at a time;
-        each finished shard is saved in `scratch`, where a killed run finds it again.
+        It is done a shard at a time by `engine`, the longest texts first; a killed run finds the finished shards again
+        in `scratch`.
         """
-        chats = [self.turns(messages) for messages in conversations]
-        order = np.argsort([-len(joined(chat)) for chat in chats], kind="stable")
-        counts = nothing_cut(len(chats))
-        out: Vectors | None = None
-        with progress("embedding", total=len(chats), unit="examples") as advance:
-            for number, start in enumerate(range(0, len(chats), SHARD)):
-                rows = order[start : start + SHARD]
-                vectors, counts[rows] = self._shard(scratch / f"shard-{number:05d}.npz", [chats[i] for i in rows])
-                if out is None:
-                    out = np.empty((len(chats), vectors.shape[1]), dtype=np.float32)
-                out[rows] = vectors
-                advance(len(rows))
-        if out is None:
+        if not len(conversations):
             raise ValueError("no texts to embed")
-        note_cut(scratch, "embedder", counts, self.advice)
-        return out
-
-    def _shard(self, path: Path, conversations: list[list[Message]]) -> tuple[Vectors, Counts]:
-        if piece(path) is None:
-            vectors, counts = self.read(conversations)
-            vectors = np.asarray(vectors, dtype=np.float32)
-            save_piece(path, lambda file: np.savez(file, vectors=vectors, counts=counts))
-        with np.load(path) as saved:
-            return saved["vectors"], saved["counts"]
+        chats = [self.turns(messages) for messages in conversations]
+        sizes = [len(joined(chat)) for chat in chats]
+        found = engine.map(self, chats, scratch, title="embedding", sizes=sizes)
+        return noted(found, scratch, "embedder", self.advice)
 
 
 @dataclass(kw_only=True)

@@ -12,6 +12,7 @@ import numpy as np
 from dsel.constraints import Count, Seed
 from dsel.embedder.base import Embedder, Vectors
 from dsel.pool import Message
+from dsel.shards import HERE, Map
 from dsel.words import words_and_signs
 
 
@@ -55,5 +56,5 @@ class TfidfSvd(Embedder):
         vectors = np.where(norms > 1e-6, vectors, mean)
         return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
-    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path) -> Vectors:
+    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path, engine: Map = HERE) -> Vectors:
         return self.read([self.turns(messages) for messages in conversations])[0]  # the vocabulary is the whole pool's

@@ -2,9 +2,9 @@
 
 A cell is a configuration: that of the experiment with the overrides of the cell's row and column. The runs in it are
 those whose recorded configuration is the same but for the seed, however they were asked for (on the command line, by a
-sweep, with another experiment's file). Knobs, the tracker and places (`runs`, `cache`) do not count, nor does what the
-selector never reads (the embedder of a random choice), nor options that only one of the two knows: those that came or
-went between versions.
+sweep, with another experiment's file). Knobs, the tracker, the engine and places (`runs`, `cache`) do not count, nor
+does what the selector never reads (the embedder of a random choice), nor options that only one of the two knows: those
+that came or went between versions.
 
 Only our own configuration is ever composed, and only its classes are looked at. What is recorded may come from anybody:
 it is compared with ours, value by value, and nothing of it is built.
@@ -29,7 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups
-from dsel.config_groups import GROUPS, ROOT
+from dsel.config_groups import GROUPS, NO_RESULT, ROOT
 from dsel.record.reader import RunFolder
 from dsel.report.spec import Overrides, keys
 from dsel.resources import makers
@@ -38,7 +38,7 @@ from dsel.secrets import redact
 log = logging.getLogger(__name__)
 
 LONGEST = 4000  # characters of a setting in a command
-COMPARED = tuple(group for group in GROUPS if group != "tracker")
+COMPARED = tuple(group for group in GROUPS if group not in NO_RESULT)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,6 +16,7 @@ from dsel.data.reader import read_rows
 from dsel.errors import ConfigError, need, need_path
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores
+from dsel.shards import HERE, Map
 
 
 @dataclass
@@ -42,7 +43,7 @@ class Column(Scorer):
             sha.update(path.read_bytes())
         return {"file": sha.hexdigest()[:24]}
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]. Raises `ConfigError` when the column is missing, or not a number for some example."""
         scores = self._from_pool(pool) if self.file is None else self._from_file(pool)
         missing = np.flatnonzero(~np.isfinite(scores))

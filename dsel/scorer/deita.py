@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,8 +24,9 @@ from dsel.model.likelihood import batches, logits_at, padded
 from dsel.model.positions import within
 from dsel.pool import Message, Pool
 from dsel.reading import shorten, spans
-from dsel.scorer.base import Reduction, Scorer, Scores, counted, over_turns, read_in_shards, turns
+from dsel.scorer.base import Reduction, Scorer, Scores, counted, over_turns, turns
 from dsel.scorer.pretrained import Pretrained
+from dsel.shards import HERE, Map
 
 # The prompts of the published code and model cards (hkust-nlp/deita), to the last blank.
 TEMPLATES = {
@@ -50,34 +51,31 @@ class Deita(Pretrained):
     rating: Literal["quality", "complexity"] = "quality"
     turns: Reduction = "sum"
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n], sums of ratings of 1 to 6. Raises `ConfigError` when a digit is no token of the model."""
         conversations = [turns(messages) for messages in pool.messages]
-        ratings = self.rate([turn for chat in conversations for turn in chat], scratch)
+        ratings = self.rate([turn for chat in conversations for turn in chat], scratch, engine)
         return over_turns(ratings, [len(chat) for chat in conversations], self.turns)
 
-    def rate(self, pairs: Sequence[tuple[str, str]], scratch: Path) -> npt.NDArray[np.float64]:
+    def rate(self, pairs: Sequence[tuple[str, str]], scratch: Path, engine: Map = HERE) -> npt.NDArray[np.float64]:
         """The rating of each (instruction, response), float64[len(pairs)] within 1 and 6."""
+        sizes = [len(x) + len(y) * (self.rating == "quality") for x, y in pairs]
+        return self.read_all(pairs, sizes, scratch, engine, title=self.rating, unit="turns")
+
+    def read(self, model: Any, tokenizer: Any, rows: list[tuple[str, str]]) -> npt.NDArray[Any]:
         import torch
 
-        loaded = cache(self.load)
-
-        def compute(rows: list[int]) -> npt.NDArray[np.float64]:
-            model, tokenizer = loaded()
-            digits = torch.tensor(digit_tokens(tokenizer, self.place), device=model.device)
-            limit = within(self.max_length, model)
-            encoded, whole = zip(*(fitted(tokenizer, self.rating, *pairs[i], limit) for i in rows), strict=True)
-            out = np.empty(len(rows))
-            with torch.inference_mode(), fast_linear(model):
-                for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
-                    ids, mask = padded([encoded[i] for i in batch], model.device)
-                    last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1]).bool()
-                    logits = torch.cat([part[:, digits] for part in logits_at(model, ids, mask, last)])
-                    out[batch] = expectation(logits.double().cpu().numpy())
-            return counted(out, whole, [len(ids) for ids in encoded], limit)
-
-        sizes = [len(x) + len(y) * (self.rating == "quality") for x, y in pairs]
-        return read_in_shards(sizes, compute, scratch, title=self.rating, unit="turns")
+        digits = torch.tensor(digit_tokens(tokenizer, self.place), device=model.device)
+        limit = within(self.max_length, model)
+        encoded, whole = zip(*(fitted(tokenizer, self.rating, *pair, limit) for pair in rows), strict=True)
+        out = np.empty(len(rows))
+        with torch.inference_mode(), fast_linear(model):
+            for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
+                ids, mask = padded([encoded[i] for i in batch], model.device)
+                last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1]).bool()
+                logits = torch.cat([part[:, digits] for part in logits_at(model, ids, mask, last)])
+                out[batch] = expectation(logits.double().cpu().numpy())
+        return counted(out, whole, [len(ids) for ids in encoded], limit)
 
     def prepare(self, tokenizer: Any) -> None:
         digit_tokens(tokenizer, self.place)
@@ -108,11 +106,11 @@ class Evol(Scorer):
     def extra_identity(self) -> dict[str, Any]:
         return {"path": None}  # the two models are known by their files
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n], each turn between 1 and 36."""
         conversations = [turns(messages) for messages in pool.messages]
         pairs = [turn for chat in conversations for turn in chat]
-        ratings = self.quality.rate(pairs, scratch) * self.complexity.rate(pairs, scratch)
+        ratings = self.quality.rate(pairs, scratch, engine) * self.complexity.rate(pairs, scratch, engine)
         return over_turns(ratings, [len(chat) for chat in conversations], self.turns)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,8 +19,9 @@ from dsel.model.chat import IGNORED, render
 from dsel.model.likelihood import Encoded, mean_nll
 from dsel.model.positions import within
 from dsel.pool import Message, Pool
-from dsel.scorer.base import Scores, counted, read_in_shards, turns
+from dsel.scorer.base import Scores, counted, turns
 from dsel.scorer.pretrained import Chat, fill_missing, template_refused
+from dsel.shards import HERE, Map
 
 SYSTEM = "You are a helpful assistant."
 MARK = "the-response-begins-here"
@@ -47,24 +48,20 @@ class IFD(Chat):
     probes: ClassVar[Sequence[list[Message]]] = PROBES
     reads_pool: ClassVar[bool] = False
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]. Raises `ConfigError` when the chat template refuses a response without a prompt."""
+        pairs = asked_and_answered(pool, self.turn)
+        scores = self.read_all(pairs, sizes(pairs), scratch, engine, title="ifd")
+        return fill_missing(scores, 0, pool, "their prompts fill scorer.max_length").astype(np.float32)
+
+    def read(self, model: Any, tokenizer: Any, rows: list[tuple[list[Message], str]]) -> npt.NDArray[Any]:
         from jinja2 import TemplateError
 
-        pairs = asked_and_answered(pool, self.turn)
-        loaded = cache(self.load)
-
-        def compute(rows: list[int]) -> npt.NDArray[np.float64]:
-            model, tokenizer = loaded()
-            losses = partial(mean_nll, model, tokens_a_batch=self.tokens_a_batch)
-            try:
-                limit = within(self.max_length, model)
-                return difficulties([pairs[i] for i in rows], tokenizer, losses, max_length=limit)
-            except (TemplateError, ValueError) as error:
-                raise template_refused(self.place, error) from error
-
-        scores = read_in_shards(sizes(pairs), compute, scratch, title="ifd")
-        return fill_missing(scores, 0, pool, "their prompts fill scorer.max_length").astype(np.float32)
+        losses = partial(mean_nll, model, tokens_a_batch=self.tokens_a_batch)
+        try:
+            return difficulties(rows, tokenizer, losses, max_length=within(self.max_length, model))
+        except (TemplateError, ValueError) as error:
+            raise template_refused(self.place, error) from error
 
 
 def asked_and_answered(pool: Pool, turn: str) -> list[tuple[list[Message], str]]:
@@ -97,8 +94,8 @@ def difficulties(
     losses: Callable[[Sequence[Encoded]], npt.NDArray[np.float64]],
     *,
     max_length: int,
-) -> npt.NDArray[np.float64]:
-    """IFD of each (prompt, response), NaN where `max_length` leaves no response, and its `Counts`: float64[n, 4].
+) -> npt.NDArray[np.void]:
+    """IFD of each (prompt, response), NaN where `max_length` leaves no response, in records of `counted`.
 
     `losses` gives the mean loss of each encoded text in nats; it is asked once, about all texts of both kinds.
     """

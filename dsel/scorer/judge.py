@@ -25,6 +25,7 @@ from dsel.reading import note_cut
 from dsel.scorer.base import Scorer, Scores
 from dsel.scorer.endpoint import Endpoint, EndpointError
 from dsel.scorer.rating import parse_rating, prompt_text, question, sides
+from dsel.shards import HERE, Map
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Judge(Scorer):
             max_retries=self.max_retries,
         )
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n] within 1 and `scale`.
 
         Raises:

@@ -12,11 +12,12 @@ from dsel.constraints import Text
 from dsel.errors import need, need_path
 from dsel.model.hosted import Hosted
 from dsel.pool import Pool
-from dsel.scorer.base import Scorer, Scores, in_shards, turns
+from dsel.scorer.base import Reader, Scores, turns
+from dsel.shards import HERE, Map, Read
 
 
 @dataclass
-class Length(Hosted, Scorer):
+class Length(Hosted, Reader):
     """Characters of all assistant turns, or their tokens with the tokenizer of `hub` or of the folder `path`.
 
     The baseline "longest responses" of Jia et al. 2024.
@@ -34,18 +35,21 @@ class Length(Hosted, Scorer):
         if self.path is not None:
             need_path(self.path, option="scorer.path")
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n], in characters or tokens."""
         responses = [[answer for _, answer in turns(messages)] for messages in pool.messages]
         sizes = [sum(map(len, answers)) for answers in responses]
         if self.unit == "characters":
             return np.array(sizes, dtype=np.float32)
+        return self.read_all(responses, sizes, scratch, engine, title="length").astype(np.float32)
+
+    def build(self) -> Read:
         from transformers import AutoTokenizer
 
         tokenizer = self.pretrained(AutoTokenizer)
 
-        def compute(rows: list[int]) -> np.ndarray:
-            tokens = [tokenizer(responses[i], add_special_tokens=False)["input_ids"] for i in rows]
-            return np.array([sum(map(len, ids)) for ids in tokens], dtype=np.float64)
+        def tokens(rows: list[list[str]]) -> np.ndarray:
+            found = [tokenizer(responses, add_special_tokens=False)["input_ids"] for responses in rows]
+            return np.array([sum(map(len, ids)) for ids in found], dtype=np.float64)
 
-        return in_shards(sizes, compute, scratch, title="length").astype(np.float32)
+        return tokens

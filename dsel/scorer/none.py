@@ -8,6 +8,7 @@ from pathlib import Path
 from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
+from dsel.shards import HERE, Map
 
 
 @dataclass
@@ -17,5 +18,5 @@ class NoScorer(Scorer):
     def check(self) -> None:
         raise ConfigError("this selector needs quality scores: choose a scorer, for instance scorer=column")
 
-    def score(self, pool: Pool, scratch: Path) -> None:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> None:
         return None

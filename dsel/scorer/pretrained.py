@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, ClassVar
 
 import numpy as np
@@ -20,13 +22,14 @@ from dsel.model.chat import template
 from dsel.model.hosted import Hosted
 from dsel.model.trial import try_template
 from dsel.pool import Message, Pool
-from dsel.scorer.base import Scorer
+from dsel.scorer.base import Reader
+from dsel.shards import Read
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
-class Pretrained(Hosted, Scorer):
+class Pretrained(Hosted, Reader):
     """A model by its hub id, or from a local folder (`path`).
 
     max_length: tokens of a text that are read, no more than the model has positions for. tokens_a_batch: padded tokens
@@ -50,6 +53,13 @@ class Pretrained(Hosted, Scorer):
 
     def extra_identity(self) -> dict[str, Any]:
         return super().extra_identity() | {"long texts": "shortened"}  # they were cut at their end
+
+    def build(self) -> Read:
+        return partial(self.read, *self.load())
+
+    @abstractmethod
+    def read(self, model: Any, tokenizer: Any, rows: list[Any]) -> npt.NDArray[Any]:
+        """What the model makes of some rows: a record of `counted` for each."""
 
     @loads("scorer")
     def load(self) -> tuple[Any, Any]:

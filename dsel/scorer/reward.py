@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ from dsel.model.likelihood import batches, padded
 from dsel.model.positions import within
 from dsel.pool import Message, Pool
 from dsel.reading import shorten, spans
-from dsel.scorer.base import Scores, counted, read_in_shards
+from dsel.scorer.base import Scores, counted
 from dsel.scorer.pretrained import Chat, template_refused
+from dsel.shards import HERE, Map
 
 
 @dataclass
@@ -31,45 +32,40 @@ class Reward(Chat):
     first, then its earlier exchanges, then parts of the last one (`dsel.reading.shorten`).
     """
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]. Raises `ConfigError` for a model with more than one logit, or whose template refuses."""
+        scores = self.read_all(pool.messages, [len(text) for text in pool.texts], scratch, engine, title="reward")
+        return scores.astype(np.float32)
+
+    def read(self, model: Any, tokenizer: Any, rows: list[list[Message]]) -> npt.NDArray[Any]:
         import torch
         from jinja2 import TemplateError
 
-        conversations = pool.messages
-        loaded = cache(self.load)
+        limit = within(self.max_length, model)
 
-        def compute(rows: list[int]) -> npt.NDArray[np.float64]:
-            model, tokenizer = loaded()
-            limit = within(self.max_length, model)
+        def ids_of(messages: Sequence[Message]) -> list[int]:
+            return tokenizer(render(tokenizer, messages), add_special_tokens=False, verbose=False)["input_ids"]
 
-            def ids_of(messages: Sequence[Message]) -> list[int]:
-                return tokenizer(render(tokenizer, messages), add_special_tokens=False, verbose=False)["input_ids"]
+        def size(messages: Sequence[Message]) -> int:
+            return len(ids_of(messages))
 
-            def size(messages: Sequence[Message]) -> int:
-                return len(ids_of(messages))
-
-            try:
-                encoded = [ids_of(conversations[i]) for i in rows]
-                whole = [len(ids) for ids in encoded]
-                for place, i in enumerate(rows):
-                    if whole[place] > limit:
-                        kept = shorten(conversations[i], limit, size, partial(spans, tokenizer))
-                        encoded[place] = ids_of(kept)[:limit]
-            except TemplateError as error:
-                raise template_refused(self.place, error) from error
-            out = np.empty(len(rows))
-            with torch.inference_mode(), fast_linear(model):
-                for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
-                    tokens = [encoded[i] for i in batch]
-                    fill = padding_for(tokens, tokenizer.pad_token_id)
-                    model.config.get_text_config().pad_token_id = fill
-                    ids, mask = padded(tokens, model.device, fill)
-                    out[batch] = model(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().numpy()
-            return counted(out, whole, [len(ids) for ids in encoded], limit)
-
-        scores = read_in_shards([len(text) for text in pool.texts], compute, scratch, title="reward")
-        return scores.astype(np.float32)
+        try:
+            encoded = [ids_of(messages) for messages in rows]
+            whole = [len(ids) for ids in encoded]
+            for i, messages in enumerate(rows):
+                if whole[i] > limit:
+                    encoded[i] = ids_of(shorten(messages, limit, size, partial(spans, tokenizer)))[:limit]
+        except TemplateError as error:
+            raise template_refused(self.place, error) from error
+        out = np.empty(len(rows))
+        with torch.inference_mode(), fast_linear(model):
+            for batch in batches([len(ids) for ids in encoded], self.tokens_a_batch):
+                tokens = [encoded[i] for i in batch]
+                fill = padding_for(tokens, tokenizer.pad_token_id)
+                model.config.get_text_config().pad_token_id = fill
+                ids, mask = padded(tokens, model.device, fill)
+                out[batch] = model(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().numpy()
+        return counted(out, whole, [len(ids) for ids in encoded], limit)
 
     @loads("scorer")
     def load(self) -> tuple[Any, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,10 @@ from dsel.model.chat import IGNORED
 from dsel.model.likelihood import Encoded, mean_nll
 from dsel.model.positions import within
 from dsel.pool import Message, Pool, text_of
-from dsel.scorer.base import Scores, counted, read_in_shards
+from dsel.scorer.base import Scores, counted
 from dsel.scorer.ifd import difficulty
 from dsel.scorer.pretrained import Pretrained, fill_missing
+from dsel.shards import HERE, Map
 
 
 @dataclass
@@ -32,23 +32,21 @@ class SuperFiltering(Pretrained):
     is for the selector to do (`selector=ifd`). An example without two tokens of response within `max_length` gets 0.
     """
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]."""
         rows = [json.loads(original) for original in pool.originals["json"]]
         pairs = [plain(messages, row) for messages, row in zip(pool.messages, rows, strict=True)]
-        loaded = cache(self.load)
-
-        def compute(rows: list[int]) -> npt.NDArray[np.float64]:
-            model, tokenizer = loaded()
-            most = within(self.max_length, model)
-            encoded = [text for i in rows for text in encode(tokenizer, *pairs[i], max_length=most)]
-            found = mean_nll(model, encoded, tokens_a_batch=self.tokens_a_batch)
-            whole = [len(tokenizer("".join(pairs[i]), verbose=False)["input_ids"]) for i in rows]
-            return counted(difficulty(found[0::2], found[1::2]), whole, [min(n, most) for n in whole], most)
-
-        scores = read_in_shards([len(x) + len(y) for x, y in pairs], compute, scratch, title="superfiltering")
+        sizes = [len(x) + len(y) for x, y in pairs]
+        scores = self.read_all(pairs, sizes, scratch, engine, title="superfiltering")
         why = "no two tokens of a response within scorer.max_length"
         return fill_missing(scores, 0, pool, why).astype(np.float32)
+
+    def read(self, model: Any, tokenizer: Any, rows: list[tuple[str, str]]) -> npt.NDArray[Any]:
+        most = within(self.max_length, model)
+        encoded = [text for pair in rows for text in encode(tokenizer, *pair, max_length=most)]
+        found = mean_nll(model, encoded, tokens_a_batch=self.tokens_a_batch)
+        whole = [len(tokenizer("".join(pair), verbose=False)["input_ids"]) for pair in rows]
+        return counted(difficulty(found[0::2], found[1::2]), whole, [min(n, most) for n in whole], most)
 
 
 def plain(messages: Sequence[Message], row: Any) -> tuple[str, str]:

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -16,9 +15,9 @@ import numpy as np
 from dsel.arrays import Indices
 from dsel.constraints import Count, NotNegative, Positive, Turn
 from dsel.errors import need
-from dsel.files import piece, read_json, save_piece
+from dsel.files import read_json
 from dsel.pool import Pool, text_of
-from dsel.scorer.base import shards
+from dsel.questions import Answers
 from dsel.selector.base import Choose, Selection, Selector, Step, Work
 from dsel.selector.feedback.base import Feedback
 from dsel.selector.feedback.verifier import Verifier
@@ -31,16 +30,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 8192  # what a killed generation loses at most
-
 
 def shares(budget: int, rounds: int) -> list[int]:
     """`budget` in `rounds` parts that differ by one at most."""
     return [budget * (r + 1) // rounds - budget * r // rounds for r in range(rounds)]
-
-
-def _write(text: str, path: Path) -> None:
-    path.write_text(text, encoding="utf-8")
 
 
 @dataclass
@@ -146,16 +139,10 @@ class Iterative(Selector):
         }  # fmt: skip
 
         def build(folder: Path) -> None:
-            found = [""] * len(prompts)
-            lengths = [sum(len(text_of(m)) for m in prompt) for prompt in prompts]
-            for number, rows in enumerate(shards(lengths, WITH_AN_ENGINE if learner.has_engine else ANSWERS_A_SHARD)):
-                path = folder / f"shard-{number:05d}.json"
-                if piece(path) is None:
-                    texts = json.dumps(learner.generate([prompts[i] for i in rows], **options))
-                    save_piece(path, partial(_write, texts))
-                for i, text in zip(rows, read_json(path), strict=True):
-                    found[i] = text
-            (folder / "answers.json").write_text(json.dumps(found), encoding="utf-8")
+            sizes = [sum(len(text_of(m)) for m in prompt) for prompt in prompts]
+            worker = Answers(learner, **options)
+            answers = study.engine.map(worker, prompts, folder, title="answers", sizes=sizes, unit="answers")
+            (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
 
         key = {"model": learner.state, "prompts": pool.fingerprint, **options}
         folder = study.artifact("generate", "answers", key, build, items=len(prompts))

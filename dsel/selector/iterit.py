@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices, check_budget, finite_scores
 from dsel.constraints import Above, AtLeast, AtMost, Count, Share, Turn
-from dsel.model.positions import within
 from dsel.ngrams import lazy_greedy, tfidf
 from dsel.pool import Message, Pool, resolve_budget
-from dsel.scorer.base import Scores, read_in_shards
-from dsel.scorer.ifd import PROBES, asked_and_answered, difficulties, sizes
+from dsel.questions import Difficulties
+from dsel.reading import noted
+from dsel.scorer.base import Scores
+from dsel.scorer.ifd import PROBES, asked_and_answered, sizes
 from dsel.scorer.pretrained import fill_missing
 from dsel.selector.base import Choose, Selection, Selector, Step, Work
 from dsel.study import Study
@@ -142,12 +142,9 @@ class IterIT(Selector):
         """The candidates' IFD under the model as it stands, float32[n]; `pairs` as from `asked_and_answered`."""
 
         def build(folder: Path) -> None:
-            def compute(rows: list[int]) -> npt.NDArray[np.float64]:
-                some, most = [pairs[i] for i in rows], within(self.max_length, learner.model)
-                return difficulties(some, learner.tokenizer, learner.losses, max_length=most)
-
-            advice = "a larger selector.max_length reads more"
-            np.save(folder / "ifd.npy", read_in_shards(sizes(pairs), compute, folder, title="ifd", advice=advice))
+            worker = Difficulties(learner, self.max_length)
+            found = study.engine.map(worker, pairs, folder, title="ifd", sizes=sizes(pairs))
+            np.save(folder / "ifd.npy", noted(found, folder, "ifd scorer", "a larger selector.max_length reads more"))
 
         key = {
             "model": learner.state, "pool": candidates.fingerprint, "max_length": self.max_length, "turn": self.turn

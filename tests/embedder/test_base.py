@@ -85,15 +85,15 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_kill_while_a_shard_is_written_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "SHARD", 5)
-    save = np.savez
+    save = np.save
 
-    def half(path: Path, **arrays: Any) -> None:
-        save(path, **arrays)
+    def half(path: Path, *arguments: Any, **options: Any) -> None:
+        save(path, *arguments, **options)
         path.write_bytes(path.read_bytes()[:-7])
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "savez", half)
+        patch.setattr(np, "save", half)
         with pytest.raises(Killed):
             Counting().embed(chats(TEXTS), tmp_path)
     np.testing.assert_array_equal(Counting().embed(chats(TEXTS), tmp_path), expected(TEXTS))

@@ -23,7 +23,7 @@ PIPELINES = {
     "iterative": ["selector=iterative_perplexity", "selector.max_new_tokens=8", "tracker=none"],
     "iterit": ["selector=iterit", "tracker=none"],
 }
-SHARDS = {"dsel.selector.iterative:ANSWERS_A_SHARD": 5, "dsel.scorer.base:SHARD": 16}
+SHARDS = {"dsel.questions:ANSWERS_A_SHARD": 5, "dsel.scorer.base:SHARD": 16}
 
 BEGINS, SAVES = "dsel.trainer.sft:tokenized", "dsel.trainer.checkpoints:save_state"
 POINTS: dict[tuple[str, str], list[str]] = {
@@ -50,11 +50,11 @@ POINTS: dict[tuple[str, str], list[str]] = {
     ("kmq", "record finished"): ["dsel.record.writer:Record.finish"],
     ("kmq", "remembered"): ["dsel.sweep:remember"],
     ("kmq", "weights renamed away"): ["dsel.sweep:remember", "pathlib:Path.rename"],
-    ("iterative", "answers half generated"): ["dsel.selector.iterative:save_piece */shard-00001.json"],
-    ("iterative", "feedback half computed"): ["dsel.files:save_piece */feedback/*-00001.npy"],
+    ("iterative", "answers half generated"): ["dsel.shards:save_piece */answers/*-00000005-*.json"],
+    ("iterative", "feedback half computed"): ["dsel.shards:save_piece */feedback/*-00000016-*.npy"],
     ("iterative", "second training's checkpoint"): [BEGINS, BEGINS, SAVES, SAVES],
     ("iterative", "second training done"): ["dsel.cache:publish */fits/*", "dsel.cache:publish */fits/*"],
-    ("iterit", "difficulty half measured"): ["dsel.files:save_piece */ifd/*-00001.npy"],
+    ("iterit", "difficulty half measured"): ["dsel.shards:save_piece */ifd/*-00000016-*.npy"],
     ("iterit", "second part's checkpoint"): [BEGINS, BEGINS, SAVES, SAVES],
     ("iterit", "optimizer used up"): ["dsel.cache:Lease.drop"],
 }

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,9 +14,10 @@ import pytest
 from dsel.cache import Cache
 from dsel.component import knob
 from dsel.pool import Pool
-from dsel.scorer.base import Scorer, Scores, in_shards
+from dsel.scorer.base import Reader, Scorer, Scores
 from dsel.scorer.length import Length
 from dsel.scorer.none import NoScorer
+from dsel.shards import HERE, Map, Read
 from dsel.stage import Stage
 from dsel.study import Study
 from tests.scorer.pools import MIXED, pool_of
@@ -26,20 +26,24 @@ POOL = pool_of(*MIXED)
 
 
 @dataclass
-class Sizes(Scorer):
+class Sizes(Reader):
     """The number of turns times `scale`, NaN for the examples in `bad`."""
 
     scale: float = 1.0
     bad: tuple[int, ...] = knob(())
     calls: list[int] = field(default_factory=list, metadata={"identity": False})
 
-    def score(self, pool: Pool, scratch: Path) -> Scores:
-        def compute(rows: list[int]) -> Any:
+    def build(self) -> Read:
+        def compute(rows: list[tuple[int, int]]) -> np.ndarray:
             self.calls.append(len(rows))
-            return np.array([np.nan if i in self.bad else self.scale * len(pool.messages[i]) / 2 for i in rows])
+            return np.array([np.nan if i in self.bad else self.scale * turns / 2 for i, turns in rows])
 
+        return compute
+
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         (scratch / "answers.jsonl").write_text("kept\n")
-        return in_shards([1] * len(pool), compute, scratch, title="sizes").astype(np.float32)
+        rows = [(i, len(messages)) for i, messages in enumerate(pool.messages)]
+        return self.read_all(rows, [1] * len(rows), scratch, engine, title="sizes").astype(np.float32)
 
 
 def study(cache: Cache, scorer: Scorer, stages: list[Stage], pool: Pool = POOL) -> Study:

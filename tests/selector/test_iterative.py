@@ -17,6 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from hypothesis import assume, given, settings
 
+from dsel import questions
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
 from dsel.config_groups import GROUPS, register
@@ -28,12 +29,12 @@ from dsel.model.causal_lm import CausalLM
 from dsel.pool import Message, Pool
 from dsel.record.writer import Record
 from dsel.scorer.none import NoScorer
-from dsel.selector import iterative
 from dsel.selector.base import Choose, Selection, Selector, Step
 from dsel.selector.feedback.base import Feedback
 from dsel.selector.feedback.verifier import Verifier
 from dsel.selector.iterative import Iterative, shares
 from dsel.selector.sampling import update
+from dsel.shards import HERE, Map
 from dsel.study import Study
 from tests.conftest import QUICK, ROOT, checked, make_pool
 from tests.scorer.pools import pool_of
@@ -241,7 +242,7 @@ def bench(tmp_path: Path) -> Bench:
 class Wave:
     """Quality that differs, but not by much."""
 
-    def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> np.ndarray:
         return np.sin(np.arange(len(pool))).astype(np.float32)
 
 
@@ -410,7 +411,7 @@ def test_answers_are_kept_as_long_as_nothing_changes(bench: Bench) -> None:
 
 
 def test_a_killed_generation_goes_on_from_its_shards(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iterative, "ANSWERS_A_SHARD", 5)
+    monkeypatch.setattr(questions, "ANSWERS_A_SHARD", 5)
     pool = make_pool(12, prompt="number {i} " + "of many " * 3, answer="ä{i}\n\u2028")
     selector, study = Iterative(told(0, 0, 0, 0)), bench.study(pool=pool)
     whole = selector._answers(bench.study(pool=make_pool(3)), Scripted(), pool)  # type: ignore[arg-type]
@@ -431,7 +432,7 @@ def test_a_killed_run_repeats_its_rounds_and_asks_only_what_is_left(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = play(Iterative(told(1, 0, 2, 0)), problem(Bench(bench.folder / "other")), Scripted())
-    monkeypatch.setattr(iterative, "ANSWERS_A_SHARD", 3)
+    monkeypatch.setattr(questions, "ANSWERS_A_SHARD", 3)
     killed, again = Scripted(patience=5), Scripted()  # 3 shards for the first round, 2 of the 6 of the second
     with pytest.raises(KeyboardInterrupt):
         play(Iterative(told(1, 0, 2, 0)), problem(bench), killed)

@@ -18,6 +18,7 @@ from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.selector.base import Choose, Selection, Selector
 from dsel.selector.random import Random
+from dsel.shards import HERE, Map
 from dsel.stage import Stage
 from dsel.study import Study
 from tests.conftest import ROOT, checked, make_pool
@@ -27,7 +28,7 @@ from tests.conftest import ROOT, checked, make_pool
 class ByLength:
     """Quality for the test: no two alike."""
 
-    def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> np.ndarray:
         return np.array([len(r) + i / 100 for i, r in enumerate(pool.responses)], dtype=np.float32)
 
 

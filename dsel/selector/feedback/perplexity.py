@@ -13,7 +13,7 @@ import numpy as np
 from dsel.component import identity
 from dsel.constraints import AtLeast
 from dsel.pool import text_of
-from dsel.scorer.base import in_shards
+from dsel.questions import Losses
 from dsel.selector.feedback.base import Doubles, Feedback, Indices
 from dsel.study import Study
 
@@ -40,12 +40,10 @@ class Perplexity(Feedback):
         texts = [*references.messages, *generated.messages]
 
         def build(folder: Path) -> None:
-            def compute(rows: list[int]) -> Doubles:
-                whole = self.tokens == "text"
-                return learner.nll([texts[i] for i in rows], max_length=self.max_length, whole=whole)
-
-            lengths = [sum(len(text_of(m)) for m in messages) for messages in texts]
-            np.save(folder / "losses.npy", in_shards(lengths, compute, folder, title="perplexity", unit="texts"))
+            worker = Losses(learner, self.max_length, whole=self.tokens == "text")
+            sizes = [sum(len(text_of(m)) for m in messages) for messages in texts]
+            losses = study.engine.map(worker, texts, folder, title="perplexity", sizes=sizes, unit="texts")
+            np.save(folder / "losses.npy", losses)
 
         key = {"model": learner.state, "texts": generated.fingerprint, "feedback": identity(self)}
         folder = study.artifact("feedback", "feedback", key, build, items=len(texts))

@@ -28,6 +28,7 @@ from dsel.selector.feedback.perplexity import Perplexity
 from dsel.selector.feedback.scored import Scored
 from dsel.selector.feedback.verifier import Verifier
 from dsel.selector.iterative import Iterative
+from dsel.shards import HERE, Map
 from tests.conftest import ROOT, checked
 from tests.scorer.pools import MIXED, pool_of
 from tests.scorer.test_judge import KEY, Reply, good, grade, judge, serving
@@ -171,7 +172,7 @@ class Counting(Scorer):
     unit: float = 1.0
     shown: list[str] = field(default_factory=list, metadata={"identity": False})
 
-    def score(self, pool: Pool, scratch: Path) -> np.ndarray:
+    def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> np.ndarray:
         self.shown += pool.responses
         return np.array([len(r) * self.unit for r in pool.responses], dtype=np.float32)
 

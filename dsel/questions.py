@@ -1,0 +1,83 @@
+"""What the model as it stands is asked about many texts: workers of `dsel.shards`, in this process the learner itself.
+
+Each holds the learner and plain options; nothing of the pool. Its rows are conversations, or pairs of texts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+from dsel.learner import Learner
+from dsel.model.positions import within
+from dsel.pool import Message
+from dsel.scorer import base
+from dsel.scorer.ifd import difficulties
+from dsel.shards import Read
+
+ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 8192  # an engine of vLLM starts for each shard
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Its own answer to each prompt; the options are those of `Learner.generate`."""
+
+    learner: Learner
+    max_new_tokens: int
+    max_prompt: int
+    temperature: float
+
+    suffix: ClassVar[str] = ".json"
+
+    @property
+    def shard_size(self) -> int:
+        return WITH_AN_ENGINE if self.learner.has_engine else ANSWERS_A_SHARD
+
+    def build(self) -> Read:
+        return partial(
+            self.learner.generate,
+            max_new_tokens=self.max_new_tokens,
+            max_prompt=self.max_prompt,
+            temperature=self.temperature,
+        )
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What a question with a number for an answer has in common."""
+
+    learner: Learner
+    max_length: int
+
+    suffix: ClassVar[str] = ".npy"
+
+    @property
+    def shard_size(self) -> int:
+        return base.SHARD
+
+
+@dataclass(frozen=True)
+class Losses(Numbers):
+    """Its mean loss over the responses of each conversation, or over all tokens (`whole`), as `Learner.nll` has it."""
+
+    whole: bool
+
+    def build(self) -> Read:
+        return partial(self.learner.nll, max_length=self.max_length, whole=self.whole)
+
+
+@dataclass(frozen=True)
+class Difficulties(Numbers):
+    """The instruction-following difficulty of each (conversation before, response), in records of what was read."""
+
+    def build(self) -> Read:
+        learner = self.learner
+        limit = within(self.max_length, learner.model)
+
+        def read(pairs: list[tuple[list[Message], str]]) -> npt.NDArray[Any]:
+            return difficulties(pairs, learner.tokenizer, learner.losses, max_length=limit)
+
+        return read
