@@ -141,7 +141,7 @@ def test_a_run_of_them_all(overlay: Path, spec: CausalLM, cache: Cache, tmp_path
         "data=procedural", "data.size=60", "data.holdout=4", "embedder=hashed", "clusterer=random_centres",
         "clusterer.k=4", "scorer=distinct_words", "selector=iterative", "selector/feedback=longer",
         "selector.max_new_tokens=4", "trainer=full", "trainer.epochs=1", "trainer.max_length=64",
-        "evaluator=answer_length", "evaluator.max_new_tokens=4", "tracker=curve",
+        "evaluator=answer_length", "evaluator.max_new_tokens=4", "tracker=curve", "engine=shuffled",
     ]  # fmt: skip
     config = composed(overlay, overrides)
     components = {group: instantiate(config[group], _convert_="all") for group in GROUPS}
