@@ -52,7 +52,7 @@ def test_time_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not passes("while True: pass")
     assert not passes("import time\ntime.sleep(100)")
     assert not passes("import signal, time\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(100)")
-    assert time.monotonic() - start < 9
+    assert time.monotonic() - start < 60
 
 
 def test_there_is_no_environment_and_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,13 +107,15 @@ def test_what_was_computed_is_written_once_and_summed_up(tmp_path: Path, choice:
 
 def test_stages_count_their_own_time(tmp_path: Path) -> None:
     run = record(tmp_path)
+    start = time.perf_counter()
     with run.stage("select") as outer:
         with run.stage("embed") as inner:
             time.sleep(0.05)
             inner.items = 10
         time.sleep(0.02)
+    whole = time.perf_counter() - start
     assert inner.seconds >= 0.05
-    assert 0.02 <= outer.seconds < 0.05
+    assert 0.02 <= outer.seconds <= whole - inner.seconds + 1e-3
     embed = next(s for s in read(tmp_path)["stages"] if s["name"] == "embed")
     assert embed["items"] == 10
     assert embed["per_second"] == pytest.approx(10 / inner.seconds, rel=0.01)

@@ -294,11 +294,10 @@ def test_a_wrong_key_or_model_stops_at_once(tmp_path: Path, status: int, hint: s
 
 
 def test_the_rate_limit_is_kept(tmp_path: Path) -> None:
+    start = time.monotonic()
     with serving(good) as server:
         judge(server, requests_per_minute=1200, concurrency=8).score(made(12), tmp_path)
-    assert (
-        server.times[-1] - server.times[0] > 0.6 * 11 * 0.05
-    )  # without a limit a tenth of that; a busy machine may be late with the first
+    assert time.monotonic() - start >= 11 * 0.05  # without a limit a tenth of that
 
 
 def test_a_429_holds_everyone_back_as_long_as_it_says(tmp_path: Path) -> None:
@@ -331,7 +330,7 @@ def test_the_gate_spaces_its_slots() -> None:
     gate, start = _Gate(0.05), time.monotonic()
     for _ in range(4):
         time.sleep(gate.delay())
-    assert 0.15 <= time.monotonic() - start < 1
+    assert 0.15 <= time.monotonic() - start < 10
 
 
 @pytest.mark.parametrize("value", [None, ""])
