@@ -44,7 +44,7 @@ class Record:
         self._open: list[Stage] = []
         self._selections: list[Selection] = []
         self._tables: dict[str, list[Any]] = {}
-        self._start = time.monotonic()
+        self._start = self._counted = time.monotonic()
         config = redact(config)
         self.facts: dict[str, Any] = {
             "format": FORMAT,
@@ -66,19 +66,23 @@ class Record:
     def stage(self, name: str) -> Iterator[Stage]:
         """Times a stage. Stages nest; a stage met again (a round's training) gets an entry of its own."""
         heed()
+        self._count()
         stage = Stage(name)
         self.stages.append(stage)
         self._open.append(stage)
-        start = time.monotonic()
         try:
             yield stage
         finally:
-            elapsed = time.monotonic() - start
-            stage.seconds += elapsed
+            self._count()
             self._open.pop()
-            if self._open:
-                self._open[-1].seconds -= elapsed
             self.save()
+
+    def _count(self) -> None:
+        """Gives the innermost open stage the time since the last call: a kill at any moment finds all of it counted."""
+        now = time.monotonic()
+        if self._open:
+            self._open[-1].seconds += now - self._counted
+        self._counted = now
 
     def pool(self, pool: Pool, budget: int) -> None:
         self.facts["pool"] = {

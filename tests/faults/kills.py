@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from dsel.record.facts import OddRecord
 from dsel.record.reader import RunFolder
 from tests.conftest import QUICK, offline
 from tests.faults.inject import SMALL
@@ -124,7 +125,7 @@ def all_left(runs: Path) -> list[dict[str, Any]]:
     for file in runs.glob("*/record.json"):
         try:
             record, selection = RunFolder.read(file.parent).facts, (file.parent / "selection.parquet").read_bytes()
-        except (OSError, ValueError):  # of a run that is unfinished or damaged
+        except (OddRecord, OSError, ValueError):  # of a run that is unfinished or damaged
             continue
         if record["status"] == "finished":
             losses = [round(part["training"]["loss"], 5) for part in record["rounds"]]

@@ -105,6 +105,15 @@ def test_what_was_computed_is_written_once_and_summed_up(tmp_path: Path, choice:
     assert found["clustering"]["k"] == 3 and found["scores"]["highest"] == 1.0
 
 
+def test_a_record_saved_inside_a_stage_has_no_time_below_zero(tmp_path: Path) -> None:
+    run = record(tmp_path)
+    with run.stage("select"):
+        with run.stage("embed"):
+            time.sleep(0.02)
+        outer = read(tmp_path)["stages"][0]  # what a kill in this moment leaves
+        assert outer["name"] == "select" and outer["seconds"] >= 0
+
+
 def test_stages_count_their_own_time(tmp_path: Path) -> None:
     run = record(tmp_path)
     start = time.perf_counter()
