@@ -128,7 +128,20 @@ class Matches:
         return f" such as {self.words}"
 
 
-CONSTRAINTS = (Above, AtLeast, Below, AtMost, Between, ShareOrCount, NotEmpty, Matches)
+@dataclass(frozen=True)
+class Called:
+    """Words for a type that a message is to use instead of its name."""
+
+    words: str
+
+    def holds(self, value: Any) -> bool:
+        return True
+
+    def __str__(self) -> str:
+        return self.words
+
+
+CONSTRAINTS = (Above, AtLeast, Below, AtMost, Between, ShareOrCount, NotEmpty, Matches, Called)
 
 Count = Annotated[int, AtLeast(1)]
 """The type of a field that is a whole number above 0; `int` is one of 0 or above."""
@@ -237,7 +250,9 @@ def words(hint: Any, many: bool = False) -> str:
         return f"one of {', '.join(map(str, inner))}" if len(inner) > 1 else str(inner[0])
     if origin is Annotated:
         limits = [each for each in inner[1:] if isinstance(each, CONSTRAINTS) and not (many and each == NotEmpty())]
-        if inner[0] is int and any(isinstance(each, (Above, AtLeast, Between)) for each in limits):
+        if any(isinstance(each, Called) for each in limits):
+            text = ""
+        elif inner[0] is int and any(isinstance(each, (Above, AtLeast, Between)) for each in limits):
             text = "whole numbers" if many else "a whole number"
         else:
             text = words(inner[0], many)
@@ -265,7 +280,7 @@ def shown(value: Any) -> str:
     text = str(value)
     if value is None or isinstance(value, bool):
         text = "null" if value is None else text.lower()
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, (list, tuple, set, frozenset)):
         text = f"[{', '.join(map(shown, value))}]"
     elif isinstance(value, Mapping):
         text = "{" + ", ".join(f"{k}: {shown(v)}" for k, v in value.items()) + "}"

@@ -21,7 +21,7 @@ from dsel.hub import need_models
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool, resolve_budget
 from dsel.record.writer import Record
-from dsel.resources import RESOURCES, closure, makers
+from dsel.resources import RESOURCES, closure, makers, need_known
 from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selector, Train
 from dsel.stage import unrecorded
@@ -65,6 +65,7 @@ class Experiment:
     def check(self) -> None:
         """Raise `ConfigError` for what can be known to fail, before anything heavy loads."""
         check_types(self)
+        need_known(self.selector.needs, f"{type(self.selector).__name__}.needs")
         resolve_budget(self.budget, n=2**63)
         for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker, self.engine):
             component.check()

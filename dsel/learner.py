@@ -75,7 +75,14 @@ class Learner:
         return self.trainings.key(self.trainings.last)
 
     def try_on(self, pool: Pool, probes: Sequence[list[Message]] = ()) -> None:
-        """Try the chat template on `pool` and `probes`. Raises `ConfigError` (`dsel.model.trial`)."""
+        """Raise `ConfigError` for a chat template or names of modules that do not suit, before anything is computed.
+
+        Args:
+            pool: What the template is tried on (`dsel.model.trial`).
+            probes: Conversations of a method's own, which it is tried on too.
+        """
+        if self.trainer.lora is not None and self.spec.lora_targets != "all-linear":
+            self.trainer.unweighted(self.spec)
         try_template(self.tokenizer, pool, name=self.spec.place, probes=probes)
 
     def fit(self, pool: Pool, training: Training | None = None) -> dict[str, float]:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
-from types import SimpleNamespace
-from typing import Any
+from dataclasses import dataclass
 
 from dsel.distributed import world_size
 from dsel.model.causal_lm import CausalLM, torch_dtype
@@ -51,17 +49,10 @@ def training(model: CausalLM, trainer: SFT, longest: int) -> dict[str, float]:
 def shape(model: CausalLM, trainer: SFT) -> Shape:
     """The counts of `model` (a local folder) as `trainer` loads it, but on torch's meta device: without weights."""
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(str(model.path), trust_remote_code=model.trust_remote_code)
-    text = config.get_text_config()
-
-    def load(tokenizer: Any, **how: Any) -> Any:
-        return AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
-
-    stand_in: Any = SimpleNamespace(load=load, lora_targets=model.lora_targets)
-    with torch.device("meta"):
-        loaded = replace(trainer, quantization=None).load(stand_in, None, seed=0)
+    text = model.pretrained(AutoConfig).get_text_config()
+    loaded = trainer.unweighted(model)
     linear = {name: m for name, m in loaded.named_modules() if isinstance(m, torch.nn.Linear)}
     head = loaded.get_output_embeddings()
     width = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads

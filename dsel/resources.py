@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from dsel.arrays import Floats, Indices
 from dsel.clusterer.base import Clusterer, Clustering
+from dsel.constraints import shown
 from dsel.embedder.base import Embedder
+from dsel.errors import need
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 from dsel.scorer.none import NoScorer
@@ -128,6 +130,13 @@ def closure(needs: Iterable[str]) -> list[str]:
         if name in wanted:
             wanted |= set(RESOURCES[name].of)
     return [name for name in RESOURCES if name in wanted]
+
+
+def need_known(needs: object, name: str) -> None:
+    """Raise `ConfigError` where what a selector `needs`, a field called `name`, is no set of what there is."""
+    known = [*RESOURCES, *makers(), "model"]
+    fits = isinstance(needs, (frozenset, set)) and needs <= set(known)
+    need(fits, f"{name}={shown(needs)}: wants a frozenset of {', '.join(known)}")
 
 
 def makers(needs: Iterable[str] = RESOURCES) -> list[str]:

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups, sweep
 from dsel.config_groups import GROUPS, ROOT
+from dsel.configured import component, need_names, settings
 from dsel.distributed import is_main_process, launched, world_size
-from dsel.errors import ConfigError, need, world
+from dsel.errors import ConfigError, world
 from dsel.evaluator.none import NoEvaluator
 from dsel.explain import explain, one_line
 from dsel.interrupt import heed, wait_for_logging
@@ -75,22 +76,30 @@ def run(config: DictConfig) -> float | None:
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
 
 
-def _run(config: DictConfig) -> float | None:
-    from hydra.utils import instantiate
+def described(config: DictConfig) -> Experiment:
+    """The experiment that a configuration describes.
 
-    _refuse_secrets(config)
+    Raises:
+        ConfigError: something in it is not what it may be, or is known to fail, before anything heavy loads.
+    """
+    given = settings(config)
+    components = {group: component(config, group) for group in GROUPS}
     from dsel.cache import Cache
     from dsel.experiment import Experiment
+
+    if not is_main_process():  # of a distributed job: it trains with the others, the first one does the rest
+        components |= {"evaluator": NoEvaluator(), "tracker": NoTracker()}
+    experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=Cache(given.cache))
+    experiment.check()
+    return experiment
+
+
+def _run(config: DictConfig) -> float | None:
+    _refuse_secrets(config)
     from dsel.record.reader import RunFolder
 
-    components = {group: instantiate(config[group], _convert_="all") for group in GROUPS}
-    main_process = is_main_process()
-    if not main_process:  # of a distributed job: it trains with the others, the first one does the rest
-        components |= {"evaluator": NoEvaluator(), "tracker": NoTracker()}
-    experiment = Experiment(**components, budget=config.budget, seed=config.seed, cache=Cache(str(config.cache)))
-    experiment.check()
-    for name in ("rerun", "plan"):
-        need(isinstance(config[name], bool), f"{name}={config[name]}: wants true or false")
+    experiment, main_process = described(config), is_main_process()
+    components = {group: getattr(experiment, group) for group in GROUPS}
     job, runs = HydraConfig.get(), Path(str(config.runs))
     folder = Path(job.runtime.output_dir)
     key = sweep.run_key(components, {"budget": config.budget, "seed": config.seed})
@@ -186,6 +195,7 @@ def main() -> None:
     try:
         sys.argv[1:] = map(readable, sys.argv[1:])
         refuse_overrides(sys.argv[1:])
+        need_names(sys.argv[1:])
         with _place_of_process():
             run()
             heed()
@@ -197,10 +207,7 @@ def main() -> None:
     except (ConfigError, HydraException, OmegaConfBaseException) as error:
         if wants_traces:
             raise
-        cause: BaseException = error
-        while isinstance(cause, InstantiationException) and cause.__cause__ is not None:
-            cause = cause.__cause__
-        sys.stderr.write(f"dsel: {explain(cause)}\n")
+        sys.stderr.write(f"dsel: {explain(error)}\n")
         sys.exit(2)
     except Exception as error:  # before a run begins: of Hydra's files, or ours
         known = world(error)

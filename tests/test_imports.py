@@ -19,7 +19,8 @@ LAYERS = {
     "components": "embedder clusterer scorer trainer model tracker",
     "readers": "data",
     "ground": "pool cache stage distributed files errors component constraints protocols hub secrets guard checked "
-    "reading progress interrupt words ngrams arrays references overrides config_groups shards explain show __init__",
+    "configured reading progress interrupt words ngrams arrays references overrides config_groups shards explain show "
+    "__init__",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 

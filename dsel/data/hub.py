@@ -35,6 +35,7 @@ class Hub(Local):
             super().check()
             return
         self.check_options()
+        need(bool(self.hub.strip()), f"data.hub='{self.hub}': name a data set of the hub, or a copy in data.path")
         need(
             bool(self.subsets) or not self.needs_subsets,
             f"data={self.name}: {self.hub} has hundreds of subsets; name some with data.subsets=[…], or point "

@@ -18,8 +18,9 @@ from typing import Any
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
+from dsel.constraints import like
 from dsel.errors import ConfigError, need, need_path
-from dsel.explain import close, explain
+from dsel.explain import explain
 from dsel.references import refuse_overrides
 from dsel.report import runs as sources
 from dsel.report.match import Composer, literal, override, shared
@@ -80,7 +81,7 @@ def parse(arguments: Sequence[str]) -> Arguments:
             others.append(argument)
     need(bool(own.get("experiment")), "which experiment? Give experiments=NAME, a file of experiments/")
     source = own.get("source", "local")
-    need(source in SOURCES, f"source={source}{close(source, list(SOURCES))}: give one of {', '.join(SOURCES)}")
+    need(source in SOURCES, f"source={source}{like(source, list(SOURCES))}: give one of {', '.join(SOURCES)}")
     for key in ("entity", "project", "filters"):
         need(key not in own or source == "wandb", f"{key}= is for source=wandb, not source={source}")
     runs = Path(own["runs"]).expanduser() if "runs" in own else RUNS

@@ -31,8 +31,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from dsel.constraints import like
 from dsel.errors import ConfigError, need
-from dsel.explain import close
 
 Overrides = tuple[str, ...]
 
@@ -167,9 +167,9 @@ def _figures(names: Any, tables: Sequence[TableSpec]) -> None:
     for name in map(str, names):
         setting, _, metric = name.partition(" ")
         there = f"there are {', '.join(FIGURES)}, and against what the tables vary {', '.join(settings)}"
-        near = close(name, [*FIGURES, *settings])
+        near = like(name, [*FIGURES, *settings])
         need(name in FIGURES or setting in settings, f"report.figures: {name!r} is no figure{near}; {there}")
-        known = f"{close(metric, metrics)}; there are {', '.join(metrics)}"
+        known = f"{like(metric, metrics)}; there are {', '.join(metrics)}"
         need(metric in ("", *metrics), f"report.figures: {name!r}: no column of a table has {metric!r}{known}")
 
 

@@ -11,13 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dsel.component import knob
-from dsel.constraints import Text
+from dsel.constraints import Called, Text
 from dsel.errors import ConfigError, need
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, logits_at, padded
@@ -88,8 +88,8 @@ class Evol(Scorer):
     path: a local folder of one model that gives both ratings. allow_bin: see `Hosted`, for both.
     """
 
-    quality: Deita
-    complexity: Deita
+    quality: Annotated[Deita, Called("a section as conf/scorer/deita_quality.yaml")]
+    complexity: Annotated[Deita, Called("a section as conf/scorer/deita_complexity.yaml")]
     path: Text | None = None
     allow_bin: bool = knob(False)
     turns: Reduction = "sum"

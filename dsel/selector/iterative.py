@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
 from dsel.arrays import Indices
-from dsel.constraints import Count, NotNegative, Positive, Turn
+from dsel.constraints import Called, Count, NotNegative, Positive, Turn
 from dsel.errors import need
 from dsel.files import read_json
 from dsel.pool import Pool, text_of
@@ -55,7 +55,7 @@ class Iterative(Selector):
 
     needs: ClassVar[frozenset[str]] = frozenset({"clustering", "quality", "model"})
 
-    feedback: Feedback
+    feedback: Annotated[Feedback, Called("a feedback, as selector/feedback=perplexity chooses one")]
     rounds: Count = 3
     guide_epochs: Positive = 1
     restart: Literal["base", "continue"] = "base"

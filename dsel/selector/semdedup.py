@@ -12,7 +12,7 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices, unit_rows
-from dsel.constraints import Between
+from dsel.constraints import Between, Called
 from dsel.selector.base import Selector, Step, Train, Work
 from dsel.study import Study
 
@@ -55,13 +55,14 @@ class SemDedup(Selector):
     redundant stay. Everything a selector reads (embeddings, clusters, quality) is the pool's own, without the copies.
     """
 
-    then: Selector
+    then: Annotated[Selector, Called("a selector, as selector@selector.then=kmq chooses one")]
     threshold: Annotated[float, Between(-1, 1)] = 0.95  # a cosine
 
     needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "clustering"})
 
     def __post_init__(self) -> None:
-        self.needs = frozenset({"embeddings", "clustering"}) | self.then.needs  # type: ignore[misc]
+        theirs = frozenset(getattr(self.then, "needs", ()))  # `check_types` says what is none
+        self.needs = frozenset({"embeddings", "clustering"}) | theirs  # type: ignore[misc]
 
     def check(self) -> None:
         self.then.check()

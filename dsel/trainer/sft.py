@@ -127,12 +127,32 @@ class SFT:
         loaded = base.load(tokenizer, dtype=self.dtype, quantization=quantization)
         if self.lora is None:
             return loaded
-        from peft import LoraConfig, PeftModel, get_peft_model, prepare_model_for_kbit_training
+        from peft import PeftModel, prepare_model_for_kbit_training
 
         if quantization is not None:
             loaded = prepare_model_for_kbit_training(loaded, use_gradient_checkpointing=self.gradient_checkpointing)
         if start is not None:
             return PeftModel.from_pretrained(loaded, start, is_trainable=True)
+        return self._adapted(loaded, model)
+
+    def unweighted(self, model: CausalLM) -> Any:
+        """The modules that `load` would give, on torch's meta device: they take no memory, and no weights are read.
+
+        Raises:
+            ConfigError: adapters are to go to modules that the model has not.
+        """
+        import torch
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        config = model.pretrained(AutoConfig)
+        with torch.device("meta"):
+            bare = AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+            return bare if self.lora is None else self._adapted(bare, model)
+
+    def _adapted(self, loaded: Any, model: CausalLM) -> Any:
+        from peft import LoraConfig, get_peft_model
+
+        assert self.lora is not None
         targets = model.lora_targets if isinstance(model.lora_targets, str) else list(model.lora_targets)
         config = LoraConfig(
             r=self.lora["rank"],

@@ -133,10 +133,16 @@ def test_same_seed_same_weights_bit_for_bit(spec: CausalLM, tmp_path: Path) -> N
     assert all(torch.equal(one[key], two[key]) for key in one)
 
 
-def test_lora_targets_that_a_model_has_not_are_one_line(spec: CausalLM, cache: Cache) -> None:
+def test_lora_targets_that_a_model_has_not_are_one_line(
+    spec: CausalLM, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     named = CausalLM(hub="", path=spec.path, dtype="float32", lora_targets=["q_projection"])
     with pytest.raises(ConfigError, match=r"model\.lora_targets=\['q_projection'\]: .*not found"):
         fitted(named, cache, make_pool(4), lora=LORA)
+    monkeypatch.setattr(CausalLM, "load", lambda *_, **__: pytest.fail("its weights are read"))
+    learner = Learner(named, SFT(lora=LORA), cache, seed=0)
+    with pytest.raises(ConfigError, match=r"model\.lora_targets=\['q_projection'\]: .*not found"):
+        learner.try_on(make_pool(4))
 
 
 def test_lora_trains_adapters_only_and_can_be_merged(spec: CausalLM, cache: Cache, tmp_path: Path) -> None:

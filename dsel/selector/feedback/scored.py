@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 
+from dsel.constraints import Called
 from dsel.errors import ConfigError, need
 from dsel.scorer.base import Scorer
 from dsel.scorer.column import Column
@@ -27,7 +28,7 @@ class Scored(Feedback):
     any scores are, so nothing that was paid for is asked again.
     """
 
-    scorer: Scorer
+    scorer: Annotated[Scorer, Called("a scorer, as scorer@selector.feedback.scorer=reward chooses one")]
 
     def check(self) -> None:
         reads = not isinstance(self.scorer, (Column, NoScorer))
