@@ -53,9 +53,9 @@ def need_path(path: str | Path, *, option: str) -> Path:
     return found
 
 
-WORLD = {  # what systems and libraries say → what it comes to
+WORLD = {  # what systems and libraries say (a regular expression) → what it comes to
     errno.ENOSPC: (
-        "No space left on device",
+        r"No space left on device|\d+ requested and \d+ written",  # the second is what NumPy says of it
         "the disk is full: free some space, or take another with runs=…, cache=…",
     ),
     errno.EDQUOT: (
@@ -84,7 +84,7 @@ def world(error: BaseException) -> str | None:
             advice = "smaller batches need less, for instance trainer.micro_batch_size"
             return f"out of memory ({text[:150] or 'of this process'}): {advice}"
         for number, (saying, meaning) in WORLD.items():
-            if (isinstance(cause, OSError) and cause.errno == number) or saying in text:
+            if (isinstance(cause, OSError) and cause.errno == number) or re.search(saying, text):
                 where = getattr(cause, "filename", None) or text[:200]
                 return f"{where}: {meaning}"
         cause = cause.__cause__ or cause.__context__

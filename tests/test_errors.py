@@ -6,6 +6,7 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dsel.errors import WORLD, world
@@ -31,3 +32,10 @@ def test_memory_is_of_the_world_and_a_fault_of_ours_is_not() -> None:
     assert "out of memory" in str(world(MemoryError()))
     assert world(KeyError("x")) is None
     assert world(FileNotFoundError(errno.ENOENT, "No such file or directory", "x")) is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device here is always full")
+def test_what_numpy_says_of_a_full_disk_is_known() -> None:
+    with pytest.raises(OSError) as full, Path("/dev/full").open("wb") as file:
+        np.save(file, np.zeros(100_000))
+    assert "the disk is full" in str(world(full.value))
