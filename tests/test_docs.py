@@ -19,7 +19,6 @@ from dsel.report.spec import read
 from tests.conftest import ROOT
 from tests.pages import PAGES, Page, composed, overlaid
 
-MADE = {"docs/faults.md"}  # by `make faults`
 FOLDERS = r"(?<![\w/.])(?:conf|dsel|experiments|sweeps|tests|docs|\.ci)/[\w./-]*\w"
 MODULE = r"(?<![\w./-])(?:dsel|tests)(?:\.\w+)+(?![\w/-])"
 
@@ -61,7 +60,7 @@ def test_files_and_modules_that_are_named_are_there(path: Path, overlay: Path) -
     for text in Page.read(path).code:
         for name in re.findall(FOLDERS, text):
             there = any((root / name).exists() for root in (ROOT, overlay))
-            assert there or name in MADE, name
+            assert there, name
         for name in re.findall(MODULE, text):
             assert resolves(name), name
     for name in re.findall(r"^::: (\S+)", path.read_text(encoding="utf-8"), flags=re.M):  # of the reference

@@ -1,14 +1,15 @@
-"""`python -m tests.faults [KIND …]`: put every fault into real runs and write docs/faults.md."""
+"""`python -m tests.faults [KIND …]`: put faults into real runs and write what happened into docs/faults.md."""
 
 from __future__ import annotations
 
 import logging
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain, islice
 from pathlib import Path
@@ -89,7 +90,7 @@ def main(kinds: list[str]) -> int:
     log.setLevel(logging.INFO)
     warm()
     folder = Path(tempfile.mkdtemp(prefix="dsel-faults-"))
-    pipelines, parts, bad = Made(folder), [], 0
+    pipelines, bad = Made(folder), 0
     for kind in kinds or TITLES:
         start, found = time.monotonic(), []
         for trial in some(pipelines) if kind == SOME else trials(kind, pipelines):
@@ -98,22 +99,35 @@ def main(kinds: list[str]) -> int:
         title = TITLES.get(kind, kind)
         bad += sum(bool(one.wrong) for one in found)
         log.info("%s: %s in %.0f s", title, count(found), time.monotonic() - start)
-        parts += [f"## {title}: {count(found)}", "", *table(found), ""]
-    if not kinds:
-        (ROOT / "docs").mkdir(exist_ok=True)
-        (ROOT / "docs" / "faults.md").write_text("\n".join([*HEAD, *parts]), encoding="utf-8")
+        if kind in TITLES:
+            write(title, [f"{count(found)}, at commit {commit()}.", "", *table(found)])
     if not bad:
         shutil.rmtree(folder, ignore_errors=True)
     return int(bad > 0)
 
 
-HEAD = [
-    "# Faults",
-    "",
-    "Made by `make faults`, which puts each of these into real runs at toy size (the quickstart with a smaller model),",
-    "launches the same command again, and compares selection, metrics and losses with those of an undisturbed run.",
-    "",
-]
+HEAD = """# Faults
+
+Made by `make faults`, which puts each of these into real runs at toy size (the quickstart with a smaller model),
+launches the same command again, and compares selection, metrics and losses with those of an undisturbed run.
+`make faults ARGS=kills` tries one kind again.
+"""
+
+
+def write(title: str, lines: Sequence[str]) -> None:
+    """Put a kind's section into docs/faults.md, in place of the one that was there."""
+    path = ROOT / "docs" / "faults.md"
+    there = path.read_text(encoding="utf-8").split("\n## ")[1:] if path.exists() else []
+    sections = {known: text for text in there for known in TITLES.values() if text.startswith(f"{known}\n")}
+    sections[title] = "\n".join([title, "", *lines, ""])
+    ordered = [f"\n## {sections[known].rstrip()}\n" for known in TITLES.values() if known in sections]
+    path.write_text(HEAD + "".join(ordered), encoding="utf-8")
+
+
+def commit() -> str:
+    """The commit that is checked out, and whether files differ from it."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip() or "unknown"
 
 
 def small_model(folder: Path) -> Path:
