@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dsel.arrays import Floats, Indices
 from dsel.cache import Cache
-from dsel.clusterer.base import Clusterer, Clustering
+from dsel.clusterer.base import Clusterer, Clustering, sized
 from dsel.component import identity
 from dsel.embedder.base import Embedder
 from dsel.engine.base import Engine
@@ -62,6 +62,9 @@ class Study:
     engine: Engine = field(default_factory=Local)
 
     computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.clusterer = sized(self.clusterer, len(self.pool))  # what clusters are known by has their number
 
     @property
     def embeddings(self) -> Floats:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,11 @@ class Clusterer(Protocol):
     def cluster(self, x: npt.NDArray[np.float32]) -> Clustering:
         """The clusters of float32[n, d]."""
         ...
+
+
+def sized(clusterer: Any, n: int) -> Any:
+    """The clusterer as it is for n points: one whose options follow their number says so in a method `sized(n)`."""
+    return clusterer.sized(n) if hasattr(clusterer, "sized") else clusterer
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
@@ -22,6 +23,7 @@ from dsel.progress import progress
 log = logging.getLogger(__name__)
 
 GRID = tuple(2**power for power in range(4, 14))  # 16 … 8192; Yu et al. 2024, Table 5, has 64 … 8192
+MOST = 2048  # clusters that a pool gets where no number is said: the best for 196,000 examples in Table 5
 REDO_SEED = 15_486_557  # what faiss adds to the seed from one of its restarts to the next
 
 
@@ -29,9 +31,10 @@ REDO_SEED = 15_486_557  # what faiss adds to the seed from one of its restarts t
 class FaissKMeans:
     """Lloyd's algorithm over all points, the best of `nredo` starts (settings of Yu et al. 2024).
 
-    k: a count, or `auto`: the k of `k_grid` with the highest mean silhouette. Yu et al. find that it predicts the
-        quality of the finetuned model before any training, so this costs clusterings and no model. The clustering
-        carries the silhouette and the inertia of every k.
+    k: a count; None: the square root of the number of points, so that a cluster has as many of them as there are
+        clusters, and at most 2,048; `auto`: the k of `k_grid` with the highest mean silhouette. Yu et al. find that it
+        predicts the quality of the finetuned model before any training, so this costs clusterings and no model. The
+        clustering carries the silhouette and the inertia of every k.
     k_grid: what `auto` tries; None: the powers of two from 16 to 8192 that leave four points to a cluster.
     silhouette: measure a given k's silhouette as well, for the record.
     exact_up_to: `auto` computes exact silhouettes for at most so many points, for more the simplified ones.
@@ -45,7 +48,7 @@ class FaissKMeans:
     No cluster stays empty while there are as many distinct points: it restarts at the farthest point.
     """
 
-    k: Count | Literal["auto"] = 2048
+    k: Count | Literal["auto"] | None = None
     niter: Count = 300
     nredo: Count = 5
     seed: Seed = 42
@@ -60,8 +63,14 @@ class FaissKMeans:
     def check(self) -> None:
         """Raise `ConfigError` when it cannot run here. Loads nothing heavy."""
 
+    def sized(self, n: int) -> FaissKMeans:
+        """The same for n points: a k that follows their number is that number."""
+        return self if self.k is not None else replace(self, k=min(round(math.sqrt(n)), MOST))
+
     def check_size(self, n: int) -> None:
         """Raise `ConfigError` when n points cannot make k clusters."""
+        if self.k is None:
+            return
         if isinstance(self.k, int):
             need(self.k <= n, f"clusterer.k={self.k} is larger than the pool: it has {n} usable examples")
             return
@@ -84,8 +93,9 @@ class FaissKMeans:
         """
         x = finite_rows(x)
         self.check_size(len(x))
-        if isinstance(self.k, int):
-            return self._choose(x, [self.k]) if self.silhouette and self.k > 1 else self._fit(x, self.k)
+        k = self.sized(len(x)).k
+        if isinstance(k, int):
+            return self._choose(x, [k]) if self.silhouette and k > 1 else self._fit(x, k)
         return self._choose(x, self.grid(len(x)))
 
     def _choose(self, x: Floats, grid: Sequence[int]) -> Clustering:

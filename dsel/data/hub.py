@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +21,8 @@ class Hub(Local):
 
     hub: repository id. revision: branch, tag or commit, for runs that can be repeated.
     subsets: configurations to mix, each with its name as source label (none: the default one).
-    files: only these files of the repository, where it has no usable configuration.
+    files: only these files of the repository, where it has no usable configuration or only a script that the library no
+        longer runs. They are fetched and read like a local copy.
     """
 
     repo_type: ClassVar[str] = "dataset"
@@ -46,13 +48,18 @@ class Hub(Local):
         if self.path is not None:
             yield from super()._sources()
             return
+        if self.files is not None:
+            yield from replace(self, path=str(self._fetched()))._sources()
+            return
         for subset in self.subsets or (None,):
             where = f"{self.hub}{'/' + subset if subset else ''}"
             yield Part(subset, subset or Path(self.hub).name, where, self._load(subset))
 
     def _find(self, path: Path, subset: str | None) -> Found:
-        files = (self.files,) if isinstance(self.files, str) else self.files or ()
-        return find(path, self.split, subset=subset, only=files)
+        return find(path, self.split, subset=subset, only=self._named())
+
+    def _named(self) -> Sequence[str]:
+        return (self.files,) if isinstance(self.files, str) else self.files or ()
 
     def _files(self, *, say: bool = False) -> list[tuple[str | None, str, Path]]:
         """Those of a local copy; where they are one source, it has the name that it has on the hub."""
@@ -63,10 +70,25 @@ class Hub(Local):
     def _load(self, subset: str | None) -> Iterable[dict[str, Any]]:
         from datasets import load_dataset
 
-        split = self.split or "all"
+        with self._from_hub():
+            return load_dataset(self.hub, subset, split=self.split or "all", revision=self.revision)
+
+    def _fetched(self) -> Path:
+        """The folder that `files` are in, fetched if need be."""
+        from huggingface_hub import snapshot_download
+
+        if Path(self.hub).is_dir():
+            return Path(self.hub)
+        with self._from_hub():
+            patterns = list(self._named())
+            found = snapshot_download(self.hub, repo_type="dataset", revision=self.revision, allow_patterns=patterns)
+        return Path(found)
+
+    @contextmanager
+    def _from_hub(self) -> Iterator[None]:
         try:
-            return load_dataset(self.hub, subset, split=split, revision=self.revision, data_files=self.files)
-        except Exception as error:  # offline, gated, renamed: the library raises a dozen kinds
+            yield
+        except Exception as error:  # offline, gated, renamed: the libraries raise a dozen kinds
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(
                 f"data={self.name}: cannot load {self.hub} from the hub ({reason}); "

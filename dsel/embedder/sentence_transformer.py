@@ -75,6 +75,10 @@ class SentenceTransformer(Hosted, Tokenized):
         """What is put before a text: `prefix`, or what the model itself has for that."""
         return self.prefix or self._model.prompts.get(self._model.default_prompt_name or "", "")
 
+    def _whole(self, texts: list[str]) -> list[str]:
+        """The texts with all that the model wants around them, but for its prefix."""
+        return texts
+
     @property
     def limit(self) -> int | None:
         most = self._model.max_seq_length or ANY
@@ -82,7 +86,8 @@ class SentenceTransformer(Hosted, Tokenized):
         return int(most) if fast and most < ANY else None
 
     def sizes(self, texts: list[str]) -> list[int]:
-        found = self._model.tokenizer([self._prefix + t for t in texts], truncation=False, padding=False, verbose=False)
+        whole = [self._prefix + t for t in self._whole(texts)]
+        found = self._model.tokenizer(whole, truncation=False, padding=False, verbose=False)
         return [len(ids) for ids in found["input_ids"]]
 
     def spans(self, text: str) -> Sequence[tuple[int, int]]:
@@ -91,7 +96,7 @@ class SentenceTransformer(Hosted, Tokenized):
     def encode(self, texts: list[str]) -> Vectors:
         with fast_linear(self._model):
             return self._model.encode(
-                texts,
+                self._whole(texts),
                 prompt=self.prefix or None,
                 batch_size=self.batch_size,
                 normalize_embeddings=self.normalize,

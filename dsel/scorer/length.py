@@ -20,10 +20,12 @@ from dsel.shards import HERE, Map, Read
 class Length(Hosted, Reader):
     """Characters of all assistant turns, or their tokens with the tokenizer of `hub` or of the folder `path`.
 
-    The baseline "longest responses" of Jia et al. 2024.
+    The baseline "longest responses" of Jia et al. 2024. log: ln(1 + length), which ranks the same, and of which a
+    softmax is in proportion to the length, not all on the longest.
     """
 
     unit: Literal["characters", "tokens"] = "characters"
+    log: bool = False
     hub: Text | None = None
     path: Text | None = None
     revision: Text | None = None
@@ -38,10 +40,10 @@ class Length(Hosted, Reader):
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n], in characters or tokens."""
         responses = [[answer for _, answer in turns(messages)] for messages in pool.messages]
-        sizes = [sum(map(len, answers)) for answers in responses]
-        if self.unit == "characters":
-            return np.array(sizes, dtype=np.float32)
-        return self.read_all(responses, sizes, scratch, engine, title="length").astype(np.float32)
+        lengths = np.array([sum(map(len, answers)) for answers in responses], dtype=np.float64)
+        if self.unit == "tokens":
+            lengths = self.read_all(responses, lengths.astype(int).tolist(), scratch, engine, title="length")
+        return (np.log1p(lengths) if self.log else lengths).astype(np.float32)
 
     def build(self) -> Read:
         from transformers import AutoTokenizer
