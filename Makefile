@@ -9,8 +9,8 @@ BENCH ?= selectors iterit learner
 
 .PHONY: quickstart test lint docs bench clean faults fuzz audit
 
-quickstart: $(STAMP)  ## the whole loop on this machine, offline: choose, finetune, evaluate
-	$(BIN)/python -m dsel.run experiments=quickstart
+quickstart: $(STAMP)  ## the whole loop on this machine, offline: choose, finetune, evaluate, beside random choice
+	$(BIN)/python -m dsel.run -m experiments=quickstart sweeps=quickstart
 
 test: $(STAMP)  ## everything but the tests marked slow (make test ARGS='-m slow' runs those), on up to 8 cores
 	$(BIN)/python -m pytest --numprocesses logical --maxprocesses 8 --dist worksteal $(ARGS)

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 
 from rich.console import Console
 
+from dsel.answer import onward
 from dsel.record.reader import RunFolder
 from dsel.show import Table, say, show_table, to_terminal
 from dsel.stage import Stage
 
 
 def show(run: RunFolder, console: Console | None = None) -> None:
-    """Print method, budget, metrics with their standard errors, time per stage, and where the record is."""
+    """Print method, budget, metrics with their standard errors, time per stage, where all is, and what comes next."""
     console = console or to_terminal()
     show_table(table(run), console)
-    say(f"record: {run.where}", console)
+    for line in (f"record: {run.where}", *onward(run)):
+        say(line, console)
 
 
 def table(run: RunFolder) -> Table:
@@ -27,9 +29,15 @@ def table(run: RunFolder) -> Table:
     rows: list[tuple[str, str] | None] = [
         ("method", str(choices["selector"])),
         ("budget", f"{facts['budget']:,} of {facts['pool']['examples']:,} examples ({share:.1%})"),
-        ("model", f"{choices['model']}, trainer {choices['trainer']}, seed {facts['config']['seed']}"),
-        None,
+        ("seed", str(run.seed)),
     ]
+    trained = [part["training"] for part in facts["rounds"] if part.get("training")]
+    if trained or metrics:
+        rows.append(("model", f"{choices['model']}, trainer {choices['trainer']}"))
+    losses = [training["loss"] for training in trained if isinstance(training.get("loss"), float)]
+    if losses:
+        rows.append(("training loss", ", ".join(f"{loss:.4f}" for loss in losses)))
+    rows.append(None)
     for name, metric in metrics.items():
         if not metric["detail"]:
             error = "" if metric["stderr"] is None or math.isnan(metric["stderr"]) else f" ± {metric['stderr']:.4f}"

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 
 from dsel.evaluator.base import Metric
 from dsel.record.reader import RunFolder
 from dsel.record.writer import Record
+from dsel.selector.base import Selection
 from dsel.summary import show
 from tests.conftest import make_pool
+
+
+def shown(folder: Path) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(RunFolder.read(folder), console)
+    return console.export_text()
 
 
 def test_the_summary_shows_metrics_with_errors_and_where_the_record_is(tmp_path: Path) -> None:
@@ -20,10 +29,29 @@ def test_the_summary_shows_metrics_with_errors_and_where_the_record_is(tmp_path:
     with run.stage("train") as stage:
         stage.items = 4
     run.finish("finished")
-    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    show(RunFolder.read(tmp_path), console)
-    text = console.export_text()
+    text = shown(tmp_path)
     assert "4 of 10 examples (40.0%)" in text
     assert "0.5000 ± 0.1000" in text
     assert "0.2500" not in text
     assert str(tmp_path / "record.json") in text
+
+
+def test_a_selection_alone_names_no_model(tmp_path: Path) -> None:
+    choices = {"selector": "random", "model": "llama2_7b", "trainer": "none", "data": "local"}
+    pool, run = make_pool(10), Record(tmp_path, {"seed": 3}, choices)
+    run.pool(pool, 4)
+    run.round(Selection(np.arange(4)), pool)
+    run.finish("finished")
+    text = shown(tmp_path)
+    assert "llama2_7b" not in text and "loss" not in text
+    assert f"chosen: {tmp_path}/selected.jsonl" in text
+
+
+def test_the_training_loss_of_each_round(tmp_path: Path) -> None:
+    pool, run = make_pool(10), Record(tmp_path, {"seed": 0}, {"selector": "kmq", "model": "tiny", "trainer": "full"})
+    run.pool(pool, 4)
+    for start, loss in ((0, 1.5), (4, 0.25)):
+        run.round(Selection(np.arange(start, start + 4)), pool)
+        run.training({"loss": loss, "examples": 4})
+    run.finish("finished")
+    assert "1.5000, 0.2500" in shown(tmp_path)

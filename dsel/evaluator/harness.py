@@ -121,6 +121,11 @@ class Harness:
             try:
                 with in_place_of_code_eval() if spec.get("unsafe") else nullcontext():
                     manager.load([name])
+            except ModuleNotFoundError as error:
+                raise ConfigError(
+                    f"evaluator.tasks.{name}: it needs a package that is not here ({reason(error)}): pip install "
+                    "'dsel[eval]', or leave the task out"
+                ) from error
             except Exception as error:  # each task loads its data and metrics in its own way
                 raise ConfigError(
                     f"evaluator.tasks.{name}: what it needs cannot be had ({reason(error)}); fetch it once where there "

@@ -1,0 +1,76 @@
+"""Under the tables of runs: what a comparison came to, and where to go from here."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+
+from dsel.record.reader import RunFolder
+from dsel.report.statistics import CONFIDENCE, difference, over_items
+
+BASELINE = "random"
+OWN = "dsel select my.jsonl --budget 1000"
+
+
+def answers(runs: Sequence[RunFolder]) -> list[str]:
+    """How far each way of choosing is from random choice, a line each, with the interval that the runs allow.
+
+    Over the seeds that both have, if there are several; else over the examples of the test set. None for runs that
+    differ in more than their selector and seed: those are for a report.
+    """
+    measured = [run for run in runs if run.objective is not None]
+    by_method: dict[str, dict[int, RunFolder]] = {}
+    for run in measured:
+        by_method.setdefault(str(run.choice("selector")), {})[run.seed] = run
+    if len({_asked(run) for run in measured}) != 1 or BASELINE not in by_method:
+        return []
+    return [_line(name, found, by_method[BASELINE]) for name, found in by_method.items() if name != BASELINE]
+
+
+def onward(run: RunFolder) -> list[str]:
+    """Where the chosen examples are, and the commands that come next."""
+    lines = []
+    if run.folder is not None:
+        lines.append(f"chosen: {run.folder / 'selected.jsonl'}")
+    experiment, runs = run.choice("experiments"), run.setting("runs")
+    if experiment and run.facts["metrics"]:
+        where = "" if runs in (None, "runs") else f" runs={shlex.quote(str(runs))}"
+        lines.append(f"report: python -m dsel.report experiments={experiment}{where}")
+    if run.choice("data") == "procedural":
+        lines.append(f"your own data: {OWN}")
+    return lines
+
+
+def _asked(run: RunFolder) -> frozenset[str]:
+    """What was typed for a run beside its selector and its seed."""
+    return frozenset(o for o in run.facts.get("overrides", []) if o.partition("=")[0] not in ("selector", "seed"))
+
+
+def _line(name: str, runs: Mapping[int, RunFolder], baseline: Mapping[int, RunFolder]) -> str:
+    metric = _metric(next(iter(runs.values())))
+    values, below = _values(runs, metric), _values(baseline, metric)
+    gap = difference(values, below)
+    if gap is None:
+        return f"{name}: no seed in common with {BASELINE}"
+    if gap.pairs > 1:
+        (low, high), basis = gap.interval, f"{gap.pairs} seeds"
+    else:
+        (seed,) = set(values) & set(below)
+        low, high = over_items(gap.points, runs[seed].test_error(metric), baseline[seed].test_error(metric))
+        basis = "one seed, so of the test's examples alone"
+    said, of = f"{name} − {BASELINE}: {gap.points:+.4f}", f"({metric}, {CONFIDENCE:.0%} interval, {basis})"
+    if math.isnan(low):
+        return f"{said} {of}"
+    sign = 1 if next(iter(runs.values())).higher_is_better(metric) else -1
+    verdict = "not told apart" if low <= 0 <= high else "better" if sign * gap.points > 0 else "worse"
+    return f"{said} [{low:+.4f}, {high:+.4f}]: {verdict} {of}"
+
+
+def _metric(run: RunFolder) -> str:
+    return "average" if "average" in run.facts["metrics"] else run.tasks[0]
+
+
+def _values(runs: Mapping[int, RunFolder], metric: str) -> dict[int, float]:
+    found = {seed: run.value(metric) for seed, run in runs.items()}
+    return {seed: value for seed, value in found.items() if value is not None}
