@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.cache import Cache
+from dsel.evaluator.units import SHARE
 from dsel.pool import Message, Pool
 
 
@@ -55,7 +56,8 @@ class Evaluator(Protocol):
 class Metric:
     """One figure with its standard error (NaN where there is none).
 
-    n: examples it is over. detail: a part of another figure, which summaries leave out.
+    n: examples it is over. detail: a part of another figure, which summaries leave out. unit: what the value counts
+    (`dsel.evaluator.units`), by which reports scale and name it.
     """
 
     value: float
@@ -65,13 +67,16 @@ class Metric:
     shots: int | None = None
     higher_is_better: bool = True
     detail: bool = False
+    unit: str = SHARE
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def average(metrics: Mapping[str, Metric]) -> Metric:
-    """Unweighted mean over tasks; its standard error takes the tasks as independent."""
+    """Unweighted mean over tasks of one unit and direction; its standard error takes the tasks as independent."""
     k = len(metrics)
     stderr = math.sqrt(sum(m.stderr**2 for m in metrics.values())) / k
-    return Metric(sum(m.value for m in metrics.values()) / k, stderr, "mean over tasks")
+    like = next(iter(metrics.values()))
+    value = sum(m.value for m in metrics.values()) / k
+    return Metric(value, stderr, "mean over tasks", higher_is_better=like.higher_is_better, unit=like.unit)

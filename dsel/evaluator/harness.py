@@ -18,6 +18,7 @@ from dsel.constraints import Count, Seed, Text
 from dsel.errors import ConfigError, need
 from dsel.evaluator.base import Metric, Subject, average
 from dsel.evaluator.sandbox import in_place_of_code_eval
+from dsel.evaluator.units import unit_of
 from dsel.files import finite, write_json
 from dsel.hub import reason
 from dsel.model.chat import end_tokens
@@ -144,8 +145,9 @@ class Harness:
         return {name: metric_of(name, spec, results)}
 
     def average(self, metrics: dict[str, Metric]) -> dict[str, Metric]:
-        """`metrics` with their mean in front, where there are several."""
-        return {"average": average(metrics), **metrics} if len(metrics) > 1 else metrics
+        """`metrics` with their mean in front, where there are several. That of accuracies and perplexities is none."""
+        kinds = {(metric.unit, metric.higher_is_better) for metric in metrics.values()}
+        return {"average": average(metrics), **metrics} if len(metrics) > 1 and len(kinds) == 1 else metrics
 
     def _allowed(self) -> dict[str, Mapping[str, Any]]:
         unsafe = [name for name, spec in self.tasks.items() if spec.get("unsafe")]
@@ -180,6 +182,7 @@ def metric_of(name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) ->
         n=n,
         shots=spec["shots"],
         higher_is_better=True if better is None else bool(better),
+        unit=unit_of(wanted),
     )
 
 

@@ -14,6 +14,7 @@ from dsel.constraints import Count, Text
 from dsel.data.local import Local
 from dsel.errors import need, need_path
 from dsel.evaluator.base import Metric, Subject
+from dsel.evaluator.units import unit_of
 from dsel.pool import Pool
 
 
@@ -60,4 +61,7 @@ class HeldoutLoss:
         values = values[np.isfinite(values)]
         need(len(values) > 0, f"evaluator=heldout_loss: no response fits in max_length={self.max_length}")
         stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")
-        return {"heldout_loss": Metric(float(values.mean()), stderr, "nats/token", len(values), higher_is_better=False)}
+        loss = Metric(
+            float(values.mean()), stderr, "nats/token", len(values), higher_is_better=False, unit=unit_of("nats/token")
+        )
+        return {"heldout_loss": loss}

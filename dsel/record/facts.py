@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from dsel.evaluator.units import unit_of
 from dsel.files import DIGEST, unsealed
 
 FORMAT = 1  # of record.json: what is in it, and what it is called
@@ -123,6 +124,8 @@ def checked(found: Any) -> dict[str, Any]:
         for part, usual in (("higher_is_better", True), ("detail", False)):
             is_so = metric.setdefault(part, usual)
             _need(isinstance(is_so, bool), f"metrics.{name}.{part} is {_kind(is_so)}")
+        unit = metric.setdefault("unit", unit_of(str(metric.get("metric"))))  # the first records do not say
+        _need(isinstance(unit, str) and len(unit) <= 40, f"metrics.{name}.unit is no word")
     for number, part in enumerate(facts["rounds"], 1):
         _need(isinstance(part, dict), f"round {number} is {_kind(part)}")
         sources = part.setdefault("sources", {})

@@ -102,6 +102,10 @@ class RunFolder:
     def higher_is_better(self, metric: str) -> bool:
         return bool(self.facts["metrics"].get(metric, {}).get("higher_is_better", True))
 
+    def unit(self, metric: str) -> str | None:
+        """What a metric is counted in (`dsel.evaluator.units`); None for what is no metric of the run."""
+        return self.facts["metrics"].get(metric, {}).get("unit")
+
     @property
     def tasks(self) -> tuple[str, ...]:
         """The metrics of the run, but for parts of others and the average."""

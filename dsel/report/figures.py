@@ -259,9 +259,14 @@ def _silhouette(axes: Axes, table: Table) -> None:
 
 
 def _metric_label(metric: str, tables: Sequence[Table]) -> str:
-    """What a table's column with the metric is called, where there is one."""
-    columns = [(label, column) for table in tables for label, column in table.column_specs.items()]
-    return next((label for label, column in columns if column.metric == metric and not column.overrides), metric)
+    """What a table's column with the metric is called, where there is one, and what it is counted in."""
+    for table in tables:
+        for label, column in table.column_specs.items():
+            if column.metric == metric:
+                unit = table.shown[label].counted_in
+                name = metric if column.overrides else label
+                return name if unit == "points" else f"{name} ({unit})"
+    return metric
 
 
 def _x_axis(axes: Axes, ticks: Sequence[float], label: str) -> None:

@@ -40,8 +40,9 @@ def render(report: Report, figures: Sequence[Drawn], folder: Path, *, command: s
             letters = ",".join(table.marks(column)) if published else ""
             return Markup("<sup>{}</sup>").format(letters) if letters else Markup("")
 
-        names = [table.head or "row", *table.columns]
-        cells = (Markup('<th scope="col"><button type="button">{}{}</button></th>').format(n, marks(n)) for n in names)
+        names = {"": table.head or "row"} | {column: table.heading(column) for column in table.columns}
+        button = Markup('<th scope="col"><button type="button">{}{}</button></th>')
+        cells = (button.format(name, marks(column)) for column, name in names.items())
         return Markup("<tr>{}</tr>").format(Markup("").join(cells))
 
     def only(cell: Cell) -> RunFolder:

@@ -14,8 +14,8 @@
       published: {Random: {MMLU: 42.4}}  # by the labels
       differs: {mmlu_chat: in 8 bits}    # by metrics: what of the published measurement the experiment's is not
       seeds: [0, 1, 2]                   # what a full cell has
-      scale: 100                         # metrics are multiplied by it; or {metric: factor}
-      decimals: 1
+      scale: {loss: 1}                   # in place of the metric's own: 100 for shares (accuracies), 1 for all others
+      decimals: 1                        # in place of one for shares, and four digits for all others
       at: model=mistral_7b               # overrides of all runs of the table
       tables: [{…}, …]                   # several tables: each has the keys above that differ for it
       figures: [budget, weights]         # see dsel.report.figures
@@ -58,13 +58,14 @@ class TableSpec:
     published: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     differs: Mapping[str, str] = field(default_factory=dict)
     seeds: tuple[int, ...] = (0,)
-    scale: float | Mapping[str, float] = 100.0
-    decimals: int = 1
+    scale: float | Mapping[str, float] | None = None
+    decimals: int | None = None
     at: Overrides = ()
 
-    def factor(self, metric: str) -> float:
-        """What values of `metric` are multiplied by to be shown."""
-        return float(self.scale.get(metric, 100.0) if isinstance(self.scale, Mapping) else self.scale)
+    def factor(self, metric: str, usual: float) -> float:
+        """What values of `metric` are multiplied by to be shown: `usual`, where nothing is said of it."""
+        given = self.scale.get(metric) if isinstance(self.scale, Mapping) else self.scale
+        return usual if given is None else float(given)
 
 
 @dataclass(frozen=True)
@@ -149,8 +150,8 @@ def _table(section: Mapping[str, Any], name: str) -> TableSpec:
             published=published,
             differs={str(metric): str(text) for metric, text in differs.items()},
             seeds=tuple(int(seed) for seed in section.get("seeds") or (0,)),
-            scale=section.get("scale", 100.0),
-            decimals=int(section.get("decimals", 1)),
+            scale=section.get("scale"),
+            decimals=None if section.get("decimals") is None else int(section["decimals"]),
             at=overrides(section.get("at")),
         )
     except (TypeError, ValueError) as error:

@@ -11,13 +11,14 @@ from dsel.record.reader import RunFolder
 from dsel.report import statistics
 from dsel.report.comparable import AVERAGE, Average, Settings, otherwise, settings
 from dsel.report.match import Composer
+from dsel.report.shown import Shown, shown, signed
 from dsel.report.spec import Column, Overrides, TableSpec, keys
 from dsel.report.statistics import Difference
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of a table, in the table's scale (per cent, unless the experiment says otherwise).
+    """One figure of a table, in the scale of its column (`dsel.report.shown`).
 
     values, runs: by seed. stderr: over seeds, NaN below two; test_stderr: over the examples of the test set, of a run.
     best: whether it is the best of its column or not told from it; rank: by the mean alone. difference: to the
@@ -59,9 +60,10 @@ class Footnote:
 class Table:
     """Rows and columns of cells; `notes` are sentences that a reader of the table has to know.
 
-    footnotes: in what published figures are measured otherwise. average: what the averages are over, if there are any.
-    commands: what fills all that is missing, each command with the (row, column) of the cells it fills. superseded:
-    runs that another one takes the place of, which is later and has the same configuration and seed.
+    shown: how the figures of each column are shown. footnotes: in what published figures are measured otherwise.
+    average: what the averages are over, if there are any. commands: what fills all that is missing, each command with
+    the (row, column) of the cells it fills. superseded: runs that another one takes the place of, which is later and
+    has the same configuration and seed.
     """
 
     title: str
@@ -69,11 +71,11 @@ class Table:
     rows: list[str]
     columns: list[str]
     baseline: str | None
-    decimals: int
     metric: str
     row_overrides: Mapping[str, Overrides]
     column_specs: Mapping[str, Column]
     cells: dict[tuple[str, str], Cell] = field(default_factory=dict)
+    shown: dict[str, Shown] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     footnotes: list[Footnote] = field(default_factory=list)
     average: Average | None = None
@@ -95,18 +97,20 @@ class Table:
     def has_published(self) -> bool:
         return any(cell.published is not None for cell in self.cells.values())
 
-    def show(self, value: float | None, *, sign: bool = False) -> str:
-        """A number with the table's decimals; a dash for none."""
-        if value is None or math.isnan(value):
-            return "–"
-        text = signed(value, self.decimals)
-        return text if sign else text.removeprefix("+")
+    def show(self, value: float | None, column: str = "", *, sign: bool = False) -> str:
+        """A number with the decimals of its column; a dash for none."""
+        return self.shown.get(column, Shown()).number(value, sign=sign)
 
     def show_value(self, cell: Cell) -> str:
         """Mean ± standard error, a dash for a missing cell."""
         if not cell.values:
             return "–"
-        return self.show(cell.mean) + ("" if math.isnan(cell.stderr) else f" ± {abs(cell.stderr):.{self.decimals}f}")
+        error = "" if math.isnan(cell.stderr) else f" ± {self.show(cell.stderr, cell.column)}"
+        return self.show(cell.mean, cell.column) + error
+
+    def heading(self, column: str) -> str:
+        """A column's label, with a mark where lower is better."""
+        return column + self.shown[column].mark
 
     def marks(self, column: str) -> list[str]:
         """The letters of the footnotes on a column's published figures."""
@@ -118,24 +122,28 @@ class Table:
         gaps = [[self.cells[row, column].difference for row in self.rows] for column in self.columns]
         return max((sum(gap is not None and not math.isnan(gap.p) for gap in column) for column in gaps), default=0)
 
-    def show_interval(self, gap: Difference) -> str:
-        """Student's interval of a difference."""
-        return f"[{self.show(gap.interval[0], sign=True)}, {self.show(gap.interval[1], sign=True)}]"
+    def show_interval(self, cell: Cell) -> str:
+        """Student's interval of the difference; a dash where there is none."""
+        gap = cell.difference
+        if gap is None or math.isnan(gap.p):
+            return "–"
+        low, high = (self.show(end, cell.column, sign=True) for end in gap.interval)
+        return f"[{low}, {high}]"
 
     def show_points(self, cell: Cell) -> str:
-        """The difference in points and per cent; a dash without a pair of runs."""
+        """The difference in the column's unit and per cent; a dash without a pair of runs."""
         found = cell.difference
         if found is None:
             return "–"
         percent = "" if math.isnan(found.percent) else f" ({signed(found.percent, 1)} %)"
-        return self.show(found.points, sign=True) + percent
+        return self.show(found.points, cell.column, sign=True) + percent
 
     def show_difference(self, cell: Cell) -> str:
-        """The difference in points and per cent, its interval and adjusted p; a dash without a pair of runs."""
+        """The difference in the column's unit and per cent, its interval and adjusted p; a dash without a pair."""
         gap = cell.difference
         parts = [self.show_points(cell)]
         if gap and not math.isnan(gap.p):
-            parts.append(f"{self.show_interval(gap)}, {show_p(gap)}")
+            parts.append(f"{self.show_interval(cell)}, {show_p(gap)}")
         elif gap and gap.pairs > 1:
             parts.append(f"with each of {gap.pairs} seeds: no interval")
         if gap and gap.unpaired:
@@ -159,12 +167,6 @@ class Report:
     tables: list[Table]
     figures: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
-
-
-def signed(value: float, decimals: int) -> str:
-    """`value` with its sign; none for what is shown as zero."""
-    text = f"{abs(value):.{decimals}f}"
-    return text if float(text) == 0 else f"{'−' if value < 0 else '+'}{text}"
 
 
 def show_p(gap: Difference) -> str:
@@ -203,7 +205,6 @@ def build(spec: TableSpec, runs: Sequence[RunFolder], composer: Composer) -> Tab
         rows=list(rows),
         columns=list(columns),
         baseline=spec.baseline,
-        decimals=spec.decimals,
         metric=spec.metric,
         row_overrides=rows,
         column_specs=columns,
@@ -280,9 +281,10 @@ def _fill(
     composer: Composer,
 ) -> None:
     """Makes the cells of one column."""
-    factor = spec.factor(column.metric)
     runs = {row: placed.get((row, column.overrides), {}) for row in table.rows}
     average = table.average if column.metric == AVERAGE else None
+    looks = shown(spec, column.metric, [run for own in runs.values() for run in own.values()])
+    table.shown[label], factor = looks, looks.factor
 
     def value(run: RunFolder) -> float | None:
         return average.value(run) if average else run.value(column.metric)
@@ -292,13 +294,11 @@ def _fill(
         for row, own in runs.items()
     }
     means = [statistics.mean(list(values[row].values())) for row in table.rows]
-    better = next((r.higher_is_better(column.metric) for own in runs.values() for r in own.values()), True)
-    is_metric = any(column.metric in run.facts["metrics"] for own in runs.values() for run in own.values())
     ranks: list[int | None] = [None] * len(means)  # other facts, such as the silhouette, are no better or worse
     best = [False] * len(means)
-    if is_metric:
-        ranks = statistics.ranks(means, higher_is_better=better, decimals=spec.decimals)
-        best = statistics.inseparable(list(values.values()), higher_is_better=better)
+    if looks.higher_is_better is not None:
+        ranks = statistics.ranks(means, higher_is_better=looks.higher_is_better, decimals=looks.decimals)
+        best = statistics.inseparable(list(values.values()), higher_is_better=looks.higher_is_better)
     base = {} if spec.baseline is None else values[spec.baseline]
     gaps = statistics.differences([{} if row == spec.baseline else values[row] for row in table.rows], base)
     figures = {row: _figure(spec, row, label, average) for row in table.rows}
@@ -394,7 +394,7 @@ def _notes(table: Table, spec: TableSpec) -> Iterator[str]:
     if {cell.n for cell in table.cells.values() if cell.n} == {1}:
         yield "One seed: there is no standard error and no interval, and the best cannot be told from the others."
     errors = {label: statistics.mean(_test_errors(table, label)) for label in table.columns}
-    known = [f"{label} {error:.{table.decimals}f}" for label, error in errors.items() if not math.isnan(error)]
+    known = [f"{label} {table.show(error, label)}" for label, error in errors.items() if not math.isnan(error)]
     if known:
         yield f"Standard error of one run over the examples of the test set, which ± leaves out: {', '.join(known)}."
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from dsel import show
+from dsel.evaluator.units import SHARE
+from dsel.report import shown
 from dsel.report.comparable import AVERAGE
 from dsel.report.statistics import NOTHING, Difference
 from dsel.report.tables import Cell, Report, Table, show_p
@@ -25,7 +27,7 @@ LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "·": r"$\cdot$", "±": r"$\pm$", "–": "--", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$",
-    "…": r"\dots{}",
+    "…": r"\dots{}", "↓": r"$\downarrow$",
 }  # fmt: skip
 
 
@@ -44,7 +46,7 @@ def document(report: Report, figures: Sequence[Drawn], *, command: str) -> str:
 
 def markdown(table: Table) -> str:
     """The table as GitHub Markdown: values, then differences to the baseline, then what is missing."""
-    heads = [_md(table.head), *(_md(name) + _md_marks(table, name) for name in table.columns)]
+    heads = [_md(table.head), *(_md(table.heading(name)) + _md_marks(table, name) for name in table.columns)]
     rows = [[_md(row), *(_md_cell(table, table.cells[row, c]) for c in table.columns)] for row in table.rows]
     parts = [_pipes([heads, *rows]), _md(" ".join(legend(table))), *(_md(note) for note in table.notes)]
     if table.compared:
@@ -64,7 +66,7 @@ def terminal(table: Table, *, differences: bool = False) -> show.Table:
     heads, rows = [table.head], []
     for column in table.columns:
         marks = "" if differences else "".join(f" ({mark})" for mark in table.marks(column))
-        heads.append(column + marks)
+        heads.append(table.heading(column) + marks)
     for row in table.compared if differences else table.rows:
         cells = [table.cells[row, column] for column in table.columns]
         texts: list[show.Cell] = [compared(table, cell) for cell in cells]
@@ -82,13 +84,15 @@ def legend(table: Table) -> Iterator[str]:
     yield MARKS
     if table.has_published:
         yield f"In brackets: published{f' ({table.paper})' if table.paper else ''}."
+    yield from shown.legend(table.shown)
     yield from (f"({note.mark}) {note.text}" for note in table.footnotes)
 
 
 def compared_title(table: Table) -> str:
     """What is shown of the differences: only what some of them have."""
     number = table.comparisons
-    parts = ["points, per cent"]
+    units = dict.fromkeys(table.shown[column].counted_in for column in table.columns)
+    parts = [f"{' or '.join(units)}, per cent"]
     if number:
         several = "" if number == 1 else f", Holm-adjusted for the {number} comparisons of a column"
         parts += ["Student's 95 % t interval of each alone", f"and p of a paired t-test{several}"]
@@ -98,7 +102,7 @@ def compared_title(table: Table) -> str:
 def compared(table: Table, cell: Cell) -> str:
     """The cell's difference to the baseline, and the published one."""
     published = cell.published_difference
-    theirs = "" if published is None else f"; published {table.show(published, sign=True)}"
+    theirs = "" if published is None else f"; published {table.show(published, cell.column, sign=True)}"
     return table.show_difference(cell) + theirs
 
 
@@ -132,13 +136,15 @@ def latex(table: Table) -> str:
     ]
     lines += [rf"\caption{{{_tex(' '.join(caption)).replace('In brackets: p', 'P', 1)}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
-    heads = [_tex(name) + _tex_marks(table.marks(name)) for name in table.columns]
+    heads = [_tex(table.heading(name)) + _tex_marks(table.marks(name)) for name in table.columns]
     lines += [_tex_row([_tex(table.head), *heads]), r"\midrule"]
     for row in table.rows:
         cells = [table.cells[row, column] for column in table.columns]
         lines.append(_tex_row([_tex(row), *(_tex_value(table, cell) for cell in cells)]))
         if any(cell.published is not None for cell in cells):
-            lines.append(_tex_row([r"\quad published", *(_tex(table.show(cell.published)) for cell in cells)]))
+            lines.append(
+                _tex_row([r"\quad published", *(_tex(table.show(cell.published, cell.column)) for cell in cells)])
+            )
     if table.compared:
         lines += [
             r"\midrule",
@@ -148,17 +154,15 @@ def latex(table: Table) -> str:
         cells = [table.cells[row, column] for column in table.columns]
         lines.append(_tex_row([_tex(row), *(_tex(table.show_points(cell)) for cell in cells)]))
         gaps = [cell.difference for cell in cells]
-        for label, text in (
-            (r"\quad 95\,\% $t$ interval", table.show_interval),
-            (r"\quad $p$", lambda gap: show_p(gap).removeprefix("p ").removeprefix("= ")),
-        ):
-            known = [gap if gap and not math.isnan(gap.p) else None for gap in gaps]
-            if any(known):
-                lines.append(_tex_row([label, *(_tex(text(gap) if gap else "–") for gap in known)]))
+        known = [gap if gap and not math.isnan(gap.p) else None for gap in gaps]
+        if any(known):
+            intervals = [_tex(table.show_interval(cell)) for cell in cells]
+            ps = [_tex(show_p(gap).removeprefix("p ").removeprefix("= ") if gap else "–") for gap in known]
+            lines += [_tex_row([r"\quad 95\,\% $t$ interval", *intervals]), _tex_row([r"\quad $p$", *ps])]
         if any(gap and gap.unpaired for gap in gaps):
             lines.append(_tex_row([r"\quad common seeds", *(str(gap.pairs) if gap else "--" for gap in gaps)]))
         if any(cell.published_difference is not None for cell in cells):
-            theirs = (_tex(table.show(cell.published_difference, sign=True)) for cell in cells)
+            theirs = (_tex(table.show(cell.published_difference, cell.column, sign=True)) for cell in cells)
             lines.append(_tex_row([r"\quad published", *theirs]))
     lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
     return "\n".join(lines) + "\n"
@@ -166,8 +170,9 @@ def latex(table: Table) -> str:
 
 NO_DIFFERENCE = Difference(math.nan, math.nan, NOTHING, pairs=0, unpaired=0, p=math.nan)
 CSV_COLUMNS = (
-    "table row column metric mean stderr test_stderr n seeds rank best difference difference_percent t_low t_high p "
-    "p_holm pairs unpaired published published_difference published_notes averaged missing_seeds command runs"
+    "table row column metric unit higher_is_better mean stderr test_stderr n seeds rank best difference "
+    "difference_percent t_low t_high p p_holm pairs unpaired published published_difference published_notes averaged "
+    "missing_seeds command runs"
 ).split()
 
 
@@ -175,12 +180,14 @@ def rows_of_csv(table: Table) -> Iterator[dict[str, object]]:
     """A row for each cell, with all digits; what there is no value for is empty."""
     for cell in table.cells.values():
         gap = cell.difference or NO_DIFFERENCE
-        averages = table.average if cell.metric == AVERAGE else None
+        looks, averages = table.shown[cell.column], table.average if cell.metric == AVERAGE else None
         yield {
             "table": table.title,
             "row": _cell(cell.row),
             "column": _cell(cell.column),
             "metric": cell.metric,
+            "unit": "%" if looks.unit == SHARE else looks.unit,
+            "higher_is_better": looks.higher_is_better,
             "mean": _number(cell.mean),
             "stderr": _number(cell.stderr),
             "test_stderr": _number(cell.test_stderr),
@@ -217,7 +224,7 @@ def to_csv(tables: Sequence[Table]) -> str:
 
 
 def _published(table: Table, cell: Cell) -> str:
-    return "" if cell.published is None else f" ({table.show(cell.published)})"
+    return "" if cell.published is None else f" ({table.show(cell.published, cell.column)})"
 
 
 def _md_cell(table: Table, cell: Cell) -> str:

@@ -208,6 +208,15 @@ def test_a_phone_shows_the_page_without_scrolling_it_sideways(page: Page, page_f
 
 
 @needs_chromium
+def test_a_figures_card_is_as_tall_as_its_figure(page: Page, page_file: Path) -> None:
+    page.open(page_file, width=1400, height=900)
+    empty = page.evaluate("""[...document.querySelectorAll("figure")].map(card => {
+        const end = card.querySelector("figcaption").getBoundingClientRect().bottom;
+        return card.getBoundingClientRect().bottom - end})""")
+    assert len(empty) > 2 and max(empty) < 20  # the padding
+
+
+@needs_chromium
 def test_the_page_prints(page: Page, page_file: Path) -> None:
     page.open(page_file)
     pdf = page.pdf()
