@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
 
-from hydra.errors import ConfigCompositionException, InstantiationException
+from hydra import compose, initialize_config_dir
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -15,20 +20,22 @@ from dsel.errors import ConfigError
 from dsel.secrets import redact
 
 
-def explain(error: BaseException) -> str:
-    """One line for an error about the configuration: Hydra's own words, shortened, with the close match named."""
+def explain(error: BaseException, given: Sequence[str] | None = None) -> str:
+    """One line for an error about the configuration: Hydra's own words, shortened, with the close match named.
+
+    given: the overrides that were asked for; those of this process's command line, unless they are named.
+    """
     if isinstance(error, ConfigError):
         return one_line(error)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        return explain(error.__cause__)
+        return explain(error.__cause__, given)
     text, option = str(error), getattr(error, "full_key", None)
     if isinstance(error, OmegaConfBaseException) and option:
         return one_line(f"{option}: {text.splitlines()[0]}")
     unknown = re.search(r"Could not override '(?P<key>[^']+)'", text)
     if unknown:
         key = getattr(error.__cause__, "full_key", None) or unknown["key"]
-        known = "; python -m dsel.run --cfg job shows all keys"
-        return f"unknown key {key!r}{like(key, _keys())}{known}"
+        return f"unknown key {key!r}{_instead(key, sys.argv[1:] if given is None else given)}"
     missing = re.search(r"Could not find '(?P<group>[^']+)/(?P<name>[^/']+)'", text)
     if missing:
         options = config_groups.options(missing["group"])
@@ -49,10 +56,55 @@ def one_line(error: object) -> str:
     return redact(" ".join(lines))
 
 
-def _keys() -> list[str]:
-    """The keys of all files in the config groups, dotted: enough to name a close match."""
-    keys: list[str] = []
-    for path in (ROOT / "conf").rglob("*.yaml"):
-        group = path.parent.relative_to(ROOT / "conf").parts
-        keys += [".".join([*group, str(key)]) for key in OmegaConf.load(path)]
-    return sorted(set(keys))
+def _instead(key: str, given: Sequence[str]) -> str:
+    """What there is in place of `key`, in the configuration of the options that are chosen."""
+    config, choices = _chosen(given)
+    names = list(_names(config))
+    parent, _, last = key.rpartition(".")
+    beside = [name.rpartition(".")[2] for name in names if name.rpartition(".")[0] == parent]
+    near = _near(last, beside)
+    if near:
+        return f" (did you mean {'.'.join(filter(None, [parent, near]))}?)"
+    elsewhere = [name for name in names if name.rpartition(".")[2] == last]
+    hint = f" (did you mean {elsewhere[0]}?)" if len(elsewhere) == 1 and (not parent or not beside) else ""
+    if not beside:
+        return f"{hint}; python -m dsel.run --cfg job shows all keys"
+    owner = f"{parent}={choices[parent]} has" if choices.get(parent) else f"{parent} has" if parent else "there are"
+    return f"{hint}; {owner} {', '.join(beside)}"
+
+
+def _near(name: str, known: Sequence[str]) -> str | None:
+    """The one that `name` may stand for: `batch` for `batch_size`, `lr` for `learning_rate`, `kk` for `k`."""
+    short = [each for each in known if each.startswith(f"{name}_") or "".join(w[:1] for w in each.split("_")) == name]
+    return next(iter([*short, *get_close_matches(name, known, n=1, cutoff=0.6)]), None)
+
+
+def _chosen(given: Sequence[str]) -> tuple[Any, dict[str, Any]]:
+    """The configuration with the options of `given` alone, whatever else is in it, and what is chosen of each group."""
+    options = [text for text in given if _is_choice(text)]
+    for overrides in (options, []):  # where two options do not go together, the defaults
+        try:
+            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+                config = compose("config", overrides=overrides, return_hydra_config=True)
+        except (HydraException, OmegaConfBaseException):
+            continue
+        choices = dict(config.hydra.runtime.choices)
+        OmegaConf.set_struct(config, False)
+        del config["hydra"]
+        return OmegaConf.to_container(config, resolve=False), choices
+    return {}, {}
+
+
+def _is_choice(text: str) -> bool:
+    """Whether an override chooses an option of a group that there is."""
+    group, _, name = text.partition("=")
+    return name in config_groups.options(group.partition("@")[0].lstrip("+"))
+
+
+def _names(config: Any, above: str = "") -> Iterator[str]:
+    """The dotted keys of a configuration."""
+    for key, value in config.items():
+        if not str(key).startswith("_"):
+            yield f"{above}{key}"
+            if isinstance(value, Mapping):
+                yield from _names(value, f"{above}{key}.")

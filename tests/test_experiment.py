@@ -107,3 +107,14 @@ def test_a_component_of_somebody_elses(spec: CausalLM, cache: Cache, tmp_path: P
     made.clusterer = "kmeans"  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="clusterer=kmeans: wants a Clusterer"):
         made.check()
+
+
+@pytest.mark.parametrize(("budget", "said"), [(1, True), (1.0, False), (0.5, False), (2, False)])
+def test_a_budget_of_one_is_said_to_be_all(
+    budget: float, said: bool, spec: CausalLM, cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = experiment(spec, cache)
+    made.budget = budget
+    study = made.problem().study
+    assert (study.budget == len(study.pool)) == (budget == 1)
+    assert ("budget=1 means all of the pool" in caplog.text) == said

@@ -202,7 +202,8 @@ class SFT:
         if self.warmup >= max(total * part[1], 1):
             peak = self.learning_rate * total * part[1] / self.warmup
             log.warning(
-                "warm-up (%d steps) is longer than training (%d): the learning rate ends at %.2g instead of %.2g",
+                "warm-up (%d steps) is longer than training (%d): the learning rate ends at %.2g instead of %.2g; set "
+                "trainer.warmup to fewer steps, or to a fraction of them (trainer.warmup=0.03)",
                 *(self.warmup, total * part[1], peak, self.learning_rate),
             )
         self._say(work, counts["tokens"], row)
