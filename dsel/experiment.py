@@ -146,7 +146,7 @@ class Experiment:
                     outcome = learner.fit(study.pool.take(step.examples), step.training)
                     stage.items, stage.cached = int(outcome["examples"]), "cached" in outcome
                 record.training(outcome, warmup=warmup)
-        note_map(record, study.computed)
+        note_map(record, study.computed, pool)
 
         if learner is not None and self.evaluator.evaluates:
             with record.stage("evaluate"):

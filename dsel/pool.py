@@ -210,6 +210,12 @@ def text_of(message: Message) -> str:
     return "\n".join(part for part in [*parts, *calls] if part)
 
 
+def excerpt(messages: Sequence[Message], length: int = 300) -> str:
+    """What a reader sees of an example: its turns, an arrow before each response, cut to so many characters."""
+    text = "\n".join(f"→ {text_of(m)}" if m["role"] == "assistant" else text_of(m) for m in messages)
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def _stored(conversations: Iterable[Sequence[Message]]) -> list[list[dict[str, str]]]:
     """Messages as Arrow holds them: what goes beyond role and content is JSON, as its types differ from row to row."""
     return [

@@ -29,6 +29,7 @@ SCORES = {"id": "string", "score": "float64"}  # of `scores.parquet`
 CLUSTERS = {"cluster": "int64", "size": "int64"}  # of `clusters.parquet`, the plain ones
 WEIGHTS = {"round": "int64", "cluster": "int64", "weight": "float64"}  # of `rounds/weights.parquet`
 MAP = {"x": "float64", "y": "float64", "cluster": "int64", "chosen": "bool"}  # of `map.parquet`
+MAP_EXAMPLES = {"index": "int64", "id": "string", "source": "string", "text": "string"}  # too; older ones have `index`
 
 
 def write_table(path: Path, table: Table) -> None:

@@ -78,7 +78,8 @@ def test_the_map_spreads_points_as_widely_as_a_plane_can(tmp_path: Path, cluster
     embeddings, labels = rng.normal(size=(60, 8)).astype(np.float32) * np.arange(8, 0, -1), rng.integers(4, size=60)
     run = record(tmp_path)
     run.round(Selection(np.array([7, 2])), make_pool(60))
-    note_map(run, {"embeddings": embeddings, **({"clustering": SimpleNamespace(labels=labels)} if clustered else {})})
+    known = {"clustering": SimpleNamespace(labels=labels, distances=np.zeros(60))} if clustered else {}
+    note_map(run, {"embeddings": embeddings, **known}, make_pool(60))
     table = pq.read_table(tmp_path / "map.parquet").to_pydict()
     assert sorted(table["index"]) == list(range(60))
     assert [i for i, chosen in zip(table["index"], table["chosen"], strict=True) if chosen] == [2, 7]
