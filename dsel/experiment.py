@@ -91,8 +91,8 @@ class Experiment:
             reading.items = len(pool)
         if self.budget == 1 and isinstance(self.budget, int):
             log.warning(
-                "budget=1 means all of the pool (%d examples): numbers up to 1 are fractions of it, and counts begin at "
-                "2; budget=1.0 means the same without this line",
+                "budget=1 means all of the pool (%d examples): numbers up to 1 are fractions of it, and counts begin "
+                "at 2; budget=1.0 means the same without this line",
                 len(pool),
             )
         study = Study(
