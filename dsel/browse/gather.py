@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pyarrow import Table
 
 MOST = 50_000  # examples on a page: what a browser searches and draws without a pause
+POINTS = 1_000_000  # of a map that is read
 LETTERS = 12_000_000  # of all texts together, so that a page stays a file to send
 SHORTEST, LONGEST = 300, 4000  # characters of a text
 CLUSTERS, ROUNDS = 5000, 100  # at most of each
@@ -287,10 +288,11 @@ def _points(run: RunFolder, notes: list[str]) -> Table | None:
         need("index" in there, f"{path}: does not say which examples its points are")
         kinds = MAP | {name: kind for name, kind in MAP_EXAMPLES.items() if name in there}
         table = read_table(path, kinds, needed=kinds.keys() - {"cluster", "source"})
+        need(len(table) <= POINTS, f"{path}: {len(table):,} points are more than a run writes")
         for name in MAP_EXAMPLES.keys() - there:
             table = table.append_column(name, pa.nulls(len(table), pa.string()))
         need(bool(np.isfinite([table["x"].to_numpy(), table["y"].to_numpy()]).all()), f"{path}: points without a place")
-        return table.slice(0, MOST)
+        return table
 
     return _or_left_out(usable, notes)
 

@@ -183,14 +183,15 @@ function drawMap() {
   const marked = $("medoids").checked ? [...medoids].filter((row) => all.x[row] !== null) : [];
   const focus = state.selected !== null && all.x[state.selected] !== null ? [state.selected] : [];
   const near = focus.length ? neighbours(state.selected) : [];
+  const shrink = Math.min(1, (4000 / Math.max(mine.length + theirs.length, 1)) ** 0.35); // many points would be one blot
   const plainColours = state.colour === "chosen";
   const colours = (rows, own) => (plainColours ? own : rows.map(paint));
   traces = [faint, theirs, mine, marked, near, focus];
   const ring = style("--text");
   const data = [
-    trace(faint, { size: 4, color: style("--theirs"), opacity: 0.12 }, { hoverinfo: "skip" }),
-    trace(theirs, { size: narrowed() ? 6 : 4, color: colours(theirs, style("--theirs")), opacity: narrowed() ? 0.9 : 0.5 }),
-    trace(mine, { size: narrowed() ? 9 : 7, color: colours(mine, style("--ours")), opacity: 0.9 }),
+    trace(faint, { size: 3, color: style("--theirs"), opacity: 0.12 }, { hoverinfo: "skip" }),
+    trace(theirs, { size: (narrowed() ? 6 : 4) * shrink, color: colours(theirs, style("--theirs")), opacity: narrowed() ? 0.9 : 0.5 }),
+    trace(mine, { size: (narrowed() ? 9 : 7) * shrink, color: colours(mine, style("--ours")), opacity: 0.9 }),
     trace(marked, { size: 11, symbol: "diamond-open", color: ring, line: { width: 1.5 } }),
     trace(near, { size: 13, symbol: "circle-open", color: style("--link"), line: { width: 2 } }, { hoverinfo: "skip" }),
     trace(focus, { size: 19, symbol: "circle-open", color: ring, line: { width: 3 } }, { hoverinfo: "skip" }),
@@ -269,7 +270,7 @@ function showExample() {
   }
   const near = all.x[row] === null ? [] : neighbours(row);
   if (near.length) {
-    const button = (each) => element("button", { type: "button", class: ours(each) ? "ours" : "", onclick: () => select(each) }, oneLine(each).slice(0, 300));
+    const button = (each) => element("button", { type: "button", class: ours(each) ? "ours" : "", onclick: () => select(each) }, text(each));
     parts.push(element("h3", {}, ours(row) ? "Nearest on the map that were not chosen" : "Nearest on the map that were chosen"));
     parts.push(element("ul", { class: "near" }, ...near.map((each) => element("li", {}, button(each)))));
   }
