@@ -123,13 +123,14 @@ class Experiment:
         pool, study = problem.pool, problem.study
         log.info("pool: %d usable examples, %d rows skipped", len(pool), sum(pool.skipped.values()))
         record.pool(pool, study.budget)
+        self._need_readers(study)
+        record.begun = True
         learner = self._learner(record)
         if learner is not None and self.trainer.trains:
             learner.try_on(pool, self.selector.probes)
         for name in closure(self.selector.needs):
             RESOURCES[name].trial(study)
         self.tracker.start(record.folder, record.facts)
-        self._need_readers(study)
         steps = self.selector.steps(study, learner)  # type: ignore[arg-type]  # None for those that do not look at it
         while True:
             with record.stage("select"):  # what the selector computes up to its next step, and no more

@@ -32,6 +32,7 @@ from dsel.errors import ConfigError, world
 from dsel.evaluator.none import NoEvaluator
 from dsel.explain import explain, one_line
 from dsel.interrupt import heed, wait_for_logging
+from dsel.leftovers import discard, no_empty_sweep
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
 from dsel.secrets import cover, redact
@@ -64,13 +65,17 @@ def run(config: DictConfig) -> float | None:
         return _run(config)
     except Exception as error:
         known = one_line(error) if isinstance(error, ConfigError) else world(error)
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        several = HydraConfig.get().mode == RunMode.MULTIRUN
+        if several:
+            log.error("this run failed: %s", known or one_line(error), exc_info=known is None)
+            sweep.failed(Path(str(config.runs)), _asked(), known or one_line(error))
+        if isinstance(error, ConfigError) and is_main_process():
+            _leave_nothing(config)
+        if not several:
             if known is None:
                 raise
             sys.stderr.write(f"dsel: {known}\n")
             sys.exit(2)
-        log.error("this run failed: %s", known or one_line(error), exc_info=known is None)
-        sweep.failed(Path(str(config.runs)), _asked(), known or one_line(error))
         if world_size() > 1:  # the other processes wait for this one: their launcher ends all
             raise
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
@@ -108,7 +113,7 @@ def _run(config: DictConfig) -> float | None:
             from dsel import plan
 
             plan.show(plan.plan(experiment, OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder, runs)
         return None
     if job.mode != RunMode.MULTIRUN:
         return _alone(config, experiment, key, folder)
@@ -144,6 +149,9 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
     try:
         learner = experiment.run(record)
     except BaseException as error:
+        if isinstance(error, ConfigError) and not record.begun:  # refused: `run` removes what has no record
+            (folder / NAME).unlink(missing_ok=True)
+            raise
         status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         for step in (partial(record.finish, status, error=world(error) or one_line(error)), experiment.tracker.fail):
             try:
@@ -167,6 +175,15 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
 def _asked() -> list[str]:
     """The overrides of this job as they were typed: what refers to a variable still does."""
     return OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False)  # type: ignore[return-value]
+
+
+def _leave_nothing(config: DictConfig) -> None:
+    """Remove the folder of a run that was refused before it began."""
+    from dsel.record.reader import NAME
+
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    if not (folder / NAME).exists():
+        discard(folder, Path(str(config.runs)))
 
 
 def _refuse_secrets(config: DictConfig) -> None:
@@ -196,7 +213,7 @@ def main() -> None:
         sys.argv[1:] = map(readable, sys.argv[1:])
         refuse_overrides(sys.argv[1:])
         need_names(sys.argv[1:])
-        with _place_of_process():
+        with _place_of_process(), no_empty_sweep():
             run()
             heed()
         if sweep.End.failures:

@@ -10,7 +10,7 @@ from pathlib import Path
 from dsel.config_groups import ROOT
 
 LAYERS = {
-    "commands": "run report compare browse plan sweep summary answer",
+    "commands": "run report compare browse plan sweep summary answer leftovers",
     "experiment": "experiment testing",
     "record": "computed record",
     "what asks the learner": "selector evaluator",

@@ -207,6 +207,18 @@ def test_bad_input_gets_one_clear_line(
     assert len(lines) == 1, done.stderr
     assert message in lines[0]
     assert took < 5
+    assert not (tmp_path / "r").exists()
+
+
+def test_a_sweep_whose_runs_are_refused_leaves_nothing(dsel_run: Run, tmp_path: Path, alpaca: Path) -> None:
+    base = ["-m", "data=local", f"data.path={alpaca}", *SUBSET, f"runs={tmp_path / 'r'}", "selector=random"]
+    for grid in (["budget=61,62"], ["budget=1,2", "clusterer.kk=3"], ["seed=0,1", "data.path=gone.json"]):
+        done = dsel_run(*base, *grid)
+        assert done.returncode in (1, 2), done.stderr
+        assert not (tmp_path / "r").exists(), grid
+    done = dsel_run(*base, "budget=61,6")  # one of the two begins
+    assert done.returncode == 1 and "budget=61 is larger" in done.stderr
+    assert [path.name for path in (tmp_path / "r").glob("[!.]*/")] == [the_run(tmp_path / "r")[0].name]
 
 
 @pytest.mark.parametrize("more", [[], ["plan=true"]], ids=["run", "plan"])

@@ -40,6 +40,7 @@ class Record:
     def __init__(self, folder: Path, config: Mapping[str, Any], choices: Mapping[str, Any], *, writes: bool = True):
         self.folder = folder
         self.writes = writes
+        self.begun = False  # till then, a run may be refused, and leaves nothing
         self.stages: list[Stage] = []
         self._open: list[Stage] = []
         self._selections: list[Selection] = []
