@@ -21,7 +21,7 @@ from dsel.constraints import check_types
 from tests.conftest import ROOT, computed
 
 FILES = [(group, name) for group in GROUPS for name in options(group)]
-EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("[!_]*.yaml"))
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 
 WANTED = {

@@ -21,7 +21,7 @@ from dsel.report.spec import Spec, keys, overrides, read
 from dsel.report.tables import build
 from tests.conftest import ROOT, jobs_of, shared
 
-EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("*.yaml"))
+EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("[!_]*.yaml"))
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 
 
