@@ -116,3 +116,10 @@ def overlaid(folder: Path) -> Iterator[Path]:
 def composed(folder: Path, overrides: Sequence[str]) -> Any:
     with initialize_config_dir(str(folder / "conf"), version_base="1.3"):
         return compose("config", overrides=list(overrides))
+
+
+def presets() -> list[list[str]]:
+    """The rows of docs/presets.md that name something of the hub: choice, hub, …, licence, access."""
+    lines = (ROOT / "docs" / "presets.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip(" `") for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines if line[:3] == "| `"]
+    return [row for row in rows if re.fullmatch(r"[\w-]+/[\w.-]+", row[1])]

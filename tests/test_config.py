@@ -19,20 +19,23 @@ from omegaconf import OmegaConf
 from dsel.config_groups import GROUPS, options
 from dsel.constraints import check_types
 from tests.conftest import ROOT, computed
+from tests.pages import presets
 
 FILES = [(group, name) for group in GROUPS for name in options(group)]
 EXPERIMENTS = sorted(p.stem for p in (ROOT / "experiments").glob("[!_]*.yaml"))
 SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 
 WANTED = {
-    "data": "alpaca alpaca_gpt4 wizardlm wizardlm_70k sharegpt dolly tulu_v2 p3 local procedural",
-    "embedder": "minilm e5_large e5_mistral llama2 openai cohere tfidf_svd",
+    "data": "alpaca alpaca_gpt4 wizardlm wizardlm_70k sharegpt dolly tulu_v2 tulu_v3 openhermes magpie ultrachat "
+    "oasst1 lima no_robots openthoughts p3 local procedural",
+    "embedder": "minilm e5_large e5_mistral llama2 qwen3_embedding bge_m3 gte nv_embed openai cohere tfidf_svd",
     "clusterer": "faiss_kmeans",
     "selector": "random uniform longest quality deita qdit kcenter kmeans_closest kmeans_uniform kmq kmeans_centroids "
     "kmeans_median kmeans_dynamic ifd graphfilter facility_location semdedup",
-    "model": "llama2_7b llama3_8b mistral_7b qwen2_5_1_5b smollm2_135m tiny",
+    "model": "llama2_7b llama3_8b llama3_1_8b llama3_2_1b llama3_2_3b mistral_7b mistral_7b_v0_3 qwen2_5_1_5b "
+    "qwen3_0_6b qwen3_1_7b qwen3_4b qwen3_8b olmo2_7b gemma3_1b gemma3_4b smollm2_135m smollm2_360m smollm2_1_7b tiny",
     "trainer": "full lora qlora paper iterit_paper none",
-    "evaluator": "paper iterit_paper gsm8k_local heldout_loss procedural none",
+    "evaluator": "paper iterit_paper ifeval reasoning open_llm_v2 gsm8k_local heldout_loss procedural none",
     "tracker": "wandb none",
 }
 
@@ -131,15 +134,35 @@ def test_every_sweep_is_plain_hydra(name: str) -> None:
     assert sweep.hydra.sweeper.params
 
 
-def test_defaults_are_the_papers_setting() -> None:
+def test_defaults_need_no_key_no_code_of_others_and_nothing_to_ask_for() -> None:
     config = composed()
+    parts = [instantiate(config[group], _convert_="all") for group in GROUPS]
+    assert not [part for part in parts if type(part).__module__.split(".")[2] in ("cohere", "openai", "judge", "deita")]
+    listed = {row[1]: row[-1] for row in presets()}
+    hubs = [part.hub for part in parts if getattr(part, "hub", None)]
+    assert len(hubs) == 3 and {listed[hub] for hub in hubs} == {"open"}
+    assert config.trainer.lora is not None and config.trainer.learning_rate == 2e-4  # fits one GPU, and learns
+    assert 0 < config.budget < 1 and config.clusterer.k is None  # whatever the size of the pool
+    asked = composed("selector=iterative", "model=llama3_8b")
+    assert asked.selector.feedback._target_.endswith("perplexity.Perplexity")  # the model in training, no other
+
+
+def test_the_papers_setting_is_in_its_experiments() -> None:
+    from dsel.config_groups import register
+
+    register()
+    config = composed("experiments=wizardlm_main", "trainer=full")
     assert config.budget == 10_000
     assert config.trainer.epochs == 3
     assert (config.trainer.learning_rate, config.trainer.warmup) == (2e-5, 0.03)  # the scripts'; the text is below
     assert config.trainer.batch_size == 64
     assert config.trainer.max_length == 2048
     assert (config.clusterer.niter, config.clusterer.nredo, config.clusterer.seed) == (300, 5, 42)
+    assert config.clusterer.k == 2048
     assert config.embedder.model == "embed-english-v3.0"
+    assert config.scorer._target_ == "dsel.scorer.deita.Evol"
+    best = composed("experiments=wizardlm_main", "selector=iterative_reward").selector.feedback
+    assert best.scorer.hub == "sfairXC/FsfairX-LLaMA3-RM-v0.1"
     lora = composed("trainer=lora").trainer.lora
     assert (lora.rank, lora.alpha, lora.dropout) == (64, 16, 0.1)
 

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from dsel.cache import Cache
-from dsel.config_groups import GROUPS, register
+from dsel.config_groups import GROUPS, options, register
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.record.writer import Record
@@ -29,18 +29,35 @@ LARGE = ("budget", "clusterer.k", "embedder", "model", "data", "selector/feedbac
 def test_the_last_job_of_each_grid_runs(name: str, sweep: str, spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
     """What the grid varies is kept, but for sizes and parts that no toy has. Only selectors that look have a model."""
     kept = [o for o in jobs(name, sweep)[-1] if o.partition("=")[0] not in LARGE]
-    overrides = [f"experiments={name}", *kept, *TOY]
+    run_toy([f"experiments={name}", *kept, *TOY], spec, cache, tmp_path)
+
+
+VARIANTS = [name for name in options("selector") if name.startswith("iterative_")]  # of one that runs here
+
+
+@pytest.mark.parametrize(
+    "selector",
+    [pytest.param(name, marks=[pytest.mark.slow] if name in VARIANTS else []) for name in options("selector")],
+)
+def test_every_selector_runs_in_the_quickstart(selector: str, spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
+    """With its own embedder and scorer, and nothing of the hub but a feedback that a selector is called after."""
+    small = ["data.size=60", "clusterer.k=4", "trainer.epochs=1", "trainer.max_length=64", "evaluator=none"]
+    run_toy(["experiments=quickstart", f"selector={selector}", *small, "tracker=none"], spec, cache, tmp_path)
+
+
+def run_toy(overrides: list[str], spec: CausalLM, cache: Cache, folder: Path) -> None:
+    """Without training where the selector does not look; where it does, the model is its feedback."""
     if "feedback" in composed(overrides).selector:
-        overrides += ["selector/feedback=perplexity", "selector.max_new_tokens=4"]
+        overrides = [*overrides, "selector/feedback=perplexity", "selector.max_new_tokens=4"]
     parts = {group: instantiate(composed(overrides)[group], _convert_="all") for group in GROUPS}
     if "model" not in parts["selector"].needs:
         parts["trainer"] = NoTrainer()
     made = Experiment(**parts | {"model": spec}, budget=12, seed=0, cache=cache)
     made.check()
-    record = Record(tmp_path, {}, {})
+    record = Record(folder, {}, {})
     made.run(record)
     assert sum(r["examples"] for r in record.facts["rounds"]) >= 12
-    assert len((tmp_path / "selected.jsonl").read_text().splitlines()) >= 12
+    assert len((folder / "selected.jsonl").read_text().splitlines()) >= 12
 
 
 def composed(overrides: list[str]) -> Any:

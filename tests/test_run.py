@@ -320,3 +320,20 @@ def test_a_dead_process_ends_the_others_in_seconds(
     assert time.monotonic() - start < 240
     assert done.returncode != 0
     assert ("out of luck" if how == "raises" else "Signal 9 (SIGKILL)") in done.stderr
+
+
+def test_a_small_pool_of_ones_own(dsel_run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """With the default selector and clusterer: k is not larger than the pool."""
+    rows = [{"prompt": f"Say {word}.", "completion": f"{word}!" * n} for n, word in enumerate("abc", 1)]
+    (tmp_path / "my.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = dsel_run(
+        "data=local", f"data.path={tmp_path}/my.jsonl", "budget=2", "embedder=tfidf_svd", "embedder.min_df=1",
+        "trainer=none", "evaluator=none", "tracker=none", f"runs={tmp_path / 'runs'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    (record,) = (tmp_path / "runs").glob("*/record.json")
+    facts = json.loads(record.read_text())
+    assert facts["clustering"]["k"] == 2 and facts["config"]["clusterer"]["k"] is None
+    assert len((record.parent / "selected.jsonl").read_text().splitlines()) == 2
+    assert f"chosen: {record.parent}/selected.jsonl" in done.stdout
+    assert "qwen" not in done.stdout.lower()

@@ -14,15 +14,19 @@ import pytest
 
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
+from dsel.clusterer.faiss_kmeans import FaissKMeans
 from dsel.component import knob
 from dsel.embedder import base
 from dsel.embedder.base import Embedder, Vectors
+from dsel.embedder.tfidf_svd import TfidfSvd
 from dsel.pool import Example, Message, Pool
 from dsel.reading import Counts, note_cut
+from dsel.scorer.none import NoScorer
 from dsel.selector.random import Random
 from dsel.shards import HERE, Map
 from dsel.stage import Stage
 from dsel.study import Study
+from tests.conftest import make_pool
 
 
 class Calls:
@@ -342,3 +346,17 @@ def test_bad_scores_name_the_examples_they_are_of(bench: Bench) -> None:
     study = bench.study()
     with pytest.raises(ValueError, match=r"the scorer returned NaN or infinity for 1 examples \(ids id-8\)"):
         study.scores(Bad(), study.pool.take([4, 8]))
+
+
+def test_a_k_that_follows_the_pool_is_the_number_it_comes_to(tmp_path: Path) -> None:
+    """In what clusters are known by: the same are found again, however k was said."""
+
+    def study(**clusterer: Any) -> Study:
+        parts = {"embedder": TfidfSvd(min_df=1), "scorer": NoScorer(), "clusterer": FaissKMeans(nredo=1, **clusterer)}
+        return Study(make_pool(36), 5, np.random.default_rng(0), **parts, cache=Cache(tmp_path))
+
+    follows, given = study(), study(k=6)
+    assert follows.clustering.k == 6
+    assert follows.key("clustering") == given.key("clustering") and given.is_cached("clustering")
+    half = follows.restrict(np.arange(9))
+    assert half.clusters(3).k == 3 and half.clusterer is follows.clusterer

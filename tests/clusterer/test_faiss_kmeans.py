@@ -210,3 +210,19 @@ def test_the_bar_comes_to_its_end(backend: str, niter: int, tol: float, monkeypa
     FaissKMeans(k=10, niter=niter, nredo=3, tol=tol, backend=backend).cluster(points())
     assert sum(told) == 3 * niter
     assert (len(told) < 3 * niter) == (tol > 0)
+
+
+@pytest.mark.parametrize(
+    ("n", "k"), [(1, 1), (2, 1), (3, 2), (60, 8), (6000, 77), (52_002, 228), (196_000, 443), (5_000_000, 2048)]
+)
+def test_k_follows_the_number_of_points(n: int, k: int) -> None:
+    clusterer = FaissKMeans()
+    clusterer.check_size(n)
+    assert clusterer.sized(n).k == k <= n
+    assert FaissKMeans(k=5).sized(n).k == 5 and FaissKMeans(k="auto").sized(n).k == "auto"
+
+
+def test_a_k_that_follows_is_clustered_with() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    found, given = FaissKMeans(nredo=1).cluster(x), FaissKMeans(k=7, nredo=1).cluster(x)
+    np.testing.assert_array_equal(found.labels, given.labels)

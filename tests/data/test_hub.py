@@ -60,6 +60,23 @@ def test_single_files_can_be_named(repository: str) -> None:
     assert len(Hub(hub=repository, files=["code/test.jsonl", "chat/test.jsonl"]).load()) == 2
 
 
+def test_files_are_fetched_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the repository has a loading script, which the library no longer runs."""
+    import huggingface_hub
+
+    asked = []
+
+    def fetch(hub: str, **options: object) -> str:
+        asked.append((hub, options))
+        write(tmp_path / "train.jsonl", "one")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    pool = Hub(hub="GAIR/lima", files="train.jsonl", revision="abc").load()
+    assert pool.ids == ["lima/1"] and pool.sources == ["lima"]
+    assert asked == [("GAIR/lima", {"repo_type": "dataset", "revision": "abc", "allow_patterns": ["train.jsonl"]})]
+
+
 def test_an_unknown_subset_or_split_is_a_configuration_error(repository: str) -> None:
     for hub in (Hub(hub=repository, subsets=["poems"]), Hub(hub=repository, subsets=["chat"], split="dev")):
         with pytest.raises(ConfigError, match="cannot load") as caught:

@@ -380,3 +380,15 @@ def test_files_are_known_by_their_content(tmp_path: Path) -> None:
         assert digest(make(one)) == digest(make(two))
         two.write_text("{} ")
         assert digest(make(one)) != digest(make(two))
+
+
+def test_a_missing_package_of_a_task_is_named(cache: Cache) -> None:
+    """IFEval and MATH want some that are an extra."""
+    for task in ("ifeval", "leaderboard_math_hard"):
+        try:
+            Harness(tasks={task: SPEC}).need_tasks(cache)
+        except ConfigError as error:
+            assert str(error).startswith(f"evaluator.tasks.{task}: ")
+            assert "pip install 'dsel[eval]'" in str(error) or "cannot be had" in str(error)  # with the extra: its data
+        else:
+            pytest.fail("there is no network here")

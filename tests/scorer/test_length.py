@@ -32,6 +32,13 @@ def test_tokens_of_all_assistant_turns(small_model: Path, spec: CausalLM, tmp_pa
     np.testing.assert_array_equal(scorer.score(POOL, tmp_path), expected)
 
 
+def test_the_logarithm_ranks_the_same(tmp_path: Path) -> None:
+    """Its softmax is in proportion to the length, and one more for what has none."""
+    scores = Length(log=True).score(POOL, tmp_path)
+    assert scores.dtype == np.float32
+    np.testing.assert_allclose(np.exp(scores), Length().score(POOL, tmp_path) + 1, rtol=1e-5)
+
+
 def test_tokens_need_a_tokenizer(small_model: Path) -> None:
     with pytest.raises(ConfigError, match=r"scorer\.hub or scorer\.path"):
         Length(unit="tokens").check()
