@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,10 @@ from dsel.explain import explain
 from dsel.references import refuse_overrides
 from dsel.report import runs as sources
 from dsel.report.match import Composer, literal, override, shared
+from dsel.report.nearest import nearest
 from dsel.report.runs import SOURCES, Found
 from dsel.report.spec import Overrides, Spec, keys, read
-from dsel.report.tables import Report, build
+from dsel.report.tables import Report, Table, build
 from dsel.secrets import RedactingFormatter, cover
 
 log = logging.getLogger(__name__)
@@ -45,6 +46,10 @@ All else are overrides as python -m dsel.run takes them: what the runs of the ex
 lines (model=smollm2_135m), or another look at them (report.baseline=kMQ).
 """
 RUNS = Path("runs")  # conf/config.yaml's
+LOOKED_AT, NEAREST = (
+    20,
+    3,
+)  # of runs that are in no table: the latest that are compared with what is wanted, those named
 OWN = ("source", "runs", "out", "entity", "project", "filters")
 
 
@@ -109,7 +114,7 @@ def make(asked: Arguments) -> Report:
     if asked.source != "wandb":
         need_path(asked.runs, option="runs")
     found = _find(asked, composer)
-    adopted = _adopt(spec, found, composer)
+    adopted = _adopt(spec, found, composer, asked.overrides)
     if any(adopted):
         composer = Composer(base + adopted[0], adopted[1])
     tables = [build(table, found.runs, composer) for table in spec.tables]
@@ -117,7 +122,7 @@ def make(asked: Arguments) -> Report:
         title=spec.title or asked.experiment,
         tables=tables,
         figures=spec.figures,
-        notes=_notes(asked, found, adopted, tables, composer),
+        notes=_notes(asked, found, adopted, spec, tables, composer),
     )
 
 
@@ -160,27 +165,36 @@ def _find(asked: Arguments, composer: Composer) -> Found:
     return sources.wandb(asked.experiment, entity=entity, project=project, filters=asked.filters)
 
 
-def _adopt(spec: Spec, found: Found, composer: Composer) -> tuple[Overrides, dict[str, Any]]:
+def _adopt(spec: Spec, found: Found, composer: Composer, asked: Overrides) -> tuple[Overrides, dict[str, Any]]:
     """What all runs of the experiment have beside what the tables tell apart (a smaller model, a limit).
 
     Whoever runs a whole experiment with another model does not have to say so again. Returns the options chosen, which
-    are ours, and the settings, which are as recorded.
+    are ours, and the settings, which are as recorded. asked: what the command of the report sets itself, which stays.
     """
     cells = [o for t in spec.tables for parts in (t.at, *t.rows.values()) for o in parts]
     cells += [o for t in spec.tables for column in t.columns.values() for o in column.overrides]
     each = [recorded for run in found.runs if (recorded := composer.recorded(run, unread=True)) is not None]
     settings = {override(path, value): (path, value) for _, own in each for path, value in own.items()}
     whole = [(*choices, *(override(*setting) for setting in own.items())) for choices, own in each]
-    common = shared(whole, keys(cells))
+    common = [o for o in shared(whole, keys(cells)) if keys([o])[0] not in keys(asked)]
     return tuple(o for o in common if o not in settings), dict(settings[o] for o in common if o in settings)
 
 
 def _notes(
-    asked: Arguments, found: Found, adopted: tuple[Overrides, dict[str, Any]], tables: Sequence[Any], composer: Composer
+    asked: Arguments,
+    found: Found,
+    adopted: tuple[Overrides, dict[str, Any]],
+    spec: Spec,
+    tables: Sequence[Table],
+    composer: Composer,
 ) -> list[str]:
     """What a reader of the whole report has to know."""
-    places = {"local": f"run folders under {asked.runs}", "wandb_offline": f"offline W&B logs under {asked.runs}"}
-    notes = [f"Made of {_count(len(found.runs), 'finished run')} ({places.get(asked.source, 'W&B')})."]
+    sources = {"local": f"run folders under {asked.runs}", "wandb_offline": f"offline W&B logs under {asked.runs}"}
+    source = sources.get(asked.source, "W&B")
+    if any(table.placed for table in tables):
+        notes = [f"Made of {_count(len(found.runs), 'finished run')} ({source})."]
+    else:
+        notes = list(_none(asked, found, spec, composer, source))
     if found.left_out:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(found.left_out.items()))
         notes.append(f"Left out: {reasons}.")
@@ -195,13 +209,26 @@ def _notes(
         notes.append(f"{_count(len(earlier), 'run')} not shown: a later one has the same configuration and seed.")
     placed |= earlier
     others = Counter(composer.coordinates(run) for run in found.runs if id(run) not in placed)
-    if others:
+    if others and placed:
         several = sorted(others.items(), key=lambda item: (-item[1], str(item[0])))
         gone, own = "options there are no more, or values that are none", "the experiment's own"
         listed = [f"{n} with {gone if o is None else ' '.join(o) or own}" for o, n in several[:5]]
         more = f"; and {_count(len(several) - 5, 'other kind')}" if len(several) > 5 else ""
         notes.append(f"{_count(others.total(), 'run')} in no table, with other settings: {'; '.join(listed)}{more}.")
     return notes
+
+
+def _none(asked: Arguments, found: Found, spec: Spec, composer: Composer, source: str) -> Iterator[str]:
+    """Why no run is in any table: what those that come nearest have otherwise."""
+    if found.runs:
+        yield f"None of {_count(len(found.runs), 'finished run')} ({source}) is in a table."
+    else:
+        yield f"There is no finished run of experiments={asked.experiment} ({source})."
+    runs = found.runs or found.others
+    if not found.runs and runs:
+        without = f"no experiments={asked.experiment}, which it takes to count"
+        yield f"Finished runs with {without}: {len(runs)}."
+    yield from (f"{near}." for near in nearest(runs[-LOOKED_AT:], spec.tables, composer)[:NEAREST])
 
 
 def _count(n: int, what: str) -> str:

@@ -29,10 +29,14 @@ LARGEST_LOG = 2**31  # bytes of a `.wandb` file
 
 @dataclass
 class Found:
-    """The finished runs of an experiment, oldest first, and how many of its runs are left out, by the reason."""
+    """The finished runs of an experiment, oldest first, and how many of its runs are left out, by the reason.
+
+    others: finished runs of no experiment or another one, where they are at hand.
+    """
 
     runs: list[RunFolder] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
+    others: list[RunFolder] = field(default_factory=list)
 
     def add(self, status: str, facts: Mapping[str, Any] | None, where: str, folder: Path | None) -> None:
         if status != "finished":
@@ -51,7 +55,7 @@ class Found:
         log.warning("left out %s: %s", clean(str(where)), why)
 
     def sorted(self) -> Found:
-        return Found(sorted(self.runs, key=lambda run: (run.started, run.where)), self.left_out)
+        return Found(sorted(self.runs, key=lambda run: (run.started, run.where)), self.left_out, self.others)
 
 
 def local(experiment: str, folder: Path) -> Found:
@@ -65,6 +69,8 @@ def local(experiment: str, folder: Path) -> Found:
             continue
         if run.choice("experiments") == experiment:
             found.add(run.status, run.facts, run.where, run.folder)
+        elif run.status == "finished" and "seed" in run.facts["config"]:
+            found.others.append(run)
     return found.sorted()
 
 

@@ -93,7 +93,8 @@ def test_arguments_are_those_of_the_report_and_overrides() -> None:
 def test_what_all_runs_share_is_adopted_and_said(tmp_path: Path) -> None:
     """Whoever gave all runs a smaller pool need not say so again; the commands for the missing ones have it."""
     rows = {
-        f"selector={name} data.size=400 tracker=none": [0.4, 0.5] for name in ("random", "kmeans_uniform", "longest")
+        f"selector={name} data.size=400 tracker=none": [0.4, 0.5]
+        for name in ("random", "kmeans_uniform", "quality", "longest")
     }
     made_grid(tmp_path, "quickstart", rows)
     made = make(parse(["experiments=quickstart", f"runs={tmp_path}", "report.seeds=[0,1,2]"]))
@@ -101,11 +102,12 @@ def test_what_all_runs_share_is_adopted_and_said(tmp_path: Path) -> None:
     assert {row: table.cells[row, "accuracy"].n for row in table.rows} == {
         "random": 2,
         "kmeans_uniform": 2,
+        "quality": 2,
         "longest": 2,
     }
     assert "All of the runs differ from the experiment's file in: data.size=400." in made.notes
     (command,) = table.commands
-    assert command.endswith(f"runs={tmp_path} data.size=400 selector=random,kmeans_uniform,longest seed=2")
+    assert command.endswith(f"runs={tmp_path} data.size=400 selector=random,kmeans_uniform,quality,longest seed=2")
 
 
 def test_what_only_some_runs_have_is_not_adopted_but_said(tmp_path: Path) -> None:
