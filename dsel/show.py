@@ -5,6 +5,7 @@ What is shown may be anybody's text: nothing in it is markup, and nothing in it 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -30,9 +31,9 @@ class Table:
 
 
 def to_terminal() -> Console:
-    """Where output goes; to a file or a pipe, lines are as long as they are."""
+    """Where output goes; to a file or a pipe, lines are as long as they are, or as COLUMNS says."""
     console = Console()
-    return console if console.is_terminal else Console(width=ANY)
+    return console if console.is_terminal or os.environ.get("COLUMNS", "").isdigit() else Console(width=ANY)
 
 
 def show_table(table: Table, console: Console) -> None:

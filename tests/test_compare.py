@@ -261,6 +261,15 @@ def test_the_pool_says_what_files_do_not() -> None:
     assert compare(made("p"), made("q"))["sources"] is None
 
 
+def test_sources_are_those_of_the_pool_whatever_a_run_called_them() -> None:
+    pool = made(*"pqrsp", sources=["web", "web", "books", "code", "books"])
+    a, b = made("p", "r", sources=["mine", "mine"]), made("p", "q", "s", sources=["books", "other", "new"])
+    found = compare(a, b, pool)["sources"]
+    assert found["covered"] == {"a": 2, "b": 3, "pool": 3}
+    rows = {row["name"]: (row["a"], row["b"]) for row in found["rows"]}
+    assert rows == {"web": (1, 1), "books": (1, 1), "code": (0, 1)}  # of two places of `p`, the one it says itself
+
+
 # --- files and folders --------------------------------------------------------------------------------------
 
 
@@ -611,6 +620,51 @@ def test_the_command_shows_and_writes(runs: dict[str, Path], tmp_path: Path) -> 
     assert len(result["only_a"]) == 3
     assert "Only in A (3 of" in done.stdout
     assert (tmp_path / "out" / "comparison.md").read_text().startswith("# Two subsets compared")
+
+
+def test_two_runs_of_one_pool_are_compared_with_it(
+    runs: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = {}
+    for name, more in (("unnamed", []), ("named", ["--pool", str(runs["kmq"])]), ("none", ["--pool", "none"])):
+        command.run([str(runs["kmq"]), str(runs["random"]), "--out", str(tmp_path / name), *more])
+        known[name] = json.loads((tmp_path / name / "comparison.json").read_text())
+    assert known["unnamed"]["ngrams"] == known["named"]["ngrams"] != known["none"]["ngrams"]
+    assert known["unnamed"]["ngrams"]["pool"] > 0 and known["none"]["ngrams"]["pool"] is None
+    assert known["unnamed"]["sources"]["covered"]["pool"] > 0
+
+
+def test_a_pool_that_is_gone_is_said_and_left_out(tmp_path: Path, rounds_pool: Pool) -> None:
+    a, b = (by_rounds(tmp_path / name, rounds_pool, [0, 1], data={}) for name in "ab")
+    command.run([str(a), str(b), "--out", str(tmp_path / "out")])
+    (note,) = [n for n in json.loads((tmp_path / "out" / "comparison.json").read_text())["notes"] if "left out" in n]
+    assert note.startswith("the pool that both chose from is left out: ")
+
+
+def test_a_pool_of_files_by_their_labels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = written(tmp_path / "a.jsonl", "p", "r"), written(tmp_path / "b.jsonl", "q")
+    web, books = written(tmp_path / "1.jsonl", "p", "q"), written(tmp_path / "2.jsonl", "r")
+    pool = f"{{web: {web}, books: {books}}}"
+    command.run([str(a), str(b), "--pool", pool, "--out", str(tmp_path / "out")])
+    found = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert found["sources"]["covered"] == {"a": 2, "b": 1, "pool": 2}
+    assert found["pool"] == {"name": "web, books", "examples": 3}
+    with pytest.raises(ConfigError, match=r"--pool=gone\.jsonl: no such file"):
+        command.run([str(a), str(b), "--pool", "{web: gone.jsonl}"])
+    for wrong in ("{web: [", "{}", "{web: 3}"):
+        with pytest.raises(ConfigError, match=r"not a mapping such as '\{label: file\}'"):
+            command.run([str(a), str(b), "--pool", wrong])
+
+
+def test_tables_are_as_wide_as_columns_says_when_piped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = written(tmp_path / "a.jsonl", "p " * 60), written(tmp_path / "b.jsonl", "q " * 60)
+    for columns, fits in (("", False), ("100", True)):
+        monkeypatch.setenv("COLUMNS", columns)
+        command.run([str(a), str(b)])
+        lines = [line for line in capsys.readouterr().out.splitlines() if line[:1] in "│┏┡└"]
+        assert (max(map(len, lines)) <= 100) == fits
 
 
 def test_help_and_complaints_load_nothing_heavy() -> None:

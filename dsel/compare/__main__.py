@@ -27,7 +27,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pool",
         metavar="FILE|RUN",
-        help="what coverage is measured against: a data file or folder, or a run folder, whose pool is loaded again",
+        help="what coverage is measured against: a data file or folder, '{label: file, …}' as data.path takes it, or a "
+        "run folder, whose pool is loaded again; that of two runs on one pool unless given, none: no pool",
     )
     parser.add_argument("--out", metavar="FOLDER", help="also write comparison.json and comparison.md there")
     parser.add_argument(
@@ -40,22 +41,43 @@ def run(arguments: list[str]) -> None:
     """Compare as the command line says. Raises `ConfigError` with one line for what cannot be done."""
     options = _parser().parse_args(arguments)
     need(options.examples >= 0, f"--examples {options.examples}: give a whole number, 0 or above")
-    for option, path in (("A", options.a), ("B", options.b), ("--pool", options.pool)):
-        if path is not None:
-            need_path(path, option=option)
+    pool = _pool(options.pool)
+    named = [] if pool is None else list(pool.values()) if isinstance(pool, dict) else [pool]
+    for option, path in (("A", options.a), ("B", options.b), *(("--pool", path) for path in named)):
+        need_path(path, option=option)
     out = None if options.out is None else Path(options.out).expanduser()
     need(out is None or out.is_dir() or not out.exists(), f"--out {options.out}: a file is in the way")
 
     from dsel.compare.comparison import compare
     from dsel.compare.report import show, write
-    from dsel.compare.subset import read, read_pool
+    from dsel.compare.subset import common_pool, read, read_pool
 
-    a, b = read(options.a), read(options.b)
-    result = compare(a, b, read_pool(options.pool) if options.pool else None, examples=options.examples)
+    a, b, why = read(options.a), read(options.b), ""
+    whole = read_pool(pool) if pool is not None else None
+    if options.pool is None:
+        whole, why = common_pool(a, b)
+    result = compare(a, b, whole, examples=options.examples, notes=[why] if why else [])
     show(result)
     if out is not None:
         for file in write(result, out):
             sys.stdout.write(f"written: {file}\n")
+
+
+def _pool(given: str | None) -> str | dict[str, str] | None:
+    """The path that `--pool` names, or files by their labels; None for none."""
+    if given is None or given == "none":
+        return None
+    if not given.startswith("{"):
+        return given
+    from omegaconf import OmegaConf
+
+    try:
+        found = OmegaConf.to_container(OmegaConf.create(given))
+    except Exception as error:  # whatever the YAML parser says
+        raise ConfigError(f"--pool {given}: not a mapping such as '{{label: file}}'") from error
+    whole = isinstance(found, dict) and bool(found) and all(isinstance(path, str) for path in found.values())
+    need(whole, f"--pool {given}: not a mapping such as '{{label: file}}'")
+    return {str(label): str(path) for label, path in found.items()}  # type: ignore[union-attr]
 
 
 def main() -> None:

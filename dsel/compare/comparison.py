@@ -19,14 +19,17 @@ from dsel.words import count_words
 SHOWN = 80  # characters of a prompt or response
 
 
-def compare(a: Subset, b: Subset, pool: Subset | None = None, *, examples: int = 5) -> dict[str, Any]:
+def compare(
+    a: Subset, b: Subset, pool: Subset | None = None, *, examples: int = 5, notes: Sequence[str] = ()
+) -> dict[str, Any]:
     """All that `python -m dsel.compare` shows, ready for JSON; what is not known is None, and `notes` say why.
 
     pool: what coverage is measured against, where its examples are at hand; else it is what the run folders say of
     the pool they share. Two examples are the same when they have the same id and come from runs on the same pool
     (its fingerprint), else when they have the same messages. examples: how many to list of those only in one.
+    notes: what is already known to be said.
     """
-    notes = _unfinished(a, b)
+    notes = [*notes, *_unfinished(a, b)]
     if pool is not None:
         a, b = a.completed(pool), b.completed(pool)
         notes += _strangers(a, pool, "A") + _strangers(b, pool, "B")

@@ -26,6 +26,7 @@ from dsel.record.facts import OddRecord
 from dsel.record.reader import RunFolder
 from dsel.record.tables import SELECTION, read_table
 
+AT_ONCE = 200_000  # examples of a pool that is read without being named: some seconds
 Doubles = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
@@ -70,17 +71,29 @@ class Subset:
         return ["\n".join(m["content"] for m in messages) for messages in self.messages or ()]
 
     def completed(self, pool: Subset) -> Subset:
-        """This with what it lacks from `pool`: the messages, by id, and the sources, by content."""
-        messages, sources = self.messages, self.sources
+        """This with the messages that it lacks from `pool`, by id, and the sources of its examples there.
+
+        Whatever a run called its sources, the pool's names are those that coverage is counted by. Examples are matched
+        by content, or by id where there is none.
+        """
+        messages = self.messages
         if messages is None and pool.messages is not None:
             places = {name: i for i, name in enumerate(pool.ids)}
             if all(name in places for name in self.ids):
                 messages = [pool.messages[places[name]] for name in self.ids]
         found = replace(self, messages=messages)
-        if sources is None and pool.sources is not None:
-            source_of = dict(zip(pool.contents, pool.sources, strict=True))
-            found = replace(found, sources=[source_of.get(c, "(not in the pool)") for c in found.contents])
-        return found
+        if pool.sources is None:
+            return found
+        keys, theirs = (found.ids, pool.ids) if messages is None else (found.contents, pool.contents)
+        sources_of: dict[str, list[str]] = {}  # an example may be in several
+        for key, source in zip(theirs, pool.sources, strict=True):
+            sources_of.setdefault(key, []).append(source)
+        sources = []
+        for i, key in enumerate(keys):
+            there = sources_of.get(key, ["(not in the pool)"])
+            own = there[0] if self.sources is None else self.sources[i]
+            sources.append(own if own in there else there[0])
+        return replace(found, sources=sources)
 
 
 def read(path: str | Path) -> Subset:
@@ -102,12 +115,31 @@ def read(path: str | Path) -> Subset:
     return _file(str(path), found)
 
 
-def read_pool(path: str | Path) -> Subset:
-    """The pool in a data file or folder, or that of a run folder. Raises `ConfigError` when there is none."""
+def read_pool(path: str | Path | Mapping[str, str]) -> Subset:
+    """The pool in a data file or folder, in files by their labels, or that of a run folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if isinstance(path, Mapping):
+        return Subset.of(", ".join(path), Local(path=dict(path)).load())
     found = need_path(path, option="--pool")
     if (found / "record.json").exists():
         return Subset.of(f"the pool of {path}", _pool_of(_run(found)))
     return _file(str(path), found)
+
+
+def common_pool(a: Subset, b: Subset) -> tuple[Subset | None, str]:
+    """The pool that two runs chose from, loaded again, or None and why it is left out; no word where there is none."""
+    if a.run is None or b.run is None or a.run.fingerprint is None or a.run.fingerprint != b.run.fingerprint:
+        return None, ""
+    examples = int(a.run.facts["pool"].get("examples") or 0)
+    if examples > AT_ONCE:
+        return None, f"the pool has {examples:,} examples, and is read where it is named: --pool {a.name}"
+    try:
+        return Subset.of(f"the pool of {a.name}", _pool_of(a.run)), ""
+    except ConfigError as why:
+        return None, f"the pool that both chose from is left out: {why}"
 
 
 def _file(name: str, path: Path) -> Subset:

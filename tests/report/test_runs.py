@@ -121,7 +121,7 @@ def test_the_service_is_asked_for_the_project_and_filters_given(folder: Path, se
     assert [(a["entity"], a["project"], a["filters"]) for a in service.asked] == [
         ("team", "dsel", '{"displayName": "random_1"}')  # the key's own entity, and the tracker's project
     ]
-    assert [row["seeds"] for row in cells(tmp_path / "a")] == ["1", ""]
+    assert [row["seeds"] for row in cells(tmp_path / "a")] == ["1", "", ""]
     done = report(tmp_path / "b", "source=wandb", "entity=team", "project=nowhere", **env)
     assert done.returncode == 2
     assert done.stderr.startswith("dsel: source=wandb: ")
