@@ -19,6 +19,7 @@ from dsel.browse.gather import Shown
 from dsel.record.facts import clean
 
 HERE = Path(__file__).parent
+SCRIPTS = ("page.js", "map.js", "tables.js", "start.js")  # parts of one script, in this order
 
 
 def render(shown: Shown, *, command: str) -> str:
@@ -27,7 +28,8 @@ def render(shown: Shown, *, command: str) -> str:
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    library, script = get_plotlyjs(), (HERE / "page.js").read_text(encoding="utf-8")
+    library = get_plotlyjs()
+    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
     scripts = " ".join(f"'sha256-{_digest(text)}'" for text in (library, script))
     policy = (
         f"default-src 'none'; style-src 'unsafe-inline'; img-src data: blob:; script-src 'unsafe-eval' {scripts}; "

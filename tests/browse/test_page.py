@@ -157,8 +157,9 @@ def test_a_point_tells_its_text_and_why_it_was_chosen(page: Page, page_file: Pat
     x, y = page.evaluate(PLACE.replace("ROW", str(row)))
     mouse(page, "mouseMoved", x + 40, y + 40)
     mouse(page, "mouseMoved", x, y)
-    tip = wait(page, "!document.getElementById('tip').hidden && document.getElementById('tip').textContent")
-    assert tip.startswith("chosen · ") and page.evaluate(f"all.text[{row}]").rstrip() in tip
+    wait(page, f"document.getElementById('tip').textContent.includes(all.text[{row}].trimEnd())")
+    tip = page.evaluate("document.getElementById('tip').innerText")
+    assert tip.startswith("chosen · ") and "document.title='evil'" in tip
     for kind in ("mousePressed", "mouseReleased"):
         mouse(page, kind, x, y, button="left", clickCount=1)
     wait(page, f"state.selected === {row}")
