@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,27 @@ class Cache:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).expanduser()
+        self._leases: dict[Path, Lease] = {}
 
     def path(self, kind: str, key: Any) -> Path:
         """Where the artifact of `key` is, or will be."""
         return self.folder / kind / digest(key)
 
     def artifact(
-        self, kind: str, key: Any, build: Callable[[Path], None], *, needs: Sequence[str] = ()
+        self, kind: str, key: Any, build: Callable[[Path], None], *, needs: Sequence[str] = (), lease: bool = False
     ) -> tuple[Path, bool]:
         """Folder of the artifact and whether it was there already, whole and with the files it `needs`.
 
         `build(folder)` fills the folder when it was not; it may be called again on what a killed run left.
+        lease: nobody removes it as long as this object is there.
         """
         final = self.path(kind, key)
+        if lease and final not in self._leases:
+            with suppress(OSError):  # a cache that others fill, and that cannot be written here
+                self._leases[final] = Lease(final)
         if found(final, needs):
+            with suppress(OSError):
+                os.utime(final)  # when it was used last
             return final, True
         with self.lock(final, kind):
             if found(final, needs):
@@ -58,6 +66,25 @@ class Cache:
         final = self.folder / kind / name
         if final.exists() or any(final.parent.glob(f"{name}.gone-*")):
             Lease(final).remove()
+
+    def clear(self, kind: str, name: str) -> bool:
+        """Remove the artifact called `name` with all that unfinished or damaged work left of it.
+
+        Returns whether it is removed: what somebody uses or is computing is not.
+        """
+        from filelock import FileLock, Timeout
+
+        final = self.folder / kind / name
+        lock = FileLock(final.with_suffix(".lock"))
+        try:
+            with lock.acquire(timeout=0):
+                if not Lease(final).remove():
+                    return False
+                for suffix in (".partial", ".damaged"):
+                    remove(final.with_suffix(suffix))
+                return True
+        except Timeout:
+            return False
 
     def lock(self, final: Path, kind: str) -> AbstractContextManager[None]:
         """The right to build an artifact, which one process has at a time."""
@@ -89,13 +116,17 @@ class Lease:
         finally:
             fcntl.flock(self._file, fcntl.LOCK_SH)
 
-    def remove(self) -> None:
-        """Give the lease up, and remove the artifact unless somebody else uses it: the last one does."""
+    def remove(self) -> bool:
+        """Give the lease up, and remove the artifact unless somebody else uses it: the last one does.
+
+        Returns whether it is removed.
+        """
         with self.alone() as alone:
             if alone:
                 for left in [self.final, *self.final.parent.glob(f"{self.final.name}.gone-*")]:
                     remove(left)
         self._file.close()
+        return alone
 
     def drop(self, name: str) -> None:
         """Remove one file of the artifact, unless somebody else uses it."""

@@ -23,7 +23,7 @@ from dsel.pool import Pool, resolve_budget
 from dsel.record.writer import Record
 from dsel.resources import RESOURCES, closure, makers, need_known
 from dsel.scorer.base import Scorer
-from dsel.selector.base import Choose, Selector, Train
+from dsel.selector.base import Choose, Selection, Selector, Train
 from dsel.stage import unrecorded
 from dsel.study import Notes, Stages, Study, unnoted
 from dsel.tracker.base import Tracker
@@ -112,6 +112,18 @@ class Experiment:
             RESOURCES[name].check(study)
         return Problem(pool, heldout, study)
 
+    def choose(self, problem: Problem) -> list[Selection]:
+        """What the selector chooses where nothing is trained, round by round: for who wants no more than the subset.
+
+        Raises:
+            ConfigError: when something that it reads with cannot be had.
+        """
+        need_models(self.selector, "selector")
+        self._try(problem.study)
+        self._need_readers(problem.study)
+        steps = self.selector.steps(problem.study, None)  # type: ignore[arg-type]  # as in `run`, without a model
+        return [step.selection for step in steps if isinstance(step, Choose)]
+
     def run(self, record: Record) -> Learner | None:
         """Choose, finetune, evaluate; `record` has it all. Checks the budget and k against the pool first.
 
@@ -128,8 +140,7 @@ class Experiment:
         learner = self._learner(record)
         if learner is not None and self.trainer.trains:
             learner.try_on(pool, self.selector.probes)
-        for name in closure(self.selector.needs):
-            RESOURCES[name].trial(study)
+        self._try(study)
         self.tracker.start(record.folder, record.facts)
         steps = self.selector.steps(study, learner)  # type: ignore[arg-type]  # None for those that do not look at it
         while True:
@@ -158,6 +169,11 @@ class Experiment:
                 learner.write(record.folder / "model", merge=self.trainer.merge)
         record.tracked(self.tracker.finish(record.folder, record.facts))
         return learner
+
+    def _try(self, study: Study) -> None:
+        """Raise `ConfigError` for an example that what reads the pool cannot read, before anything costly."""
+        for name in closure(self.selector.needs):
+            RESOURCES[name].trial(study)
 
     def _need_models(self) -> None:
         """Raise `ConfigError` for a model or a task that cannot be had, before anything is paid for."""

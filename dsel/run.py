@@ -19,24 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
-from dsel import config_groups, sweep
-from dsel.config_groups import GROUPS, ROOT
+from dsel import config_groups, sweep, usage
+from dsel.config_groups import GROUPS
 from dsel.configured import component, need_names, settings
 from dsel.distributed import is_main_process, launched, world_size
+from dsel.ending import in_one_line
 from dsel.errors import ConfigError, world
 from dsel.evaluator.none import NoEvaluator
-from dsel.explain import explain, one_line
+from dsel.explain import one_line
 from dsel.interrupt import heed, wait_for_logging
 from dsel.leftovers import discard, no_empty_sweep
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
-from dsel.secrets import cover, redact
+from dsel.secrets import cover
 from dsel.tracker.none import NoTracker
+from dsel.verbosity import without_flags
 
 if TYPE_CHECKING:
     from dsel.experiment import Experiment
@@ -54,7 +54,6 @@ def unique(job: Any) -> str:
 
 
 OmegaConf.register_new_resolver("dsel.unique", unique, replace=True)
-OmegaConf.register_new_resolver("dsel.folder", lambda: str(ROOT), replace=True)
 
 
 @hydra.main(version_base="1.3", config_path=None, config_name="config")
@@ -123,8 +122,10 @@ def _run(config: DictConfig) -> float | None:
             log.info("finished before, not run again (rerun=true would): %s", earlier)
             shutil.rmtree(folder, ignore_errors=True)
             sweep.tidy(runs, key, experiment.cache)
-            return RunFolder.read(earlier).objective
-        return _alone(config, experiment, key, folder)
+        figure = _alone(config, experiment, key, folder) if earlier is None else RunFolder.read(earlier).objective
+        if main_process:
+            sweep.ended(runs, earlier or folder)
+        return figure
 
 
 def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -> float | None:
@@ -143,6 +144,8 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
         writes=main_process,
     )
     record.facts |= {"key": key, "overrides": _asked()}
+    if job.mode == RunMode.MULTIRUN:
+        record.facts["sweep"] = os.environ[sweep.SWEEP]
     gpus = len(record.facts["environment"]["gpus"])
     if gpus > 1 and not launched():
         log.info("one of %d GPUs is used; torchrun --nproc_per_node=%d -m dsel.run … uses all of them", gpus, gpus)
@@ -198,8 +201,12 @@ def _refuse_secrets(config: DictConfig) -> None:
 
 def main() -> None:
     """The entry point: anything wrong with what was asked for ends in one line and exit code 2."""
-    wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed by Hydra
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        usage.say(usage.run_screen())
+        return
+    if "--version" in sys.argv[1:]:
+        usage.say([usage.version()])
+        return
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
     logging.raiseExceptions = False  # a log that cannot be written (a full disk) is no reason for a traceback a line
@@ -209,29 +216,18 @@ def main() -> None:
     cover()
     sweep.begin()
     wait_for_logging()
-    try:
-        sys.argv[1:] = map(readable, sys.argv[1:])
+    with in_one_line():
+        sys.argv[1:] = map(readable, without_flags(sys.argv[1:]))
         refuse_overrides(sys.argv[1:])
         need_names(sys.argv[1:])
         with _place_of_process(), no_empty_sweep():
             run()
             heed()
+        if sweep.End.finished:
+            sweep.show_finished(sweep.End.finished)
         if sweep.End.failures:
             sweep.show_failures(sweep.End.failures)
             sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from what is in the cache")
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        if wants_traces:
-            raise
-        sys.stderr.write(f"dsel: {explain(error)}\n")
-        sys.exit(2)
-    except Exception as error:  # before a run begins: of Hydra's files, or ours
-        known = world(error)
-        if known is None or wants_traces:
-            raise
-        sys.stderr.write(f"dsel: {redact(known)}\n")
-        sys.exit(2)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,5 +34,9 @@ class Stage:
 
 @contextmanager
 def unrecorded(name: str) -> Iterator[Stage]:
-    """A stage that no record lists."""
-    yield Stage(name)
+    """A stage that is timed, and that no record lists."""
+    stage, start = Stage(name), time.monotonic()
+    try:
+        yield stage
+    finally:
+        stage.seconds = time.monotonic() - start

@@ -149,7 +149,7 @@ class Study:
             clear(folder)
 
         with self.stage(name) as stage:
-            folder, stage.cached = self.cache.artifact(kind, key, whole)
+            folder, stage.cached = self.cache.artifact(kind, key, whole, lease=True)
             stage.items = len(self.pool) if items is None else items
             stage.cut = cuts(folder)
         if stage.cached:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from dsel.answer import onward
+from dsel.answer import answers, onward
 from dsel.record.reader import RunFolder
 from dsel.show import Table, say, show_table, to_terminal
 from dsel.stage import Stage
@@ -17,8 +19,53 @@ def show(run: RunFolder, console: Console | None = None) -> None:
     """Print method, budget, metrics with their standard errors, time per stage, where all is, and what comes next."""
     console = console or to_terminal()
     show_table(table(run), console)
-    for line in (f"record: {run.where}", *onward(run)):
+    chosen, *more = onward(run) or [""]
+    for line in (f"record: {run.where}", chosen, *([] if "sweep" in run.facts else more)):  # a sweep says it at its end
         say(line, console)
+
+
+def show_sweep(runs: Sequence[RunFolder], console: Console | None = None) -> None:
+    """Print a row for each run of a sweep, how far each method is from random choice, and what comes next."""
+    console = console or to_terminal()
+    show_table(sweep_table(runs), console)
+    for line in (*answers(runs), *onward(runs[-1])[1:]):
+        say(line, console)
+    here = [run for run in runs if run.facts.get("tracker", {}).get("mode") == "offline" and run.folder is not None]
+    if here and any(run.facts["metrics"] for run in here):
+        say(f"W&B kept them offline; upload all: wandb sync {_shared(here)}/*/wandb/offline-run-*", console)
+
+
+def sweep_table(runs: Sequence[RunFolder]) -> Table:
+    """Of each run the method, the budget, what else it differs in, and its metrics with their standard errors."""
+    settings = [dict(o.split("=", 1) for o in run.facts.get("overrides", []) if "=" in o) for run in runs]
+    names = dict.fromkeys(name for each in settings for name in each if name not in ("selector", "budget"))
+    varied = [name for name in names if len({each.get(name) for each in settings}) > 1]
+    metrics = list(dict.fromkeys(name for run in runs for name, m in run.facts["metrics"].items() if not m["detail"]))
+    rows = [
+        (
+            str(run.choice("selector")),
+            f"{run.facts.get('budget', 0):,}",
+            *(each.get(name, "") for name in varied),
+            *(_metric(run.facts["metrics"].get(name)) for name in metrics),
+            f"{run.facts.get('seconds') or 0:,.0f} s",
+        )
+        for run, each in zip(runs, settings, strict=True)
+    ]
+    header = ("method", "budget", *varied, *metrics, "time")
+    count = f"{len(runs)} run" if len(runs) == 1 else f"{len(runs)} runs"
+    return Table(rows, f"{count} of this sweep", header, "lr" + "l" * len(varied) + "r" * (len(metrics) + 1))
+
+
+def _metric(found: Mapping[str, Any] | None) -> str:
+    if found is None or found["value"] is None:
+        return "–"
+    unknown = found["stderr"] is None or math.isnan(found["stderr"])
+    return f"{found['value']:.4f}" + ("" if unknown else f" ± {found['stderr']:.4f}")
+
+
+def _shared(runs: Sequence[RunFolder]) -> Path:
+    """The folder of runs."""
+    return next(run.folder for run in runs if run.folder is not None).parent
 
 
 def table(run: RunFolder) -> Table:
@@ -40,8 +87,7 @@ def table(run: RunFolder) -> Table:
     rows.append(None)
     for name, metric in metrics.items():
         if not metric["detail"]:
-            error = "" if metric["stderr"] is None or math.isnan(metric["stderr"]) else f" ± {metric['stderr']:.4f}"
-            rows.append((name, f"{metric['value']:.4f}{error}  ({metric['metric']})"))
+            rows.append((name, f"{_metric(metric)}  ({metric['metric']})"))
     parts = sum(metric["detail"] for metric in metrics.values())
     if parts:
         rows.append(("", f"{parts} parts of these in the record"))

@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 SWEEP = "DSEL_SWEEP"
 """Environment variable with the name of the sweep that a process belongs to, for it and the processes it starts."""
 
-INDEX, FAILURES, RUNNING = ".finished", ".failed", ".running"
+INDEX, FAILURES, ENDED, RUNNING = ".finished", ".failed", ".ended", ".running"
 RESULTS = ("selection.parquet", "selected.jsonl")  # what a finished run is good for, beside its record
 
 
@@ -105,15 +105,31 @@ def failed(runs: Path, overrides: Sequence[str], error: str) -> None:
         file.write(line)
 
 
+def ended(runs: Path, folder: Path) -> None:
+    """Note that this process's sweep has a finished run in `folder`, of this launch or an earlier one."""
+    (runs / ENDED).mkdir(parents=True, exist_ok=True)
+    line = json.dumps({"folder": os.path.relpath(folder, runs)}) + "\n"
+    with (runs / ENDED / f"{os.environ[SWEEP]}.jsonl").open("a", encoding="utf-8") as file:
+        file.write(line)
+
+
 class End(Callback):
-    """Hydra's callback at the end of a multirun: `failures` then has the `overrides` and `error` of each failed run."""
+    """Hydra's callback at the end of a multirun, which is then known by its finished and its failed runs.
+
+    failures: the `overrides` and the `error` of each failed one. finished: the folders of the others.
+    """
 
     failures: ClassVar[list[dict[str, Any]]] = []
+    finished: ClassVar[list[Path]] = []
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        path = Path(str(config.runs)) / FAILURES / f"{os.environ[SWEEP]}.jsonl"
-        if path.exists():
-            End.failures = _readable(path)
+        runs = Path(str(config.runs))
+        failures, others = (runs / kind / f"{os.environ[SWEEP]}.jsonl" for kind in (FAILURES, ENDED))
+        if failures.exists():
+            End.failures = _readable(failures)
+        if others.exists():
+            End.finished = [runs / json.loads(line)["folder"] for line in others.read_text("utf-8").splitlines()]
+            others.unlink()  # what it says is shown now
 
 
 def _readable(path: Path) -> list[dict[str, Any]]:
@@ -126,6 +142,20 @@ def _readable(path: Path) -> list[dict[str, Any]]:
         except (ValueError, KeyError, TypeError, RecursionError):
             found.append({"overrides": [], "error": f"a run failed, and its line in {path} is damaged"})
     return found
+
+
+def show_finished(folders: Sequence[Path]) -> None:
+    """The table of the finished runs, and the command that uploads those that W&B kept here."""
+    from dsel.summary import show_sweep
+
+    found = []
+    for folder in folders:
+        try:
+            found.append(RunFolder.read(folder))
+        except OddRecord as why:
+            log.warning("left out %s: %s", folder, why)
+    if found:
+        show_sweep(found)
 
 
 def show_failures(found: Sequence[Mapping[str, Any]]) -> None:

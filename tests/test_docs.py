@@ -14,8 +14,10 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
+from dsel import housekeeping
 from dsel.config_groups import GROUPS
 from dsel.report.spec import read
+from dsel.usage import COMMANDS, help_on
 from tests.conftest import ROOT
 from tests.pages import PAGES, Page, composed, overlaid
 
@@ -94,15 +96,23 @@ def test_commands_are_ones_that_can_be_given(path: Path, overlay: Path) -> None:
         elif words[0] in ("python", "torchrun", "dsel"):
             start = 1 if words[0] == "dsel" else words.index("-m") + 2
             module = "dsel.run" if words[0] == "dsel" else words[start - 1]
+            if words[0] == "dsel" and len(words) == 2:
+                assert words[1] in (*COMMANDS, "help") or "=" in words[1] or words[1].startswith("-"), words
+                continue
+            if words[0] == "dsel" and words[1] == "help":
+                assert list(help_on(words[2]))
+                continue
+            if words[0] == "dsel" and words[1] in COMMANDS:
+                module, start = COMMANDS[words[1]].module.removesuffix(".__main__"), 2
             assert importlib.util.find_spec(module) is not None, words
             if module in ("dsel.run", "dsel.report"):
                 own = {"source", "runs", "out", "entity", "project", "filters", "hydra.searchpath"}
                 given = [w for w in words[start:] if "=" in w and w.partition("=")[0] not in own]
                 composed(overlay, [o for o in first_values(given) if not o.startswith("report.")])
-            if module == "dsel.compare":
-                from dsel.compare.__main__ import _parser
-
-                _parser().parse_args(words[start:])
+            if module in ("dsel.compare", "dsel.subset"):
+                importlib.import_module(f"{module}.__main__")._parser().parse_args(words[start:])
+            if module == "dsel.housekeeping":
+                housekeeping._parser().parse_args(words[start - 1 :])
 
 
 def test_the_sections_of_a_report_to_copy_are_ones() -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 from dsel.config_groups import ROOT
 
 LAYERS = {
-    "commands": "run report compare browse plan sweep summary answer leftovers",
+    "commands": "__init__ __main__ cli usage subset housekeeping run report compare browse plan sweep summary answer "
+    "leftovers",
     "experiment": "experiment testing",
     "record": "computed record",
     "what asks the learner": "selector evaluator",
@@ -20,7 +21,7 @@ LAYERS = {
     "readers": "data",
     "ground": "pool cache stage distributed files errors component constraints protocols hub secrets guard checked "
     "configured reading progress interrupt words ngrams arrays references overrides config_groups shards explain show "
-    "__init__",
+    "options verbosity ending",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 

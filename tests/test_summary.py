@@ -12,7 +12,7 @@ from dsel.evaluator.base import Metric
 from dsel.record.reader import RunFolder
 from dsel.record.writer import Record
 from dsel.selector.base import Selection
-from dsel.summary import show
+from dsel.summary import show, show_sweep
 from tests.conftest import make_pool
 
 
@@ -34,6 +34,28 @@ def test_the_summary_shows_metrics_with_errors_and_where_the_record_is(tmp_path:
     assert "0.5000 ± 0.1000" in text
     assert "0.2500" not in text
     assert str(tmp_path / "record.json") in text
+
+
+def test_a_sweep_is_a_row_for_each_run(tmp_path: Path) -> None:
+    runs = []
+    for seed, selector in enumerate(["random", "kmq"]):
+        folder = tmp_path / selector
+        folder.mkdir()
+        run = Record(folder, {"seed": seed}, {"selector": selector})
+        run.facts["overrides"] = [f"selector={selector}", f"seed={seed}", "budget=4", "model=tiny"]
+        run.pool(make_pool(10), 4)
+        run.metrics({"task": Metric(0.5 + seed / 4, 0.1, "acc"), "part": Metric(0.1, 0.2, "acc", detail=True)})
+        run.facts["tracker"] = {"mode": "offline", "folder": "offline-run-1"}
+        run.finish("finished")
+        runs.append(RunFolder.read(folder))
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
+    show_sweep(runs, console)
+    lines = [" ".join(line.replace("│", " ").split()) for line in console.export_text().splitlines()]
+    assert "random 4 0 0.5000 ± 0.1000 0 s" in lines and "kmq 4 1 0.7500 ± 0.1000 0 s" in lines
+    head = next(line for line in lines if "method" in line)
+    assert "seed" in head and "model" not in head and "part" not in head
+    assert sum("wandb sync" in line for line in lines) == 1
+    assert f"wandb sync {tmp_path}/*/wandb/offline-run-*" in lines[-1]
 
 
 def test_a_selection_alone_names_no_model(tmp_path: Path) -> None:

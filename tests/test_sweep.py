@@ -85,13 +85,17 @@ def test_a_failed_run_does_not_stop_the_others(dsel_run: Callable[..., Any], tmp
     done = dsel_run(*grid)
     assert done.returncode == 1
     assert len(finished(tmp_path)) == 2
+    table = done.stdout[done.stdout.index("2 runs of this sweep") :]
+    assert [table.count(f"│ random │ {budget:>6} │") for budget in (10, 20)] == [1, 1]
     last = done.stderr.splitlines()[-3:]
     assert last[0] == "dsel: 1 run of this sweep failed"
     assert "budget=5000 is larger than the pool: it has 100 usable examples" in last[1]
     assert last[2].startswith("    again: python -m dsel.run ") and "budget=5000" in last[2]
 
-    assert dsel_run(*grid).returncode == 1
+    again = dsel_run(*grid)
+    assert again.returncode == 1
     assert len(finished(tmp_path)) == 2  # they are not run again
+    assert "2 runs of this sweep" in again.stdout  # of which they are
     dsel_run(*grid, "rerun=true")
     assert len(finished(tmp_path)) == 4
 

@@ -17,7 +17,7 @@ from dsel.data.reader import read_rows
 from dsel.data.roles import check_roles
 from dsel.data.rows import Part, Rows
 from dsel.errors import ConfigError, need, need_path
-from dsel.pool import Pool
+from dsel.pool import Example, Pool
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +74,11 @@ class Local:
 
     def load(self) -> Pool:
         """Read, convert and check every row. Raises `ConfigError` when no row is usable."""
+        examples, skipped = self._read()
+        return Pool.build(self.name, examples, skipped=skipped)
+
+    def _read(self) -> tuple[list[Example], Mapping[str, int]]:
+        """The usable rows, and how many were skipped for which reason."""
         rows = Rows(
             columns=self.columns,
             roles=self.roles,
@@ -84,7 +89,7 @@ class Local:
         examples = rows.examples(self._sources())
         need(bool(examples), f"data: no usable example in {self._where()} ({rows.summary() or 'the files are empty'})")
         rows.report()
-        return Pool.build(self.name, examples, skipped=rows.skipped)
+        return examples, rows.skipped
 
     def _sources(self) -> Iterator[Part]:
         """The files to read, each with its source; says what is left out."""

@@ -46,5 +46,5 @@ class Gsm8kLocal(Harness):
             "generation_kwargs": stop,
             **({"training_split": "train", "fewshot_split": "train"} if "train" in files else {}),
         }
-        folder, _ = cache.artifact("tasks", task, lambda f: write_task(f / "gsm8k_local.yaml", task))
+        folder, _ = cache.artifact("tasks", task, lambda f: write_task(f / "gsm8k_local.yaml", task), lease=True)
         return [TASKS, folder]

@@ -37,7 +37,7 @@ class Procedural(Harness):
         examples = heldout(self.per_kind, self.heldout_seed)
         key = {"examples": digest(examples), "max_new_tokens": self.max_new_tokens, "place": str(cache.folder)}
         final = cache.path("tasks", key)  # the task files name their data by where it will be
-        cache.artifact("tasks", key, lambda folder: self._write(folder, final, examples))
+        cache.artifact("tasks", key, lambda folder: self._write(folder, final, examples), lease=True)
         return [TASKS, final]
 
     def read(self, name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Metric]:

@@ -54,7 +54,7 @@ class Tiny(CausalLM):
             "layers": self.layers,
             "source": _source(),
         }
-        self.built, found = cache.artifact("models", key, build)
+        self.built, found = cache.artifact("models", key, build, lease=True)
         return found
 
     @property

@@ -140,6 +140,8 @@ def checked(found: Any) -> dict[str, Any]:
         for name in ("seconds", "items"):
             _number(part, name, f"stages.{part['name']}.", least=0)
     _need(_are(facts["environment"].get("gpus", []), str), "environment.gpus are not names")
+    _need(isinstance(facts.get("process"), (dict, type(None))), f"process is {_kind(facts.get('process'))}")
+    _need(_are(facts.get("overrides", []), str), "overrides are not text")
     return facts
 
 

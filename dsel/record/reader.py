@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsel.errors import ConfigError
 from dsel.record import facts as records
+from dsel.record.process import is_gone
 from dsel.record.tables import CLUSTERS, SCORES, read_table
 from dsel.stage import Stage
 
@@ -49,7 +50,9 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        return str(self.facts["status"])
+        """As it was recorded; `killed` where a run is called running whose process is gone."""
+        status = str(self.facts["status"])
+        return "killed" if status == "running" and is_gone(self.facts.get("process") or {}) else status
 
     @property
     def seed(self) -> int:

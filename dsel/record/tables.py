@@ -73,11 +73,18 @@ def write_selection(folder: Path, rounds: Sequence[Selection], pool: Pool) -> No
     )
     write_table(folder / "selection.parquet", table)
     with replacing(folder / "selected.jsonl") as temporary, temporary.open("w", encoding="utf-8") as file:
-        seen: set[int] = set()
-        for selection in rounds:
-            own = [int(i) for i in selection.indices if int(i) not in seen]
-            seen.update(own)
-            file.writelines(line + "\n" for line in pool.take(own).originals["json"])
+        file.writelines(line + "\n" for line in pool.take(once(rounds)).originals["json"])
+
+
+def once(rounds: Sequence[Selection]) -> list[int]:
+    """What was chosen, as indices in the order chosen: once where several rounds chose it, as often as one wants it."""
+    seen: set[int] = set()
+    chosen: list[int] = []
+    for selection in rounds:
+        own = [int(i) for i in selection.indices if int(i) not in seen]
+        seen.update(own)
+        chosen += own
+    return chosen
 
 
 def write_scores(folder: Path, pool: Pool, quality: npt.NDArray[np.float32]) -> None:

@@ -18,6 +18,7 @@ from dsel.files import finite, write_sealed
 from dsel.interrupt import heed
 from dsel.record.environment import environment
 from dsel.record.facts import FORMAT
+from dsel.record.process import this_process
 from dsel.record.tables import write_scores, write_selection, write_table
 from dsel.secrets import redact
 from dsel.stage import Stage
@@ -60,6 +61,7 @@ class Record:
             "metrics": {},
             "stages": [],
             "environment": environment(),
+            "process": this_process(),
         }
         self.save()
 

@@ -29,6 +29,7 @@ from dsel.report.runs import SOURCES, Found
 from dsel.report.spec import Overrides, Spec, keys, read
 from dsel.report.tables import Report, Table, build
 from dsel.secrets import RedactingFormatter, cover
+from dsel.verbosity import level, without_flags
 
 log = logging.getLogger(__name__)
 
@@ -128,14 +129,14 @@ def make(asked: Arguments) -> Report:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The entry point: anything wrong with what was asked for ends in one line and exit code 2."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = without_flags(sys.argv[1:] if arguments is None else arguments)
     if not given or {"-h", "--help"} & set(given):
         sys.stdout.write(HELP)
         return
     cover()
     handler = logging.StreamHandler()
     handler.setFormatter(RedactingFormatter("%(message)s"))
-    logging.basicConfig(level=logging.INFO, handlers=[handler])
+    logging.basicConfig(level=level(), handlers=[handler])
     for library in ("fontTools", "matplotlib", "wandb"):
         logging.getLogger(library).setLevel(logging.WARNING)
     wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -103,10 +103,10 @@ class Wandb:
         offline, place = run.settings.mode == "offline" or run.offline, Path(run.dir).parent
         url = None if offline else run.url
         run.finish()
-        if offline:
-            log.info("W&B kept the run offline (no API key, or asked to); upload it with: wandb sync %s", place)
-        else:
+        if not offline:
             log.info("W&B: %s", url)
+        elif "sweep" not in facts and is_measured(facts):  # a sweep says it once, and a subset alone has its file
+            log.info("W&B kept the run offline (no API key, or asked to); upload it with: wandb sync %s", place)
         return {"id": run.id, "mode": "offline" if offline else "online", "url": url, "folder": place.name}
 
     def fail(self) -> None:
@@ -120,6 +120,11 @@ class Wandb:
         if self.mode != "auto":
             return self.mode
         return "online" if os.environ.get("WANDB_API_KEY") or logged_in() else "offline"
+
+
+def is_measured(facts: Mapping[str, Any]) -> bool:
+    """Whether a run has trained or evaluated something that is worth a look at curves and figures."""
+    return bool(facts["metrics"]) or any("training" in part for part in facts["rounds"])
 
 
 def _rounds(folder: Path) -> dict[str, Any]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +101,32 @@ def test_a_record_that_was_changed_is_none(folder: Path) -> None:
     path.write_text(path.read_text().replace('"seed": 3', '"seed": 4'))
     with pytest.raises(OddRecord, match="damaged or changed"):
         RunFolder.read(folder)
+
+
+@pytest.mark.parametrize(
+    ("process", "status"),
+    [
+        ({}, "running"),
+        ({"since": 1}, "killed"),  # its number is another process's now
+        ({"pid": 2**22 + 1}, "killed"),
+        ({"host": "elsewhere", "pid": 2**22 + 1}, "running"),  # nothing is known of it
+        ({"pid": "1"}, "running"),
+        ({"pid": -1}, "running"),
+    ],
+)
+def test_a_run_whose_process_is_gone_is_not_running(tmp_path: Path, process: dict[str, Any], status: str) -> None:
+    run = Record(tmp_path, {"seed": 0}, {})
+    run.facts["process"] |= process
+    run.save()
+    assert RunFolder.read(tmp_path).status == status
+    run.finish("finished")
+    assert RunFolder.read(tmp_path).status == "finished"
+
+
+def test_a_run_that_was_killed_says_so(tmp_path: Path) -> None:
+    code = (
+        f"from pathlib import Path; from dsel.record.writer import Record; Record(Path({str(tmp_path)!r}), {{}}, {{}})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert RunFolder.read(tmp_path).facts["status"] == "running"
+    assert RunFolder.read(tmp_path).status == "killed"

@@ -76,6 +76,18 @@ def facts() -> dict:
     }
 
 
+@pytest.mark.parametrize("change", [{"sweep": "abc"}, {"metrics": {}}])
+def test_a_run_of_a_sweep_or_a_subset_alone_is_not_told_to_be_uploaded(
+    tmp_path: Path, facts: dict, change: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    caplog.set_level("INFO")
+    tracker = Wandb(project="p")
+    tracker.start(tmp_path, facts)
+    assert tracker.finish(tmp_path, facts | change)["mode"] == "offline"
+    assert "wandb sync" not in caplog.text
+
+
 def test_an_offline_run_holds_config_curves_metrics_and_selection(
     tmp_path: Path, facts: dict, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,0 +1,253 @@
+"""dsel cache and dsel runs: what is on the disk, how large it is and when it was used last; and its removal.
+
+Nothing goes that a living process uses: artifacts have leases and locks, runs a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import NoReturn
+
+from dsel.cache import KEY, Cache
+from dsel.ending import in_one_line
+from dsel.errors import ConfigError, need, need_path
+from dsel.files import remove
+from dsel.record.facts import OddRecord
+from dsel.record.reader import NAME, RunFolder
+from dsel.secrets import cover
+from dsel.show import Table, say, show_table, to_terminal
+
+NAMED = re.compile(r"([0-9a-f]{24})(\.partial|\.damaged|\.gone-[0-9a-f]+)?$")  # folders of the cache
+UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
+STEPS = ("B", "kB", "MB", "GB", "TB")
+UNREAD = "no record"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What the cache has under one name: the artifact, and what unfinished or damaged work left of it."""
+
+    kind: str
+    name: str
+    size: int
+    used: float
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder. read: None where its record cannot be."""
+
+    folder: Path
+    read: RunFolder | None
+    size: int
+    changed: float
+
+    @property
+    def status(self) -> str:
+        return UNREAD if self.read is None else self.read.status
+
+
+def artifacts(folder: Path) -> Iterator[Artifact]:
+    """All of a cache, kind by kind, the one that was not used for longest first."""
+    for kind in sorted(path for path in folder.iterdir() if path.is_dir()):
+        named: dict[str, list[Path]] = {}
+        for path in kind.iterdir():
+            if (match := NAMED.match(path.name)) and path.is_dir():
+                named.setdefault(match[1], []).append(path)
+        parts = [
+            Artifact(kind.name, name, sum(map(_size, paths)), max(map(_used, paths)), (kind / name).is_dir())
+            for name, paths in named.items()
+        ]
+        yield from sorted(parts, key=lambda part: part.used)
+
+
+def runs(folder: Path) -> Iterator[Run]:
+    """The runs in a folder, the oldest first."""
+    found = []
+    for path in folder.iterdir():
+        if path.is_dir() and ((path / NAME).exists() or (path / ".hydra").is_dir()):
+            try:
+                read = RunFolder.read(path)
+            except OddRecord:
+                read = None
+            found.append(Run(path, read, _size(path), _changed(path)))
+    yield from sorted(found, key=lambda run: run.changed)
+
+
+def clear_cache(folder: Path, wanted: Sequence[Artifact]) -> tuple[list[Artifact], list[Artifact]]:
+    """Remove artifacts. Returns those that are gone, and those that are in use and stay."""
+    cache = Cache(folder)
+    gone = [each for each in wanted if cache.clear(each.kind, each.name)]
+    return gone, [each for each in wanted if each not in gone]
+
+
+def seconds(age: str) -> float:
+    """`30d`, `12h`, `2w`, `90m` in seconds. Raises `ConfigError`."""
+    found = re.fullmatch(r"(\d+)([mhdw])", age)
+    if found is None:
+        raise ConfigError(f"--older-than {age}: give a number of minutes, hours, days or weeks: 90m, 12h, 30d, 2w")
+    return int(found[1]) * UNITS[found[2]]
+
+
+def human(size: float) -> str:
+    """A size in bytes, in the unit that suits it."""
+    step = 0
+    while size >= 1000 and step < len(STEPS) - 1:
+        size, step = size / 1000, step + 1
+    return f"{size:,.1f} {STEPS[step]}" if step else f"{size:,.0f} B"
+
+
+def _size(folder: Path) -> int:
+    """The bytes of all files in a folder; what goes meanwhile has none."""
+    total = 0
+    for where, _, names in os.walk(folder):
+        for name in names:
+            try:
+                total += os.lstat(Path(where, name)).st_size
+            except OSError:
+                continue
+    return total
+
+
+def _used(folder: Path) -> float:
+    """When an artifact was used last: it is touched then, and its key is read."""
+    times = [folder.stat().st_mtime]
+    key = folder / KEY
+    if key.exists():
+        times += [key.stat().st_mtime, key.stat().st_atime]
+    return max(times)
+
+
+def _changed(folder: Path) -> float:
+    return max(path.stat().st_mtime for path in (folder, folder / NAME) if path.exists())
+
+
+def _old_enough(moment: float, age: str | None) -> bool:
+    return age is None or time.time() - moment > seconds(age)
+
+
+def _date(moment: float) -> str:
+    return datetime.fromtimestamp(moment).strftime("%Y-%m-%d %H:%M")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message} ({self.prog} --help shows the options)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="dsel", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    cache = commands.add_parser("cache", help="what is kept to be used again")
+    cache.add_argument("kinds", metavar="KIND", nargs="*", help="embeddings, scores, fits, … (default: all)")
+    usual = os.environ.get("DSEL_CACHE") or "~/.cache/dsel"
+    cache.add_argument("--cache", metavar="FOLDER", default=usual, help="(default: %(default)s)")
+    cache.add_argument("--older-than", metavar="AGE", help="only what was not used for so long: 90m, 12h, 30d, 2w")
+    cache.add_argument("--clear", action="store_true", help="remove it, but for what a run is using")
+    runs = commands.add_parser("runs", help="the runs of a folder")
+    runs.add_argument("folder", metavar="FOLDER", nargs="?", default="runs", help="(default: runs)")
+    runs.add_argument("--older-than", metavar="AGE", help="only what was not changed for so long: 90m, 12h, 30d, 2w")
+    runs.add_argument("--status", metavar="STATUS", help="only those: finished, failed, interrupted, killed, …")
+    runs.add_argument("--clear", action="store_true", help="remove them, but for those that are running")
+    return parser
+
+
+def _cache(options: argparse.Namespace) -> None:
+    folder = need_path(options.cache, option="--cache")
+    every = list(artifacts(folder))
+    kinds = sorted({each.kind for each in every})
+    for kind in options.kinds:
+        need(kind in kinds, f"{kind}: the cache has none of that kind; there are {', '.join(kinds) or 'none'}")
+    wanted = [
+        each
+        for each in every
+        if (not options.kinds or each.kind in options.kinds) and _old_enough(each.used, options.older_than)
+    ]
+    console = to_terminal()
+    if options.clear:
+        gone, left = clear_cache(folder, wanted)
+        say(f"removed: {len(gone):,} artifacts, {human(sum(each.size for each in gone))}", console)
+        if left:
+            say(f"in use, and left: {len(left):,} artifacts, {human(sum(each.size for each in left))}", console)
+        return
+    if not wanted:
+        say(f"{folder}: nothing" + ("" if options.older_than is None else f" that old ({options.older_than})"), console)
+        return
+    rows: list[tuple[str, ...] | None] = []
+    for kind in sorted({each.kind for each in wanted}):
+        rows.append((kind, *_summed([each for each in wanted if each.kind == kind])))
+    rows += [None, ("all", *_summed(wanted))]
+    header = ("kind", "artifacts", "unfinished", "size", "not used since", "last used")
+    show_table(Table(rows, str(folder), header, "lrrrll"), console)
+    say("the same with --clear removes them; --older-than 30d looks at what was not used for as long", console)
+
+
+def _summed(some: Sequence[Artifact]) -> tuple[str, ...]:
+    used = [each.used for each in some]
+    unfinished = sum(not each.whole for each in some)
+    size = human(sum(each.size for each in some))
+    return (f"{len(some) - unfinished:,}", f"{unfinished:,}", size, _date(min(used)), _date(max(used)))
+
+
+def _runs(options: argparse.Namespace) -> None:
+    folder = need_path(options.folder, option="FOLDER")
+    wanted = [
+        run
+        for run in runs(folder)
+        if (options.status or run.status) == run.status and _old_enough(run.changed, options.older_than)
+    ]
+    console = to_terminal()
+    if options.clear:
+        narrowed = options.status is not None or options.older_than is not None
+        need(narrowed, "--clear: say which runs, with --status failed or --older-than 30d")
+        idle = [run for run in wanted if run.status != "running"]
+        for run in idle:
+            remove(run.folder)
+        say(f"removed: {len(idle):,} runs, {human(sum(run.size for run in idle))}", console)
+        if len(idle) < len(wanted):
+            say(f"running, and left: {len(wanted) - len(idle):,} runs", console)
+        return
+    if not wanted:
+        say(f"{folder}: no such runs", console)
+        return
+    rows: list[tuple[str, ...] | None] = [_row(run) for run in wanted]
+    rows += [None, ("all", "", "", f"{len(wanted):,} runs", "", human(sum(run.size for run in wanted)))]
+    header = ("run", "method", "budget", "status", "result", "size")
+    show_table(Table(rows, str(folder), header, "llrllr"), console)
+
+
+def _row(run: Run) -> tuple[str, ...]:
+    size = human(run.size)
+    if run.read is None:
+        return (run.folder.name, "", "", run.status, "", size)
+    facts, figure = run.read.facts, run.read.objective
+    name = next((name for name, metric in facts["metrics"].items() if not metric["detail"]), "")
+    name = "average" if "average" in facts["metrics"] else name
+    result = "" if figure is None else f"{name} {figure:.4f}"
+    budget = f"{facts['budget']:,}" if "budget" in facts else ""
+    return (run.folder.name, run.read.choice("selector") or "", budget, run.status, result, size)
+
+
+def run(arguments: list[str]) -> None:
+    """List or remove as the command line says. Raises `ConfigError` with one line for what cannot be done."""
+    options = _parser().parse_args(arguments)
+    {"cache": _cache, "runs": _runs}[options.command](options)
+
+
+def main() -> None:
+    cover()
+    with in_one_line():
+        run(sys.argv[1:])
+
+
+if __name__ == "__main__":
+    main()

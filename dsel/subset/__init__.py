@@ -1,0 +1,1 @@
+"""Only the subset: `dsel select FILE --budget N`, and `dsel.select` for programs."""

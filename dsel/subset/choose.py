@@ -1,0 +1,268 @@
+"""Choosing and no more: the components and the code of a run, for rows in files or in a program's hands."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+from numpy.typing import ArrayLike
+
+from dsel import config_groups
+from dsel.config_groups import GROUPS, ROOT
+from dsel.configured import component, need_names, settings
+from dsel.data.given import ROW
+from dsel.data.local import Local
+from dsel.embedder.given import GivenVectors
+from dsel.ending import explained
+from dsel.errors import ConfigError, need
+from dsel.experiment import Experiment, Problem
+from dsel.overrides import readable
+from dsel.references import refuse, refuse_overrides
+from dsel.selector.base import Selection
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Rows = TypeVar("Rows")
+
+USUAL = (
+    "data=local",
+    # no key, no hub, no GPU: minutes for a million rows on a laptop
+    "embedder=tfidf_svd",
+    # Nothing is known of the rows' quality, so what can be had without: no near-duplicates, and of every topic its
+    # share. Drawing by length (`selector=kmq`) leans on whatever is long, which in a scraped pool is noise.
+    "selector=semdedup",
+    "selector@selector.then=kmeans_uniform",
+    # read by the selectors that need a quality; the strongest of those that need no model
+    "scorer=log_length",
+    "trainer=none",
+    "evaluator=none",
+    "tracker=none",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for. overrides: as `dsel run` takes them, in place of what is `USUAL`."""
+
+    budget: float
+    seed: int = 0
+    overrides: Sequence[str] = ()
+    columns: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What was chosen: the problem with all that was computed for it, the rounds, and the choices of the groups."""
+
+    problem: Problem
+    rounds: Sequence[Selection]
+    choices: Mapping[str, str]
+    seed: int
+    seconds: float
+
+    @property
+    def indices(self) -> list[int]:
+        """Into the problem's pool, in the order chosen."""
+        from dsel.record.tables import once
+
+        return once(self.rounds)
+
+
+def named(**chosen: str | None) -> list[str]:
+    """The overrides that choose from groups (selector="kmq"); those of None are left to what is usual."""
+    return [f"{group}={choice}" for group, choice in chosen.items() if choice is not None]
+
+
+def choose(
+    asked: Asked,
+    *,
+    files: Sequence[str] = (),
+    rows: Sequence[Mapping[str, Any]] | None = None,
+    embeddings: ArrayLike | None = None,
+    quality: ArrayLike | None = None,
+) -> Chosen:
+    """Choose from `files`, or from `rows` that are at hand.
+
+    Args:
+        asked: How many, and how.
+        files: Files or folders that `data=local` reads.
+        rows: Rows such as it finds in files, instead of those.
+        embeddings: A vector for each of `rows`, [n, d], instead of the embedder's.
+        quality: A number for each of `rows`, [n], higher is better, instead of the scorer's.
+
+    Raises:
+        ConfigError: when it cannot be done as asked.
+    """
+    from dsel.cache import Cache
+
+    start = time.monotonic()
+    config, choices = _composed(asked)
+    if files:
+        config.data.path = list(files) if len(files) > 1 else files[0]
+    given, components = settings(config), {group: component(config, group) for group in GROUPS}
+    if rows is not None:
+        components["data"] = _given(components["data"], rows)
+    vectors = None if embeddings is None else _checked(embeddings, rows, "embeddings", 2)
+    scores = None if quality is None else _checked(quality, rows, "quality", 1)
+    if vectors is not None:
+        components["embedder"] = GivenVectors(hashlib.sha256(vectors.tobytes()).hexdigest()[:24])
+    selector = components["selector"]
+    need(
+        "model" not in selector.needs,
+        f"selector={choices['selector']} looks at a model in training, which `dsel run selector={choices['selector']}` "
+        "does",
+    )
+    experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=Cache(given.cache))
+    experiment.check()
+    problem = experiment.problem()
+    for name, values in (("embeddings", vectors), ("quality", scores)):
+        if values is not None:
+            assert problem.pool.truth is not None
+            problem.study.computed[name] = values[np.asarray(problem.pool.truth[ROW])]
+    rounds = experiment.choose(problem)
+    return Chosen(problem, rounds, choices, asked.seed, time.monotonic() - start)
+
+
+def select(
+    dataset: Rows,
+    budget: float,
+    *,
+    selector: str | None = None,
+    embedder: str | None = None,
+    scorer: str | None = None,
+    embeddings: ArrayLike | None = None,
+    quality: ArrayLike | None = None,
+    seed: int = 0,
+    columns: Mapping[str, str] | None = None,
+    overrides: Sequence[str] = (),
+) -> Rows:
+    """Choose a subset of instruction data; what `dsel select` chooses of the same rows in a file.
+
+    Args:
+        dataset: A Hugging Face `Dataset`, a pandas `DataFrame`, or a list of mappings, in a format that `data=local`
+            reads.
+        budget: Rows to choose: a fraction when it is at most 1, else a count.
+        selector: The method, `kmq` for instance. By default near-duplicates are left out, and of what is left every
+            cluster gives its share (`semdedup`, then `kmeans_uniform`).
+        embedder: What makes vectors of texts; `tfidf_svd` by default, which needs no model.
+        scorer: Where the quality comes from, for the selectors that need one; by default the response's length
+            (`log_length`).
+        embeddings: A vector for each row, [n, d], where they are known; no embedder is asked then.
+        quality: A number for each row, [n], higher is better, where it is known; no scorer is asked then.
+        seed: Of all that is drawn.
+        columns: Our name of a column → the data set's, where they are not recognised.
+        overrides: All else that a run's command line may set, as in `["selector.draw=uniform", "clusterer.k=100"]`.
+
+    Returns:
+        The chosen rows, in the order chosen, as the kind of thing that `dataset` is.
+
+    Raises:
+        ConfigError: when it cannot be done as asked.
+        TypeError: when `dataset` is no such thing.
+    """
+    asked = Asked(budget, seed, [*named(selector=selector, embedder=embedder, scorer=scorer), *overrides], columns)
+    chosen = choose(asked, rows=rows_of(dataset), embeddings=embeddings, quality=quality)
+    numbers = chosen.problem.pool.truth
+    assert numbers is not None
+    number = numbers[ROW]
+    return taken(dataset, [number[i] for i in chosen.indices])
+
+
+def rows_of(dataset: Any) -> list[dict[str, Any]]:
+    """The rows of a data set, as mappings of plain values. Raises `TypeError` for what is none."""
+    if _is_frame(dataset):
+        present = dataset.astype(object).where(dataset.notna(), None)
+        return [_plain(row) for row in present.to_dict("records")]
+    if _is_dataset(dataset):
+        return list(dataset.with_format(None))
+    sequence = isinstance(dataset, Sequence) and not isinstance(dataset, (str, bytes))
+    rows: list[Any] = list(dataset) if sequence else [dataset]
+    if not sequence or not all(isinstance(row, Mapping) for row in rows):
+        kind = type(dataset).__name__
+        raise TypeError(f"a Dataset (one split), a DataFrame or a list of mappings is wanted, not this {kind}")
+    return [dict(row) for row in rows]
+
+
+def taken(dataset: Any, rows: Sequence[int]) -> Any:
+    """The rows of a data set of these numbers, as such a data set."""
+    if _is_frame(dataset):
+        return dataset.iloc[list(rows)]
+    return dataset.select(rows) if _is_dataset(dataset) else [dataset[i] for i in rows]
+
+
+def _is_frame(dataset: Any) -> bool:
+    return hasattr(dataset, "iloc") and hasattr(dataset, "to_dict")
+
+
+def _is_dataset(dataset: Any) -> bool:
+    return hasattr(dataset, "with_format") and hasattr(dataset, "select") and hasattr(dataset, "__len__")
+
+
+def _plain(value: Any) -> Any:
+    """`value` with lists for the arrays that pandas makes of them."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, (list, tuple, np.ndarray)) else value
+
+
+def _composed(asked: Asked) -> tuple[DictConfig, dict[str, str]]:
+    """The configuration, and the choice of each group."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    own = [readable(override) for override in asked.overrides]
+    refuse_overrides(own)
+    need_names(own)
+    keys = {override.partition("=")[0].lstrip("+~") for override in own}
+    usual = [override for override in USUAL if not _replaced(override, keys)]
+    config_groups.register()
+    with explained(), initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=[*usual, *own], return_hydra_config=True)
+    choices = {str(group): str(choice) for group, choice in config.hydra.runtime.choices.items()}
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    refuse(config)
+    for key in ("budget", "seed"):
+        need(key not in keys, f"{key} is an argument of its own here")
+        config[key] = getattr(asked, key)
+    if asked.columns is not None:
+        config.data.columns = dict(asked.columns)
+    return config, choices
+
+
+def _replaced(usual: str, keys: set[str]) -> bool:
+    """Whether what is usual gives way: to another choice for the group, or to another selector around this one."""
+    key = usual.partition("=")[0]
+    return key in keys or (key.startswith("selector@") and "selector" in keys)
+
+
+def _given(data: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+    from dataclasses import fields
+
+    from dsel.data.given import Given
+
+    need(isinstance(data, Local), "the rows are given: data= has nothing to choose, data.columns and such have")
+    return Given(**{f.name: getattr(data, f.name) for f in fields(Local) if f.name != "name"}, rows=rows)
+
+
+def _checked(values: ArrayLike, rows: Sequence[Any] | None, what: str, axes: int) -> npt.NDArray[np.float32]:
+    """`values` as float32, when there is one for each row and all are finite. Raises `ConfigError`."""
+    assert rows is not None
+    try:
+        found = np.ascontiguousarray(values, dtype=np.float32)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what}: not an array of numbers ({error})") from error
+    shape = " × ".join(map(str, found.shape))
+    need(found.ndim == axes, f"{what}: {shape}, but {'a vector' if axes == 2 else 'a number'} for each row is wanted")
+    need(len(found) == len(rows), f"{what}: {len(found)} for {len(rows)} rows")
+    bad = np.flatnonzero(~np.isfinite(found.reshape(len(found), -1)).all(axis=1))
+    need(not len(bad), f"{what}: row {bad[0] if len(bad) else 0} is not finite (one of {len(bad)})")
+    return found
