@@ -106,8 +106,8 @@ def test_a_scorer_an_embedder_and_a_clusterer(study: Study) -> None:
 @pytest.mark.parametrize(
     ("group", "name", "option", "value"),
     [
-        ("data", "no_robots", "hub", "HuggingFaceH4/no_robots"),
-        ("model", "smollm2_360m", "hub", "HuggingFaceTB/SmolLM2-360M"),
+        ("data", "slim_orca", "hub", "Open-Orca/SlimOrca"),
+        ("model", "smollm3_3b", "hub", "HuggingFaceTB/SmolLM3-3B-Base"),
         ("trainer", "long", "max_length", 8192),
     ],
 )
