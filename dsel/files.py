@@ -8,17 +8,19 @@ import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dsel.progress import progress
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
 
 BLOCK = 2**22  # bytes hashed at once
+LONG = 512  # MB that may take seconds to read
 SIDECAR, DIGEST = ".xxh3", "digest"
 
 _known: dict[Path, tuple[tuple[int, int, int], str]] = {}  # what this process has read: (size, mtime, inode) and digest
@@ -141,8 +143,14 @@ def hashed(path: Path, digest: Any) -> str:
     block = bytearray(BLOCK)
     view = memoryview(block)
     with path.open("rb", buffering=0) as file:
-        while count := file.readinto(block):
-            digest.update(view[:count])
+        megabytes = os.fstat(file.fileno()).st_size >> 20
+        with (
+            progress(f"reading {path.name}", total=megabytes, unit="MB") if megabytes > LONG else nullcontext() as tell
+        ):
+            while count := file.readinto(block):
+                digest.update(view[:count])
+                if tell:
+                    tell(count >> 20)
     return str(digest.hexdigest())
 
 

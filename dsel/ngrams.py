@@ -5,13 +5,14 @@ from __future__ import annotations
 import heapq
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsel.arrays import Indices, check_budget, check_indices, finite_scores
+from dsel.progress import progress, tracked
 from dsel.words import words
 
 
@@ -32,10 +33,11 @@ def tfidf(texts: Sequence[str], ngram_max: int = 3, *, smooth: bool = True) -> t
 
     seen: dict[str, int] = {}
     rows = np.fromiter((seen.setdefault(text, len(seen)) for text in texts), np.int64, len(texts))
-    columns, starts = _ngrams(seen, ngram_max)
-    shape = (len(seen), int(columns.max(initial=-1)) + 1)
-    terms = csr_matrix((np.ones(len(columns)), columns, starts), shape=shape)
-    terms.sum_duplicates()
+    with progress("n-grams of the texts", total=None, unit=""):
+        columns, starts = _ngrams(seen, ngram_max)
+        shape = (len(seen), int(columns.max(initial=-1)) + 1)
+        terms = csr_matrix((np.ones(len(columns)), columns, starts), shape=shape)
+        terms.sum_duplicates()
     copies = np.repeat(np.bincount(rows, minlength=len(seen)).astype(float), np.diff(terms.indptr))
     frequency = np.bincount(terms.indices, copies, minlength=shape[1])
     idf = np.log((len(texts) + 1) / (frequency + 1)) + 1 if smooth else np.log(len(texts) / frequency)
@@ -45,7 +47,7 @@ def tfidf(texts: Sequence[str], ngram_max: int = 3, *, smooth: bool = True) -> t
     return terms, rows
 
 
-def _ngrams(texts: Iterable[str], ngram_max: int) -> tuple[NDArray[np.integer], Indices]:
+def _ngrams(texts: Collection[str], ngram_max: int) -> tuple[NDArray[np.integer], Indices]:
     """A number for every n-gram of every text, by text, then n, then position; and where the texts start and end.
 
     Equal n-grams have equal numbers: 0, 1, 2 … in the order of their first use.
@@ -53,7 +55,7 @@ def _ngrams(texts: Iterable[str], ngram_max: int) -> tuple[NDArray[np.integer], 
     vocabulary: defaultdict[str, int] = defaultdict()
     vocabulary.default_factory = vocabulary.__len__
     numbers, counts = array("i"), []
-    for text in texts:
+    for text in tracked(texts, "words of the texts", total=len(texts), unit="texts"):
         found = words(text.lower())
         numbers.extend(map(vocabulary.__getitem__, found))
         counts.append(len(found))
@@ -118,7 +120,7 @@ def lazy_greedy(terms: Any, scores: ArrayLike, budget: int, *, decay: float, row
     queue = [(-points[i] * sums[r], -points[i], i, r, 0) for i, r in heads]
     heapq.heapify(queue)
     chosen: list[int] = []
-    for taken in range(budget):
+    for taken in tracked(range(budget), "choosing by n-grams", total=budget, unit="examples"):
         while True:
             _, negative_score, i, r, stamp = queue[0]
             row = slice(starts[r], starts[r + 1])

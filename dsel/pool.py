@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from dsel.component import digest
 from dsel.errors import need
+from dsel.progress import progress, tracked
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -78,17 +79,18 @@ class Pool:
         for score in sorted({s for e in examples for s in e.scores}):
             columns[score] = [e.scores.get(score, float("nan")) for e in examples]
         sha = hashlib.sha256()
-        for row in zip(*columns.values(), strict=True):
+        for row in tracked(zip(*columns.values(), strict=True), "knowing the pool", total=len(ids), unit="examples"):
             sha.update(json.dumps(row, ensure_ascii=True).encode())
         truth = sorted({t for e in examples for t in e.truth})
-        return Pool(
-            name=name,
-            rows=Dataset.from_dict(columns),
-            originals=Dataset.from_dict({"json": [_json(e.original) for e in examples]}),
-            fingerprint=sha.hexdigest()[:24],
-            truth=Dataset.from_dict({t: [e.truth.get(t) for e in examples] for t in truth}) if truth else None,
-            skipped=dict(skipped or {}),
-        )
+        with progress("keeping the pool", total=None, unit=""):
+            return Pool(
+                name=name,
+                rows=Dataset.from_dict(columns),
+                originals=Dataset.from_dict({"json": [_json(e.original) for e in examples]}),
+                fingerprint=sha.hexdigest()[:24],
+                truth=Dataset.from_dict({t: [e.truth.get(t) for e in examples] for t in truth}) if truth else None,
+                skipped=dict(skipped or {}),
+            )
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -185,7 +187,8 @@ class Pool:
         need(whole and 0 <= wanted < len(self), _holdout_message(share, len(self)))
         if wanted == 0:
             return self, self.take([])
-        keys = [hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in self.messages]
+        rows = tracked(self.messages, "holding out", total=len(self), unit="examples")
+        keys = [hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in rows]
         groups, out, count = Counter(keys), set(), 0
         for key in sorted(groups):
             if count + groups[key] <= wanted:

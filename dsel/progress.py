@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,15 +17,19 @@ log = logging.getLogger(__name__)
 
 SILENT_FOR = 2.0  # seconds before the first sign of life, so that quick work leaves no trace
 LOG_EVERY = 30.0  # seconds between lines where there is no terminal to draw on
+STEP = 64  # items of `tracked` counted at once
+
+T = TypeVar("T")
 
 _displays: list[Progress] = []  # the one that is being drawn, if there is one
 
 
 @contextmanager
 def progress(title: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
-    """Shows the advance of `total` units of work; yields `advance(count)`.
+    """Shows the advance of `total` units of work, None where that is not known; yields `advance(count)`.
 
-    On a terminal a bar with throughput and remaining time; elsewhere (a batch job's log) a line every 30 s.
+    On a terminal a bar with throughput and remaining time; elsewhere (a batch job's log) a line after two seconds and
+    every 30 s, also where a single step takes longer than that.
     """
     from rich.console import Console
 
@@ -33,7 +38,19 @@ def progress(title: str, *, total: int | None, unit: str) -> Iterator[Callable[[
         with _bar(console, title, total, unit) as advance:
             yield advance
     else:
-        yield _lines(title, total, unit)
+        with _lines(title, total, unit) as advance:
+            yield advance
+
+
+def tracked(items: Iterable[T], title: str, *, total: int | None, unit: str) -> Iterator[T]:
+    """`items`, with the progress of whoever goes through them."""
+    with progress(title, total=total, unit=unit) as advance:
+        taken = 0
+        for taken, item in enumerate(items, start=1):
+            yield item
+            if taken % STEP == 0:
+                advance(STEP)
+        advance(taken % STEP)
 
 
 @contextmanager
@@ -78,19 +95,34 @@ def _display(console: Console) -> Iterator[Progress]:
             _displays.pop()
 
 
-def _lines(title: str, total: int | None, unit: str) -> Callable[[int], None]:
-    start = time.monotonic()
-    state = {"done": 0, "next": start + SILENT_FOR}
+@contextmanager
+def _lines(title: str, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+    start, done, over = time.monotonic(), 0, threading.Event()
 
     def advance(count: int) -> None:
-        state["done"] += count
-        now = time.monotonic()
-        if now < state["next"]:
-            return
-        state["next"] = now + LOG_EVERY
-        rate = state["done"] / max(now - start, 1e-9)
-        left = f", {(total - state['done']) / rate:,.0f} s left" if total and rate else ""
-        of = f"/{total:,}" if total else ""
-        log.info("%s: %s%s %s, %.1f %s/s%s", title, f"{state['done']:,}", of, unit, rate, unit, left)
+        nonlocal done
+        done += count
 
-    return advance
+    def tell() -> None:
+        pause = SILENT_FOR
+        while not over.wait(pause):
+            log.info("%s", said(title, done, total, unit, time.monotonic() - start))
+            pause = LOG_EVERY
+
+    thread = threading.Thread(target=tell, name=f"progress of {title}", daemon=True)
+    thread.start()
+    try:
+        yield advance
+    finally:
+        over.set()
+        thread.join()
+
+
+def said(title: str, done: int, total: int | None, unit: str, seconds: float) -> str:
+    """A line on work of which so much is `done` after so many seconds: how far it is, how fast, how long still."""
+    of = f"/{total:,}" if total else ""
+    if not done:
+        return f"{title}: {f'0{of} {unit}, ' if total else ''}{seconds:,.0f} s so far"
+    rate = done / max(seconds, 1e-9)
+    left = f", {max(total - done, 0) / rate:,.0f} s left" if total else ""
+    return f"{title}: {done:,}{of} {unit}, {rate:,.1f} {unit}/s{left}"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import io
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import rich.console
 
 from dsel import progress as module
-from dsel.progress import progress
+from dsel.progress import STEP, progress, said, tracked
 
 
 @pytest.fixture
@@ -43,3 +47,66 @@ def test_an_error_takes_the_bars_with_it(terminal: io.StringIO) -> None:
         with pytest.raises(RuntimeError), progress("work", total=1, unit="rows"):
             raise RuntimeError
         assert not module._displays
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SILENT_FOR", 0.02)
+    monkeypatch.setattr(module, "LOG_EVERY", 0.05)
+
+
+@pytest.mark.usefixtures("quick")
+def test_without_a_terminal_there_is_a_line_now_and_then(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"), progress("work", total=10, unit="rows") as advance:
+        time.sleep(0.2)  # one step that takes long
+        advance(5)
+        time.sleep(0.2)
+    said = [record.getMessage() for record in caplog.records]
+    assert said[0] == "work: 0/10 rows, 0 s so far"
+    assert said[-1].startswith("work: 5/10 rows, ") and said[-1].endswith(" s left")
+    assert not [thread for thread in threading.enumerate() if "progress" in thread.name]
+
+
+def test_quick_work_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"), progress("work", total=1, unit="rows") as advance:
+        advance(1)
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("count", [0, 3, STEP, STEP + 1])
+def test_what_is_gone_through_is_counted(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[int] = []
+
+    @contextmanager
+    def counting(title: str, *, total: int | None, unit: str) -> Iterator[Callable[[int], None]]:
+        yield told.append
+
+    monkeypatch.setattr(module, "progress", counting)
+    assert list(tracked(iter(range(count)), "work", total=count, unit="rows")) == list(range(count))
+    assert sum(told) == count
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "line"),
+    [
+        (0, None, "SVD: 35 s so far"),
+        (0, 100, "SVD: 0/100 texts, 35 s so far"),
+        (70, 100, "SVD: 70/100 texts, 2.0 texts/s, 15 s left"),
+        (7_000, None, "SVD: 7,000 texts, 200.0 texts/s"),
+    ],
+)
+def test_a_line_says_how_far_how_fast_and_how_long_still(done: int, total: int | None, line: str) -> None:
+    assert said("SVD", done, total, "texts", 35.0) == line
+
+
+@pytest.mark.usefixtures("quick")
+def test_tfidf_is_not_silent(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dsel.embedder.tfidf_svd import TfidfSvd
+
+    texts = [f"what is the meaning of word {i} and of word {i % 97}" for i in range(3000)]
+    monkeypatch.setattr(module, "SILENT_FOR", 0.001)
+    with caplog.at_level("INFO"):
+        TfidfSvd(dimensions=16).encode(texts)
+    heads = {record.getMessage().partition(":")[0] for record in caplog.records}
+    assert heads == {"TF-IDF", "SVD of TF-IDF to 16 dimensions"}

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Doubles, Floats, Indices, finite_rows
+from dsel.progress import progress
 
 TILE = 4_000_000  # bounds held at once
 ROWS = 2048  # distances are computed in squares of so many rows
@@ -32,21 +33,23 @@ def silhouette(x: ArrayLike, labels: ArrayLike) -> Floats:
     clusters = [slice(end - size, end) for end, size in zip(np.cumsum(sizes), sizes, strict=True)]
     spreads = [np.array(values) for values in zip(*(_spread(rows[c]) for c in clusters), strict=True)]
 
-    own = np.concatenate([_distance_sums(rows[c], rows[c]) for c in clusters])
-    own /= np.maximum(sizes[which] - 1, 1)
-    other = np.full(n, np.inf)
-    for lo in range(0, n, block := max(1, TILE // k)):
-        points = np.arange(lo, min(lo + block, n))
-        bound, likely = _mean_distances_at_least(rows[points], *spreads)
-        bound[which[points], points - lo] = likely[which[points], points - lo] = np.inf
-        # The likeliest cluster goes first: it usually is the one, and rules most others out.
-        first = likely.argmin(axis=0)
-        for likeliest in (True, False):
-            for cluster in range(k):
-                asked = points[((first == cluster) == likeliest) & (bound[cluster] < other[points])]
-                if asked.size:
-                    means = _distance_sums(rows[asked], rows[clusters[cluster]]) / sizes[cluster]
-                    other[asked] = np.minimum(other[asked], means)
+    with progress("silhouette", total=n, unit="points") as advance:
+        own = np.concatenate([_distance_sums(rows[c], rows[c]) for c in clusters])
+        own /= np.maximum(sizes[which] - 1, 1)
+        other = np.full(n, np.inf)
+        for lo in range(0, n, block := max(1, TILE // k)):
+            points = np.arange(lo, min(lo + block, n))
+            bound, likely = _mean_distances_at_least(rows[points], *spreads)
+            bound[which[points], points - lo] = likely[which[points], points - lo] = np.inf
+            # The likeliest cluster goes first: it usually is the one, and rules most others out.
+            first = likely.argmin(axis=0)
+            for likeliest in (True, False):
+                for cluster in range(k):
+                    asked = points[((first == cluster) == likeliest) & (bound[cluster] < other[points])]
+                    if asked.size:
+                        means = _distance_sums(rows[asked], rows[clusters[cluster]]) / sizes[cluster]
+                        other[asked] = np.minimum(other[asked], means)
+            advance(len(points))
     scores = np.empty(n, dtype=np.float32)
     scores[order] = _score(own, other, sizes[which])
     return scores

@@ -12,6 +12,7 @@ import numpy as np
 from dsel.constraints import Count, Seed
 from dsel.embedder.base import Embedder, Vectors
 from dsel.pool import Message
+from dsel.progress import progress, tracked
 from dsel.shards import HERE, Map
 from dsel.words import words_and_signs
 
@@ -46,11 +47,13 @@ class TfidfSvd(Embedder):
             dtype=np.float32,
         )
         try:
-            tfidf = vectorizer.fit_transform(texts)
+            tfidf = vectorizer.fit_transform(tracked(texts, "TF-IDF", total=len(texts), unit="texts"))
         except ValueError:  # no word occurs in min_df texts
-            tfidf = vectorizer.set_params(min_df=1).fit_transform(texts)
+            again = tracked(texts, "TF-IDF of rare words", total=len(texts), unit="texts")
+            tfidf = vectorizer.set_params(min_df=1).fit_transform(again)
         rank = min(self.dimensions, *tfidf.shape)
-        vectors = TruncatedSVD(n_components=rank, random_state=self.seed).fit_transform(tfidf)
+        with progress(f"SVD of TF-IDF to {rank} dimensions", total=None, unit=""):
+            vectors = TruncatedSVD(n_components=rank, random_state=self.seed).fit_transform(tfidf)
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         mean = vectors.mean(0)
         vectors = np.where(norms > 1e-6, vectors, mean)

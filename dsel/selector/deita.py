@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Doubles, Floats, Indices, check_budget, finite_rows, finite_scores, lengths
+from dsel.progress import tracked
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 
@@ -52,7 +53,8 @@ def filter_ranked(
 
     kept, kept_x = np.empty(budget, dtype=np.int64), np.empty((budget, d), dtype=np.float32)
     size = 0
-    for start in range(0, n, BLOCK):
+    blocks = range(0, n, BLOCK)
+    for start in tracked(blocks, "near-copies of better examples", total=len(blocks), unit="blocks"):
         block = ranking[start : start + BLOCK]
         block_x = x[block] / scale[block, None]
         # The first to be kept rule out most: what they rule out need not meet the others.

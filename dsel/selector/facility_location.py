@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsel.arrays import Doubles, Floats, Indices, check_budget, unit_rows
+from dsel.progress import progress
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 
@@ -71,35 +72,37 @@ def lazy_greedy(x: Floats, budget: int, weight: float = 1.0, bonus: Doubles | No
     queue = [(-value(gain, i), i, -1) for i, gain in enumerate(first.tolist())]
     heapq.heapify(queue)
     chosen: list[int] = []
-    while len(chosen) < budget:
-        # A stamp says when a value was computed: with t chosen, 2t for a bound and 2t + 1 for an exact one.
-        bound_now, exact_now = 2 * len(chosen), 2 * len(chosen) + 1
-        _, i, stamp = heapq.heappop(queue)
-        if stamp == exact_now:
-            chosen.append(i)
-            for rows in _slices(n) if near is None else [near[i][0]]:
-                best[rows] = np.maximum(best[rows], _cosines(x, norms, rows, i))
-            # A cosine of one cannot be beaten: such an example is served.
-            floor[:] = np.where(best > 1 - 1e-12, np.inf, best - ROUNDING)
-            if near is None and _pairs(x, floor) <= PAIRS:
-                near = _near_pairs(x, floor)
-                log.info("%d near pairs after %d picks", sum(len(v) for v, _ in near), len(chosen))
-        elif stamp == bound_now or not chosen:
-            heapq.heappush(queue, (-value(exact_gain(i), i), i, exact_now))
-        elif near is None:
-            stale = [i]
-            while queue and len(stale) < BATCH and queue[0][2] < bound_now:
-                stale.append(heapq.heappop(queue)[1])
-            for j, gain in zip(stale, _gains(x, floor, np.array(stale)).tolist(), strict=True):
-                heapq.heappush(queue, (-value(gain, j), j, bound_now))
-        else:
-            v, s = near[i]
-            over = s - floor[v]
-            useful = over > 0
-            if 2 * np.count_nonzero(useful) < len(v):
-                near[i] = v[useful], s[useful]
-            gain = float(over[useful].sum(dtype=np.float64))
-            heapq.heappush(queue, (-value(gain, i), i, bound_now))
+    with progress("facility location", total=budget, unit="examples") as advance:
+        while len(chosen) < budget:
+            # A stamp says when a value was computed: with t chosen, 2t for a bound and 2t + 1 for an exact one.
+            bound_now, exact_now = 2 * len(chosen), 2 * len(chosen) + 1
+            _, i, stamp = heapq.heappop(queue)
+            if stamp == exact_now:
+                chosen.append(i)
+                advance(1)
+                for rows in _slices(n) if near is None else [near[i][0]]:
+                    best[rows] = np.maximum(best[rows], _cosines(x, norms, rows, i))
+                # A cosine of one cannot be beaten: such an example is served.
+                floor[:] = np.where(best > 1 - 1e-12, np.inf, best - ROUNDING)
+                if near is None and _pairs(x, floor) <= PAIRS:
+                    near = _near_pairs(x, floor)
+                    log.info("%d near pairs after %d picks", sum(len(v) for v, _ in near), len(chosen))
+            elif stamp == bound_now or not chosen:
+                heapq.heappush(queue, (-value(exact_gain(i), i), i, exact_now))
+            elif near is None:
+                stale = [i]
+                while queue and len(stale) < BATCH and queue[0][2] < bound_now:
+                    stale.append(heapq.heappop(queue)[1])
+                for j, gain in zip(stale, _gains(x, floor, np.array(stale)).tolist(), strict=True):
+                    heapq.heappush(queue, (-value(gain, j), j, bound_now))
+            else:
+                v, s = near[i]
+                over = s - floor[v]
+                useful = over > 0
+                if 2 * np.count_nonzero(useful) < len(v):
+                    near[i] = v[useful], s[useful]
+                gain = float(over[useful].sum(dtype=np.float64))
+                heapq.heappush(queue, (-value(gain, i), i, bound_now))
     return np.array(chosen, dtype=np.int64)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Floats, Indices, check_budget, check_indices, finite_rows
+from dsel.progress import progress
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 
@@ -61,24 +62,26 @@ def farthest_first(
 
     pending = np.concatenate([fixed, np.array(chosen, dtype=np.int64)])
     gap[pending] = -1
-    while len(chosen) < budget:
-        for lo in range(0, len(pending), PENDING):
-            for rows in range(0, n, ROWS):
-                points = np.arange(rows, min(rows + ROWS, n))
-                meet(points, z[rows : rows + ROWS], pending[lo : lo + PENDING])
-        leaders = np.sort(np.argpartition(gap, -min(LEADERS, n))[-min(LEADERS, n) :])
-        beyond = gap[leaders].min()  # no other point is farther than this
-        farthest = int(gap.argmax())
-        if gap[farthest] == 0:
-            # Only copies of centres are left: all tied.
-            return np.concatenate([chosen, np.flatnonzero(gap == 0)[: budget - len(chosen)]]).astype(np.int64)
-        before, z_leaders = len(chosen), z[leaders]
-        while len(chosen) < budget and (len(chosen) == before or gap[farthest] > beyond):
-            chosen.append(farthest)
-            gap[farthest] = -1
-            meet(leaders, z_leaders, np.array([farthest]))
-            farthest = int(leaders[gap[leaders].argmax()])
-        pending = np.array(chosen[before:])
+    with progress("k-center", total=budget, unit="examples") as advance:
+        while len(chosen) < budget:
+            for lo in range(0, len(pending), PENDING):
+                for rows in range(0, n, ROWS):
+                    points = np.arange(rows, min(rows + ROWS, n))
+                    meet(points, z[rows : rows + ROWS], pending[lo : lo + PENDING])
+            leaders = np.sort(np.argpartition(gap, -min(LEADERS, n))[-min(LEADERS, n) :])
+            beyond = gap[leaders].min()  # no other point is farther than this
+            farthest = int(gap.argmax())
+            if gap[farthest] == 0:
+                # Only copies of centres are left: all tied.
+                return np.concatenate([chosen, np.flatnonzero(gap == 0)[: budget - len(chosen)]]).astype(np.int64)
+            before, z_leaders = len(chosen), z[leaders]
+            while len(chosen) < budget and (len(chosen) == before or gap[farthest] > beyond):
+                chosen.append(farthest)
+                gap[farthest] = -1
+                meet(leaders, z_leaders, np.array([farthest]))
+                farthest = int(leaders[gap[leaders].argmax()])
+            pending = np.array(chosen[before:])
+            advance(len(pending))
     return np.array(chosen, dtype=np.int64)
 
 

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices, unit_rows
 from dsel.constraints import Between, Called
+from dsel.progress import tracked
 from dsel.selector.base import Selector, Step, Train, Work
 from dsel.study import Study
 
@@ -37,7 +38,8 @@ def redundancy(embeddings: ArrayLike, labels: ArrayLike, centroids: ArrayLike) -
     typical = np.einsum("nd,nd->n", x, centres[groups])
     order = np.lexsort((typical, groups))
     out = np.full(len(x), -1, dtype=np.float32)
-    for members in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+    clusters = np.split(order, np.flatnonzero(np.diff(groups[order])) + 1)
+    for members in tracked(clusters, "near-copies within clusters", total=len(clusters), unit="clusters"):
         for start in range(0, len(members), BLOCK):
             rows = members[start : start + BLOCK]
             similar = x[rows] @ x[members[: start + len(rows)]].T
