@@ -18,7 +18,7 @@ from dsel.arrays import Floats, Indices
 from dsel.clusterer.base import Clusterer, Clustering
 from dsel.constraints import shown
 from dsel.embedder.base import Embedder
-from dsel.errors import need
+from dsel.errors import ConfigError, need
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 from dsel.scorer.none import NoScorer
@@ -146,7 +146,14 @@ def makers(needs: Iterable[str] = RESOURCES) -> list[str]:
 
 
 def keep(folder: Path, name: str, values: npt.NDArray[np.float32], pool: Pool, maker: str) -> None:
-    """Save `values` [n, …]; ValueError naming the examples with NaN, whose shards no later run shall find."""
+    """Save `values` [n, …]; ValueError naming the examples with NaN, whose shards no later run shall find.
+
+    ConfigError for another shape than [n, d] of embeddings and [n] of scores: that is a mistake in a component's code.
+    """
+    shape = f"[{len(pool)}, d]" if name == "embeddings" else f"[{len(pool)}]"
+    if values.shape[:1] != (len(pool),) or values.ndim != shape.count(",") + 1:
+        clear(folder)
+        raise ConfigError(f"{maker} returned {name} of shape {list(values.shape)}: wants {shape}, in the pool's order")
     bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
     if len(bad):
         clear(folder)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from dsel.config_groups import GROUPS
-from dsel.resources import POOL, RESOURCES, closure, makers
+from dsel.errors import ConfigError
+from dsel.resources import POOL, RESOURCES, closure, keep, makers
 from dsel.study import Study
+from tests.conftest import make_pool
 from tests.test_study import Bench
 
 
@@ -46,3 +49,11 @@ def test_a_study_says_what_was_computed(tmp_path: Path) -> None:
     assert study.clustering is study.computed["clustering"]
     assert [name for name in RESOURCES if name in study.computed] == list(RESOURCES)
     assert all(study.is_cached(name) for name in RESOURCES)
+
+
+@pytest.mark.parametrize("shape", [(3,), (10, 1), ()])
+def test_scores_of_another_shape_are_refused_before_they_are_kept(shape: tuple[int, ...], tmp_path: Path) -> None:
+    (tmp_path / "shard-00000.npy").write_bytes(b"")
+    with pytest.raises(ConfigError, match=r"the scorer returned scores of shape \[.*wants \[10\]"):
+        keep(tmp_path, "scores", np.zeros(shape, dtype=np.float32), make_pool(10), "the scorer")
+    assert not list(tmp_path.iterdir())

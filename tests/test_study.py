@@ -172,7 +172,7 @@ def test_embeddings_are_in_the_pools_order_and_read_only(bench: Bench) -> None:
 def test_shards_are_cleared_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "SHARD", 4)
     assert len(bench.study().embeddings) == 10
-    files = {p.name for p in bench.folder.rglob("*") if p.is_file() and p.suffix != ".lock"}
+    files = {p.name for p in bench.folder.rglob("*") if p.is_file() and p.suffix not in (".lock", ".use")}
     assert files == {"embeddings.npy", "key.json"}
 
 

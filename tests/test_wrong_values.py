@@ -53,7 +53,8 @@ LIGHT = {
 BASE = [*(f"{group}={name}" for group, name in LIGHT.items()), "budget=10"]
 
 CHOICES = (  # one for each class
-    "data=procedural data=local data=p3 embedder=tfidf_svd embedder=minilm embedder=llama2 embedder=cohere "
+    "data=procedural data=local data=p3 data=oasst1 embedder=tfidf_svd embedder=minilm embedder=nv_embed "
+    "embedder=llama2 embedder=cohere "
     "embedder=openai clusterer=faiss_kmeans scorer=column scorer=deita_quality scorer=evol scorer=ifd scorer=judge "
     "scorer=length scorer=perplexity scorer=reward scorer=superfiltering selector=deita selector=facility_location "
     "selector=graphfilter selector=ifd selector=iterative selector=iterit selector=kcenter selector=kmeans_centroids "
@@ -105,6 +106,7 @@ SORTS = {  # what an option may be → which of VALUES it may be
     "names or null": "word null",
     "LoRA": "null",
     "columns": "null",
+    "texts or null": "null",
     "grid": "null",
     "targets": "word",
 }
@@ -115,9 +117,10 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "text or null": "split revision",
         "texts": "subsets",
         "columns": "columns roles",
+        "texts or null": "languages",
         "choice or null": "format",
         "count or null": "limit",
-        "choice": "on_bad_row",
+        "choice": "on_bad_row replies",
         "holdout": "holdout",
         "text": "name hub",
         "names or null": "files",
@@ -138,7 +141,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "flag": "normalize trust_remote_code allow_bin end_token sublinear_tf",
         "choice or null": "device base_url",
         "whole": "max_retries seed",
-        "count or null": "sentence_transformer.max_length openai.dimensions",
+        "count or null": "sentence_transformer.max_length nv_embed.max_length openai.dimensions",
     },
     "clusterer": {
         "count": "niter nredo",

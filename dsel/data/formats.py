@@ -209,7 +209,10 @@ def to_messages(row: Row, form: Format, reading: Reading | None = None) -> list[
     lacks = next((c for c in form.required if c not in row), None)
     if lacks is not None:
         raise BadRow(f"no column `{lacks}`")
-    messages = form.convert(row, reading)
+    try:
+        messages = form.convert(row, reading)
+    except (AttributeError, TypeError, LookupError) as odd:  # a format's code took a value for what it is not
+        raise BadRow(f"not as the format {form.name} has it ({type(odd).__name__}: {odd})") from odd
     tools = tools_of(row, reading)
     for message in messages:
         for value in message.values():
