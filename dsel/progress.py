@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from dsel.verbosity import is_quiet
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress
@@ -29,8 +31,11 @@ def progress(title: str, *, total: int | None, unit: str) -> Iterator[Callable[[
     """Shows the advance of `total` units of work, None where that is not known; yields `advance(count)`.
 
     On a terminal a bar with throughput and remaining time; elsewhere (a batch job's log) a line after two seconds and
-    every 30 s, also where a single step takes longer than that.
+    every 30 s, also where a single step takes longer than that. With -q nothing.
     """
+    if is_quiet():
+        yield lambda count: None
+        return
     from rich.console import Console
 
     console = Console(stderr=True)

@@ -28,6 +28,11 @@ def level() -> str:
     return os.environ.get(LEVEL) or "INFO"
 
 
+def is_quiet() -> bool:
+    """Whether no more than warnings and results are wanted."""
+    return level() in ("WARNING", "ERROR")
+
+
 def to_stderr() -> None:
     """Our lines on stderr, other libraries' only where they warn: for commands that Hydra sets up no logging for."""
     handler = logging.StreamHandler()

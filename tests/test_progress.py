@@ -49,6 +49,17 @@ def test_an_error_takes_the_bars_with_it(terminal: io.StringIO) -> None:
         assert not module._displays
 
 
+def test_with_q_there_is_no_progress(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("dsel.progress.SILENT_FOR", 0.0)
+    for level, lines in (("WARNING", 0), ("INFO", 1)):
+        monkeypatch.setenv("DSEL_LOG", level)
+        caplog.clear()
+        with progress("reading", total=2, unit="rows") as advance:
+            advance(2)
+        assert len(caplog.records) == lines
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SILENT_FOR", 0.02)

@@ -34,8 +34,8 @@ USUAL = (
     "data=local",
     # no key, no hub, no GPU: minutes for a million rows on a laptop
     "embedder=tfidf_svd",
-    # Nothing is known of the rows' quality, so what can be had without: no near-duplicates, and of every topic its
-    # share. Drawing by length (`selector=kmq`) leans on whatever is long, which in a scraped pool is noise.
+    # Nothing is known of the rows' quality, so what can be had without: copies go, and every cluster of what is left
+    # gives its share. Drawing by length (`selector=kmq`) leans on whatever is long, which in a scraped pool is noise.
     "selector=semdedup",
     "selector@selector.then=kmeans_uniform",
     # read by the selectors that need a quality; the strongest of those that need no model
