@@ -170,7 +170,7 @@ BAD = [
     (["data.columns=[prompt]"], "data.columns=[prompt]: wants a mapping of text to text or null"),
     (["data.columns={prompt: [a, b]}"], "data.columns={prompt: [a, b]}: wants a mapping"),
     (["data.holdout=abc"], "data.holdout=abc: wants a number"),
-    (["data.split=[a]"], "data.split=[a]: wants text or null"),
+    (["data.split=[a]"], "data.split=[a]: wants text, not empty or null"),
     (["plan=perhaps"], "plan=perhaps: wants true or false"),
     (["data.path={}"], "data.path is empty"),
     (["seed=1.5"], "seed=1.5: wants a whole number from 0"),
