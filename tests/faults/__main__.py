@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import chain, islice
 from pathlib import Path
 
@@ -88,6 +88,7 @@ class Made(dict[str, Pipeline]):
 def main(kinds: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
+    commit()  # before anything is written
     warm()
     folder = Path(tempfile.mkdtemp(prefix="dsel-faults-"))
     pipelines, bad = Made(folder), 0
@@ -124,6 +125,7 @@ def write(title: str, lines: Sequence[str]) -> None:
     path.write_text(HEAD + "".join(ordered), encoding="utf-8")
 
 
+@cache
 def commit() -> str:
     """The commit that is checked out, and whether files differ from it."""
     command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
