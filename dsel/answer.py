@@ -10,7 +10,7 @@ from dsel.record.reader import RunFolder
 from dsel.report.statistics import CONFIDENCE, difference, over_items
 
 BASELINE = "random"
-OWN = "dsel select my.jsonl --budget 1000"
+OWN = "python -m dsel select my.jsonl --budget 1000"
 
 
 def answers(runs: Sequence[RunFolder]) -> list[str]:

@@ -19,20 +19,20 @@ def show(run: RunFolder, console: Console | None = None) -> None:
     """Print method, budget, metrics with their standard errors, time per stage, where all is, and what comes next."""
     console = console or to_terminal()
     show_table(table(run), console)
-    chosen, *more = onward(run) or [""]
-    for line in (f"record: {run.where}", chosen, *([] if "sweep" in run.facts else more)):  # a sweep says it at its end
-        say(line, console)
+    following = onward(run)
+    for line in (f"record: {run.where}", *(following[:1] if "sweep" in run.facts else following)):
+        say(line, console)  # what comes next, a sweep says at its end
 
 
 def show_sweep(runs: Sequence[RunFolder], console: Console | None = None) -> None:
     """Print a row for each run of a sweep, how far each method is from random choice, and what comes next."""
     console = console or to_terminal()
     show_table(sweep_table(runs), console)
-    for line in (*answers(runs), *onward(runs[-1])[1:]):
-        say(line, console)
     here = [run for run in runs if run.facts.get("tracker", {}).get("mode") == "offline" and run.folder is not None]
     if here and any(run.facts["metrics"] for run in here):
         say(f"W&B kept them offline; upload all: wandb sync {_shared(here)}/*/wandb/offline-run-*", console)
+    for line in (*answers(runs), *onward(runs[-1])):
+        say(line, console)
 
 
 def sweep_table(runs: Sequence[RunFolder]) -> Table:

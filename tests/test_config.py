@@ -167,6 +167,17 @@ def test_the_papers_setting_is_in_its_experiments() -> None:
     assert (lora.rank, lora.alpha, lora.dropout) == (64, 16, 0.1)
 
 
+@pytest.mark.parametrize("name", sorted(set(EXPERIMENTS) - {"quickstart", "laptop"}))
+def test_experiments_of_the_papers_follow_no_default(name: str) -> None:
+    from dsel.config_groups import register
+
+    register()
+    config = composed(f"experiments={name}")
+    assert config.embedder._target_ == "dsel.embedder.cohere.Cohere" and config.scorer._target_.endswith("deita.Evol")
+    assert config.clusterer.k == (64 if name == "alpaca_main" else 2048)
+    assert config.model.hub in ("meta-llama/Llama-2-7b-hf", "meta-llama/Meta-Llama-3-8B", "mistralai/Mistral-7B-v0.1")
+
+
 def test_experiments_train_as_the_text_of_their_paper_says() -> None:
     from dsel.config_groups import register
 

@@ -55,7 +55,8 @@ def test_a_sweep_is_a_row_for_each_run(tmp_path: Path) -> None:
     head = next(line for line in lines if "method" in line)
     assert "seed" in head and "model" not in head and "part" not in head
     assert sum("wandb sync" in line for line in lines) == 1
-    assert f"wandb sync {tmp_path}/*/wandb/offline-run-*" in lines[-1]
+    assert any(f"wandb sync {tmp_path}/*/wandb/offline-run-*" in line for line in lines)
+    assert lines[-1] == f"chosen: {tmp_path}/kmq/selected.jsonl"
 
 
 def test_a_selection_alone_names_no_model(tmp_path: Path) -> None:

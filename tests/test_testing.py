@@ -24,7 +24,7 @@ from tests.conftest import ROOT, make_pool
 
 OURS = sorted(path.stem for path in (ROOT / "conf" / "selector").glob("[!_]*.yaml"))
 PERMUTES = {"deita", "facility_location", "graphfilter", "ifd", "longest", "qdit", "quality"}  # no chance, no clusters
-WITHOUT_A_MODEL = {"iterative": ["selector/feedback=verifier"], "iterative_code": ["selector/feedback=verifier"]}
+WITHOUT_A_MODEL = {name: ["selector/feedback=verifier"] for name in ("iterative", "iterative_code", "iterative_reward")}
 
 
 def build(method: str, *overrides: str) -> Selector:
