@@ -40,7 +40,8 @@ def test_texts_are_shown_as_they_are_and_harmless() -> None:
     assert out.getvalue() == "[red]a[/red] :smile:  [2J   b\n"
 
 
-def test_nothing_ends_a_line_of_a_file(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_ends_a_line_of_a_file(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # which some shells and test runners set
     show_table(Table([("word " * 100,)]), to_terminal())
     assert len(capsys.readouterr().out.splitlines()) == 3
 

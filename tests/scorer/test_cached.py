@@ -66,7 +66,7 @@ def test_scores_are_computed_once_and_kept(cache: Cache, caplog: pytest.LogCaptu
         np.testing.assert_array_equal(study(cache, scorer, stages).quality_or_fail(), first.quality)
     assert [(stage.name, stage.cached, stage.items) for stage in stages] == [("score", False, 7), ("score", True, 7)]
     assert len(scorer.calls) == 1 and "scores: reused from the cache" in caplog.text
-    files = {p.name for p in cache.folder.rglob("*") if p.is_file() and p.suffix != ".lock"}
+    files = {p.name for p in cache.folder.rglob("*") if p.is_file() and p.suffix not in (".lock", ".use")}
     assert files == {"scores.npy", "key.json", "answers.jsonl"}
 
 
