@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -122,3 +123,11 @@ def jobs_of(overrides: list[str]) -> list[list[str]]:
     parsed = OverridesParser.create().parse_overrides(overrides)
     (batch,) = sweeper.split_arguments(parsed, max_batch_size=None)  # type: ignore[attr-defined]
     return [list(job) for job in batch]
+
+
+@pytest.fixture(scope="module")
+def quick_collections() -> Iterator[None]:
+    """Every training collects garbage, in tests among all objects of all libraries."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

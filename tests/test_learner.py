@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import weakref
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +19,7 @@ from dsel.pool import Pool
 from dsel.trainer.base import Training
 from dsel.trainer.sft import SFT
 from tests.conftest import make_pool
+from tests.trainer.small import SETTINGS
 
 
 @pytest.fixture
@@ -79,27 +78,11 @@ def test_answers_come_in_order_and_do_not_depend_on_the_batch(learner: Learner) 
 
 # Trainings
 
-SETTINGS: dict[str, Any] = {
-    "epochs": 1,
-    "learning_rate": 5e-3,
-    "batch_size": 8,
-    "micro_batch_size": 8,
-    "warmup": 0,
-    "max_length": 128,
-    "gradient_checkpointing": False,
-}
 LORA: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.1}}
 ON = Training(restart=False)
 
 both = pytest.mark.parametrize("options", [{}, LORA], ids=["full", "lora"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Every training collects garbage, in tests among all objects of all libraries."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 @pytest.fixture

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -47,14 +46,7 @@ FULL: dict[str, Any] = {}
 LORA: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
 DROPOUT: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.3}}
 PACKED: dict[str, Any] = {"packing": True, "max_length": 40}  # three or four rows a step
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Every training collects garbage, in tests among all objects of all libraries."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 class Killed(Exception):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import ast
-import gc
 import json
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,27 +21,12 @@ from dsel.trainer.checkpoints import MOMENTS, moments
 from dsel.trainer.job import Job, outcome_of, run
 from dsel.trainer.sft import SFT
 from tests.conftest import make_pool
+from tests.trainer.small import SETTINGS
 
-SETTINGS: dict[str, Any] = {
-    "epochs": 1,
-    "learning_rate": 5e-3,
-    "batch_size": 8,
-    "micro_batch_size": 8,
-    "warmup": 0,
-    "max_length": 128,
-    "gradient_checkpointing": False,
-}
 LORA: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
 
 both = pytest.mark.parametrize("options", [{}, LORA], ids=["full", "lora"])
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Every training collects garbage, in tests among all objects of all libraries."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def told(text: str) -> Job:

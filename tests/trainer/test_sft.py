@@ -20,20 +20,13 @@ from dsel.pool import Example, Pool
 from dsel.trainer.examples import tokenized
 from dsel.trainer.sft import SFT
 from tests.conftest import QUICK, ROOT, checked, make_pool, offline
+from tests.trainer import small
 
 SMOLLM2 = ROOT / "models" / "smollm2-135m-instruct"
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
 
-SETTINGS: dict[str, Any] = {
-    "epochs": 2,
-    "learning_rate": 5e-3,
-    "batch_size": 8,
-    "micro_batch_size": 8,
-    "warmup": 0,
-    "max_length": 128,
-    "gradient_checkpointing": False,
-}
+SETTINGS: dict[str, Any] = {**small.SETTINGS, "epochs": 2}
 
 
 @pytest.mark.parametrize(

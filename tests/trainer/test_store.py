@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +17,7 @@ from dsel.trainer.sft import SFT
 from tests.conftest import make_pool
 
 SETTINGS: dict[str, Any] = {"epochs": 1, "learning_rate": 5e-3, "batch_size": 8, "max_length": 128, "warmup": 0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Every training collects garbage, in tests among all objects of all libraries."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+pytestmark = pytest.mark.usefixtures("quick_collections")
 
 
 def as_before(folder: Path) -> None:
