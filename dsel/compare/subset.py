@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dsel.config_groups import ROOT
+from dsel.constraints import check_types
 from dsel.data.formats import recognise, rename, to_messages
 from dsel.data.local import Local
 from dsel.data.raw import Unreadable
@@ -166,6 +167,7 @@ def _pool_of(run: RunFolder) -> Pool:
     options = {f.name: settings[f.name] for f in fields(component) if f.init and f.name in settings}
     try:
         data = component(**options)
+        check_types(data)
         data.check()
         pool, _ = data.load().hold_out(data.holdout)
     except (TypeError, ValueError, AttributeError) as error:  # a record may have anything for an option
