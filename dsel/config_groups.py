@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import builtins
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # a wheel has them inside, a checkout beside
@@ -72,6 +74,19 @@ def register() -> None:
     """Tell Hydra; to be called before it composes anything."""
     Plugins.instance().register(Folders)
     Plugins.instance().register(FoldersSearchPath)
+
+
+def composed(overrides: Sequence[str]) -> tuple[DictConfig, dict[str, Any]]:
+    """A run's configuration, open to changes, and what is chosen of each group. Raises what Hydra and OmegaConf do."""
+    from hydra import compose, initialize_config_dir
+
+    register()
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("config", overrides=list(overrides), return_hydra_config=True)
+    choices = {str(group): choice for group, choice in config.hydra.runtime.choices.items()}
+    OmegaConf.set_struct(config, False)
+    del config["hydra"]
+    return config, choices
 
 
 def options(group: str) -> list[str]:

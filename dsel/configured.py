@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from dsel import config_groups
 from dsel.config_groups import GROUPS
 from dsel.constraints import Seed, Text, check_types, like, shown
 from dsel.errors import ConfigError, need
+from dsel.references import Before
 
 MAY_BE_NULL = ("experiments", "sweeps")
 BESIDE = ("report",)  # what a run has no use for
@@ -89,17 +88,10 @@ def component(config: DictConfig, group: str) -> Any:
     return instantiate(config[group], _convert_="all")
 
 
-class Checked(Callback):
-    """Hydra's callback before a run or a sweep: settings are checked before folders get names made of them."""
+class Checked(Before):
+    """Before folders get names that are made of settings."""
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        try:
-            settings(config)
-        except ConfigError as error:
-            sys.stderr.write(f"dsel: {error}\n")
-            sys.exit(2)
-
-    on_multirun_start = on_run_start
+    look = staticmethod(settings)
 
 
 def _check_section(section: Any, name: str) -> None:

@@ -8,13 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups
-from dsel.config_groups import ROOT
 from dsel.constraints import like
 from dsel.errors import ConfigError
 from dsel.secrets import redact
@@ -84,13 +82,9 @@ def _chosen(given: Sequence[str]) -> tuple[Any, dict[str, Any]]:
     options = [text for text in given if _is_choice(text)]
     for overrides in (options, []):  # where two options do not go together, the defaults
         try:
-            with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-                config = compose("config", overrides=overrides, return_hydra_config=True)
+            config, choices = config_groups.composed(overrides)
         except (HydraException, OmegaConfBaseException):
             continue
-        choices = dict(config.hydra.runtime.choices)
-        OmegaConf.set_struct(config, False)
-        del config["hydra"]
         return OmegaConf.to_container(config, resolve=False), choices
     return {}, {}
 

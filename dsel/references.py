@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -56,20 +56,28 @@ def refuse_overrides(overrides: Sequence[str]) -> None:
             refuse(value)
 
 
-class NoSecrets(Callback):
-    """Hydra's callback before a run or a sweep: ends the program where a configuration file holds a secret.
+class Before(Callback):
+    """Hydra's callback before a run or a sweep: ends the program where `look` raises a `ConfigError`.
 
     (Hydra makes a warning of an exception in a callback, but not of this one.)
     """
 
+    look: Callable[[DictConfig], object]
+
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            refuse(config)
+            self.look(config)
         except ConfigError as error:
             sys.stderr.write(f"dsel: {error}\n")
             sys.exit(2)
 
     on_multirun_start = on_run_start
+
+
+class NoSecrets(Before):
+    """Before a configuration file that holds a secret is used."""
+
+    look = staticmethod(refuse)
 
 
 def _literals(value: Any, place: str, secret: bool) -> Iterator[str]:

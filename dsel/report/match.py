@@ -21,7 +21,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
@@ -29,7 +28,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dsel import config_groups
-from dsel.config_groups import GROUPS, NO_RESULT, ROOT
+from dsel.config_groups import GROUPS, NO_RESULT
 from dsel.record.reader import RunFolder
 from dsel.report.spec import Overrides, keys
 from dsel.resources import makers
@@ -140,12 +139,8 @@ class Composer:
         return shlex.join(["python", "-m", "dsel.run", *many, *self.base, *adopted, *overrides, seed])
 
     def _composed(self, overrides: Overrides) -> Composed:
-        config_groups.register()
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = compose("config", overrides=[*self.base, *overrides], return_hydra_config=True)
-        chosen = {str(g): str(c) for g, c in config.hydra.runtime.choices.items() if _group(str(g)) in COMPARED}
-        OmegaConf.set_struct(config, False)
-        del config["hydra"]
+        config, choices = config_groups.composed([*self.base, *overrides])
+        chosen = {group: str(choice) for group, choice in choices.items() if _group(group) in COMPARED}
         section = config.pop("report", None)
         return Composed(config, chosen, OmegaConf.to_container(section, resolve=False) if section else {})  # type: ignore[arg-type]
 

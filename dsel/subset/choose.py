@@ -13,7 +13,7 @@ import numpy.typing as npt
 from numpy.typing import ArrayLike
 
 from dsel import config_groups
-from dsel.config_groups import GROUPS, ROOT
+from dsel.config_groups import GROUPS
 from dsel.configured import component, need_names, settings
 from dsel.data.given import ROW
 from dsel.data.local import Local
@@ -215,20 +215,14 @@ def _plain(value: Any) -> Any:
 
 def _composed(asked: Asked) -> tuple[DictConfig, dict[str, str]]:
     """The configuration, and the choice of each group."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
     own = [readable(override) for override in asked.overrides]
     refuse_overrides(own)
     need_names(own)
     keys = {override.partition("=")[0].lstrip("+~") for override in own}
     usual = [override for override in USUAL if not _replaced(override, keys)]
-    config_groups.register()
-    with explained(), initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("config", overrides=[*usual, *own], return_hydra_config=True)
-    choices = {str(group): str(choice) for group, choice in config.hydra.runtime.choices.items()}
-    OmegaConf.set_struct(config, False)
-    del config["hydra"]
+    with explained():
+        config, chosen = config_groups.composed([*usual, *own])
+    choices = {group: str(choice) for group, choice in chosen.items()}
     refuse(config)
     for key in ("budget", "seed"):
         need(key not in keys, f"{key} is an argument of its own here")
