@@ -14,6 +14,9 @@ from dsel.errors import ConfigError, world
 from dsel.explain import explain
 from dsel.secrets import redact
 
+TRACES = "HYDRA_FULL_ERROR"
+AGAIN = "interrupted: the same command goes on from what is in the cache"
+
 
 @contextmanager
 def explained() -> Iterator[None]:
@@ -25,21 +28,26 @@ def explained() -> Iterator[None]:
 
 
 @contextmanager
-def in_one_line() -> Iterator[None]:
+def in_one_line(interrupted: str = AGAIN) -> Iterator[None]:
     """Ends the program with one line on stderr and exit code 2 for a fault of the user, the data or the world.
 
-    HYDRA_FULL_ERROR=1 shows the traceback.
+    HYDRA_FULL_ERROR=1 shows the traceback, and is as it was afterwards. interrupted: what is said after a Ctrl-C.
     """
-    wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed by Hydra
+    before = os.environ.get(TRACES)
+    os.environ[TRACES] = "1"  # exceptions come to us instead of being printed by Hydra
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit("interrupted: the same command goes on from what is in the cache")
+        sys.exit(interrupted)
     except Exception as error:
         ours = isinstance(error, (ConfigError, HydraException, OmegaConfBaseException))
         known = explain(error) if ours else world(error)
-        if known is None or wants_traces:
+        if known is None or before == "1":
             raise
         sys.stderr.write(f"dsel: {redact(known)}\n")
         sys.exit(2)
+    finally:
+        if before is None:
+            os.environ.pop(TRACES, None)
+        else:
+            os.environ[TRACES] = before

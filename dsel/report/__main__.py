@@ -6,7 +6,6 @@ Like dsel.run it stays light until the arguments are checked.
 from __future__ import annotations
 
 import logging
-import os
 import shlex
 import sys
 from collections import Counter
@@ -15,12 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
-
 from dsel.constraints import like
+from dsel.ending import in_one_line
 from dsel.errors import ConfigError, need, need_path
-from dsel.explain import explain
 from dsel.references import refuse_overrides
 from dsel.report import runs as sources
 from dsel.report.match import Composer, literal, override, shared
@@ -139,21 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=level(), handlers=[handler])
     for library in ("fontTools", "matplotlib", "wandb"):
         logging.getLogger(library).setLevel(logging.WARNING)
-    wants_traces = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra's messages then have no advice on tracebacks
-    try:
+    with in_one_line("interrupted"):
         refuse_overrides(given)
         asked = parse(given)
         report = make(asked)
-    except (ConfigError, HydraException, OmegaConfBaseException) as error:
-        if wants_traces:
-            raise
-        sys.stderr.write(f"dsel: {explain(error)}\n")
-        sys.exit(2)
 
-    from dsel.report.document import show, write
+        from dsel.report.document import show, write
 
-    show(report, write(report, asked.out, command=shlex.join(["python", "-m", "dsel.report", *given])))
+        show(report, write(report, asked.out, command=shlex.join(["python", "-m", "dsel.report", *given])))
 
 
 def _find(asked: Arguments, composer: Composer) -> Found:
