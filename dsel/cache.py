@@ -61,12 +61,6 @@ class Cache:
             publish(partial, final, key)
             return final, False
 
-    def drop(self, kind: str, name: str) -> None:
-        """Remove the artifact called `name`, or what a killed removal left of it, unless somebody uses it."""
-        final = self.folder / kind / name
-        if final.exists() or any(final.parent.glob(f"{name}.gone-*")):
-            Lease(final).remove()
-
     def clear(self, kind: str, name: str) -> bool:
         """Remove the artifact called `name` with all that unfinished or damaged work left of it.
 

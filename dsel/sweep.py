@@ -84,7 +84,7 @@ def tidy(runs: Path, key: str, cache: Cache) -> None:
     """Remove the trained weights of a finished run: it may have been killed before it could do so itself."""
     for name in unsealed(read_json(runs / INDEX / f"{key}.json")).get("weights", []):
         if isinstance(name, str) and re.fullmatch("[0-9a-f]{24}", name):
-            cache.drop("fits", name)
+            cache.clear("fits", name)
 
 
 def alone(runs: Path, key: str) -> AbstractContextManager[None]:
