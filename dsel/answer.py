@@ -48,7 +48,7 @@ def _asked(run: RunFolder) -> frozenset[str]:
 
 
 def _line(name: str, runs: Mapping[int, RunFolder], baseline: Mapping[int, RunFolder]) -> str:
-    metric = _metric(next(iter(runs.values())))
+    metric = str(next(iter(runs.values())).headline)  # there is one, as the run has an objective
     values, below = _values(runs, metric), _values(baseline, metric)
     gap = difference(values, below)
     if gap is None:
@@ -65,10 +65,6 @@ def _line(name: str, runs: Mapping[int, RunFolder], baseline: Mapping[int, RunFo
     sign = 1 if next(iter(runs.values())).higher_is_better(metric) else -1
     verdict = "not told apart" if low <= 0 <= high else "better" if sign * gap.points > 0 else "worse"
     return f"{said} [{low:+.4f}, {high:+.4f}]: {verdict} {of}"
-
-
-def _metric(run: RunFolder) -> str:
-    return "average" if "average" in run.facts["metrics"] else run.tasks[0]
 
 
 def _values(runs: Mapping[int, RunFolder], metric: str) -> dict[int, float]:

@@ -230,9 +230,7 @@ def _row(run: Run) -> tuple[str, ...]:
     if run.read is None:
         return (run.folder.name, "", "", run.status, "", size)
     facts, figure = run.read.facts, run.read.objective
-    name = next((name for name, metric in facts["metrics"].items() if not metric["detail"]), "")
-    name = "average" if "average" in facts["metrics"] else name
-    result = "" if figure is None else f"{name} {figure:.4f}"
+    result = "" if figure is None else f"{run.read.headline} {figure:.4f}"
     budget = f"{facts['budget']:,}" if "budget" in facts else ""
     return (run.folder.name, run.read.choice("selector") or "", budget, run.status, result, size)
 

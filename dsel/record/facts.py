@@ -47,10 +47,16 @@ def read(path: Path) -> dict[str, Any]:
     return {name: value for name, value in facts.items() if name != DIGEST}
 
 
+def headline(facts: Mapping[str, Any]) -> str | None:
+    """The metric that stands for a run: the first that is no detail of another; the average where there is one."""
+    names = [name for name, metric in facts["metrics"].items() if not metric["detail"]]
+    return "average" if "average" in names else next(iter(names), None)
+
+
 def objective(facts: Mapping[str, Any]) -> float | None:
-    """The figure a sweeper looks at: the first metric that is no detail of another; the average where there is one."""
-    metrics = {name: m["value"] for name, m in facts["metrics"].items() if not m["detail"]}
-    return metrics.get("average", next(iter(metrics.values()), None))
+    """The figure a sweeper looks at: that of the `headline`."""
+    name = headline(facts)
+    return None if name is None else facts["metrics"][name]["value"]
 
 
 def whole(path: Path, largest: int = LARGEST) -> bytes:

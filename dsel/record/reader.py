@@ -115,6 +115,11 @@ class RunFolder:
         return tuple(m for m, found in self.facts["metrics"].items() if m != "average" and not found.get("detail"))
 
     @property
+    def headline(self) -> str | None:
+        """The metric that stands for the run."""
+        return records.headline(self.facts)
+
+    @property
     def objective(self) -> float | None:
         """The figure a sweeper looks at."""
         return records.objective(self.facts)
