@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dsel.component import digest, plain
-from dsel.files import damage, locked, read_json, remove, seal, sync, unsealed, write_sealed
+from dsel.files import damage, locked, read_json, remember_digests, remove, seal, sync, unsealed, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,7 @@ class Cache:
     def __init__(self, folder: str | Path):
         self.folder = Path(folder).expanduser()
         self._leases: dict[Path, Lease] = {}
+        remember_digests(self.folder / "digests")  # of the files that keys are made of, and of its own
 
     def path(self, kind: str, key: Any) -> Path:
         """Where the artifact of `key` is, or will be."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,23 @@ DENSE = {pa.string_view(): pa.large_string(), pa.binary_view(): pa.large_binary(
 MAGIC, END = b"ARROW1", b"\xff\xff\xff\xff\0\0\0\0"
 
 
+Part = tuple[int, int, int]
+"""A row group of a Parquet file, and the first of its rows and the one after the last that are meant."""
+
+
 def checked(
-    path: str, kind: str, columns: Sequence[str] | None, rows: bool, text: bool
+    path: str, kind: str, columns: Sequence[str] | None, rows: bool, text: bool, part: Part | None = None
 ) -> Iterator[pa.RecordBatch | str]:
     """The batches of a file, the first one without rows; and texts that the user is to know.
 
-    columns: only these. rows: False for the first one alone. text: whether strings that are not UTF-8 are refused.
+    kind: `parquet`, `arrow`, or `groups` for the sizes of a Parquet file's row groups alone. columns: only these. rows:
+    False for the first one alone. text: whether strings that are not UTF-8 are refused. part: of a Parquet file only
+    this.
     """
-    schema, found = (_parquet if kind == "parquet" else _arrow)(path, columns)
+    if kind == "groups":
+        yield _groups(path)
+        return
+    schema, found = _parquet(path, columns, part) if kind == "parquet" else _arrow(path, columns)
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
     if twice:
         raise ValueError(f"two of its columns are called {', '.join(twice)}")
@@ -51,26 +61,82 @@ def checked(
                 yield batch.slice(within, step_within)
 
 
-def _parquet(path: str, columns: Sequence[str] | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch | str]]:
+def _groups(path: str) -> pa.RecordBatch:
     import pyarrow.parquet as pq
 
-    file = pq.ParquetFile(_opened(path))
+    told = pq.ParquetFile(_opened(path)).metadata
+    groups = [told.row_group(group) for group in range(told.num_row_groups)]
+    if sum(group.num_rows for group in groups) != told.num_rows:
+        raise ValueError(f"it says it has {told.num_rows:,} rows, and its parts have others")
+    return pa.record_batch({"rows": [g.num_rows for g in groups], "bytes": [g.total_byte_size for g in groups]})
+
+
+def _parquet(
+    path: str, columns: Sequence[str] | None, part: Part | None
+) -> tuple[pa.Schema, Iterator[pa.RecordBatch | str]]:
+    import pyarrow.parquet as pq
+
+    if part is not None and (open_ := _open.pop("part", None)) is not None and open_.is_before(path, part):
+        file, group = open_.file, open_
+    else:
+        file, group = pq.ParquetFile(_opened(path)), None
     schema, told = file.schema_arrow, file.metadata
     if columns is not None:
         schema = pa.schema([schema.field(name) for name in columns])
 
     def batches() -> Iterator[pa.RecordBatch]:
+        if part is not None:
+            _open["part"] = open_ = group or Group(path, file, part[0], iter(_group(file, part[0], columns)))
+            yield from open_.until(part[1], part[2])
+            return
         read = 0
-        for group in range(told.num_row_groups):
-            part = told.row_group(group)
-            rows = max(1, min(ROWS, BYTES * part.num_rows // max(1, part.total_byte_size)))
-            for batch in file.iter_batches(rows, row_groups=[group], columns=columns, use_threads=False):
+        for number in range(told.num_row_groups):
+            for batch in _group(file, number, columns):
                 read += batch.num_rows
                 yield batch
         if read != told.num_rows:
             raise ValueError(f"it says it has {told.num_rows:,} rows, and has {read:,}")
 
     return schema, batches()
+
+
+def _group(file: Any, number: int, columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+    """The rows of one row group: no more at once than have room."""
+    told = file.metadata.row_group(number)
+    rows = max(1, min(ROWS, BYTES * told.num_rows // max(1, told.total_byte_size)))
+    return file.iter_batches(rows, row_groups=[number], columns=columns, use_threads=False)
+
+
+@dataclass
+class Group:
+    """A row group of which the rows below `at` are read: what has no index is read from its beginning, but once."""
+
+    path: str
+    file: Any
+    number: int
+    batches: Iterator[pa.RecordBatch]
+    at: int = 0
+    rest: pa.RecordBatch | None = None
+
+    def is_before(self, path: str, part: Part) -> bool:
+        return (self.path, self.number) == (path, part[0]) and self.at <= part[1]
+
+    def until(self, start: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """The rows from `start` to `stop`."""
+        while self.at < stop:
+            batch, self.rest = self.rest if self.rest is not None else next(self.batches, None), None
+            if batch is None:
+                raise ValueError(f"a part of it says it has {stop:,} rows, and has {self.at:,}")
+            end = min(self.at + batch.num_rows, stop)
+            if end < self.at + batch.num_rows:
+                self.rest = batch.slice(end - self.at)
+            first = max(start, self.at)
+            if first < end:
+                yield batch.slice(first - self.at, end - first)
+            self.at = end
+
+
+_open: dict[str, Group] = {}  # where this process goes on when it is asked for the part that follows
 
 
 def _arrow(path: str, columns: Sequence[str] | None) -> tuple[pa.Schema, Iterator[pa.RecordBatch | str]]:

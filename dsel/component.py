@@ -14,7 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dsel.files import hashed
+from dsel.files import content_digest
 from dsel.hub import commit_of
 from dsel.secrets import anonymous
 
@@ -97,7 +97,7 @@ def content_of(path: str | Path | None) -> Any:
 
 
 def _digest(path: Path) -> str:
-    return hashed(path, hashlib.sha256())[:24]
+    return content_digest(path)[:24]
 
 
 def folder_state(folder: Path) -> list[list[Any]]:

@@ -87,8 +87,9 @@ class Experiment:
             ConfigError: when the budget, or what the selector's resources are made with, does not suit the pool.
         """
         with stage("data") as reading:
-            pool, heldout = self.data.load().hold_out(self.data.holdout)
-            reading.items = len(pool)
+            whole = self.data.load(self.cache)
+            pool, heldout = whole.hold_out(self.data.holdout)
+            reading.items, reading.cached = len(pool), whole.found
         if self.budget == 1 and isinstance(self.budget, int):
             log.warning(
                 "budget=1 means all of the pool (%d examples): numbers up to 1 are fractions of it, and counts begin "

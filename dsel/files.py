@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,13 @@ BLOCK = 2**22  # bytes hashed at once
 LONG = 512  # MB that may take seconds to read
 SIDECAR, DIGEST = ".xxh3", "digest"
 
-_known: dict[Path, tuple[tuple[int, int, int], str]] = {}  # what this process has read: (size, mtime, inode) and digest
+LARGE = 2**24  # bytes, of a file whose digest is worth remembering
+DAY = 86400  # seconds for which a file that is as it was is not read again to see whether its disk has damaged it
+SETTLED = 2  # seconds after which a file that is written to has another time
+
+_known: dict[tuple[Path, str], tuple[tuple[int, int, int], str]] = {}
+"""What this process has read: of a file and a kind of digest its (size, mtime, inode) and the digest."""
+_memory: list[Path] = []  # the folder where digests are remembered, if there is one
 
 
 @contextmanager
@@ -127,15 +135,49 @@ def read_json(path: Path) -> Any:
 
 
 def digest_of(path: Path) -> str:
-    """XXH3 of a file's bytes, 32 hexadecimal digits; read once a process, as long as size and time stay."""
+    """XXH3 of a file's bytes, 32 hexadecimal digits; as long as size and time stay read once a process, or a day."""
     import xxhash
 
+    return _read_once(path, "xxh3", xxhash.xxh3_128, DAY)
+
+
+def content_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits; read once, as long as its size, time and inode stay."""
+    return _read_once(path, "sha256", hashlib.sha256, math.inf)
+
+
+def remember_digests(folder: Path) -> None:
+    """Have digests of large files kept in `folder`, for other processes too."""
+    _memory[:] = [folder]
+
+
+def _read_once(path: Path, kind: str, new: Callable[[], Any], seconds: float) -> str:
+    """The digest of a file that was read in this process or, `LARGE` ones, by any in the last so many seconds."""
+    state = _state(path)
+    if (known := _known.get((path, kind))) and known[0] == state:
+        return known[1]
+    note = None
+    if _memory and state[0] >= LARGE:
+        note = _memory[0] / f"{hashlib.sha256(f'{kind} {path.resolve()}'.encode()).hexdigest()[:24]}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            noted = unsealed(read_json(note))
+            if noted["state"] == list(state) and 0 <= time.time() - noted["read"] < seconds:
+                _known[path, kind] = state, str(noted["digest_of"])
+                return str(noted["digest_of"])
+    read = time.time()
+    digest = hashed(path, new())
+    _known[path, kind] = state, digest
+    # What was written to a moment ago may be again, within one tick of the file system's clock.
+    if note is not None and state == _state(path) and read - state[1] / 1e9 > SETTLED:
+        with suppress(OSError):  # a cache that cannot be written here
+            note.parent.mkdir(parents=True, exist_ok=True)
+            write_sealed(note, {"path": str(path), "state": state, "read": read, "digest_of": digest})
+    return digest
+
+
+def _state(path: Path) -> tuple[int, int, int]:
     stat = path.stat()
-    state = (stat.st_size, stat.st_mtime_ns, stat.st_ino)
-    if path in _known and _known[path][0] == state:
-        return _known[path][1]
-    _known[path] = state, hashed(path, xxhash.xxh3_128())
-    return _known[path][1]
+    return stat.st_size, stat.st_mtime_ns, stat.st_ino
 
 
 def hashed(path: Path, digest: Any) -> str:

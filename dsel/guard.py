@@ -20,7 +20,8 @@ import signal
 import struct
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,9 @@ log = logging.getLogger(__name__)
 SERVE = "from dsel.guard import serve; serve()"
 
 MEMORY = 4 * 2**30  # bytes of addresses that the child may take, beyond twice the file's size
+PIPE = 2**20  # bytes between it and us
 SECONDS = 60  # for the next batch, and as many for each 100 MB of the file
-NAMES = {"parquet": "Parquet", "arrow": "Arrow"}
+NAMES = {"parquet": "Parquet", "groups": "Parquet", "arrow": "Arrow"}
 
 _idle: list[subprocess.Popen[bytes]] = []
 if hasattr(os, "register_at_fork"):
@@ -52,12 +54,19 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None, *, rows: bool
 
 
 def batches(
-    path: Path, kind: str, columns: Sequence[str] | None = None, *, rows: bool = True, text: bool = False
+    path: Path,
+    kind: str,
+    columns: Sequence[str] | None = None,
+    *,
+    rows: bool = True,
+    text: bool = False,
+    part: tuple[int, int, int] | None = None,
 ) -> Iterator[RecordBatch]:
     """The record batches of a file, in order, the first one without rows; none is too large to be held.
 
-    kind: `parquet` or `arrow`. columns: read only these. rows: False for the columns alone. text: whether strings that
-    are not UTF-8 are an error, too. Raises `ConfigError`, in one line.
+    kind: `parquet`, `arrow`, or `groups`: the row groups of a Parquet file as one batch. columns: read only these.
+    rows: False for the columns alone. text: whether strings that are not UTF-8 are an error, too. part: a row group of
+    a Parquet file, and which of its rows, from the first to the one after the last. Raises `ConfigError`, in one line.
     """
     import pyarrow as pa
 
@@ -65,12 +74,13 @@ def batches(
         raise ConfigError(f"{path}: not a file")
     fault = f"{path}: not a readable {NAMES[kind]} file"
     names = None if columns is None else list(columns)
-    child = _ask({"path": str(path.absolute()), "kind": kind, "columns": names, "rows": rows, "text": text})
+    asked = {"kind": kind, "columns": names, "rows": rows, "text": text, "part": part}
+    child = _ask({"path": str(path.absolute()), **asked})
     ended = False
     try:
         while not ended:
-            head = _exactly(child.stdout, 9)
-            content = _exactly(child.stdout, struct.unpack("<Q", head[1:])[0])
+            head = exactly(child.stdout, 9)
+            content = exactly(child.stdout, struct.unpack("<Q", head[1:])[0])
             ended = head[:1] in b".!"
             if head[:1] == b"=":
                 yield from pa.ipc.open_stream(content)
@@ -79,19 +89,27 @@ def batches(
             elif head[:1] == b"~":
                 log.warning("%s: %s", path, content.decode())
     except EOFError as error:
-        how = _stop(child)
+        how = stop(child)
         raise ConfigError(f"{fault} ({how})") from error
     finally:  # also where nobody wants the rest: what it would send yet belongs to nobody
         if ended:
             _idle.append(child)
         else:
-            _stop(child)
+            stop(child)
 
 
-def serve() -> None:
-    """The child: answers each line on stdin with frames on stdout."""
-    from dsel.checked import checked
+def row_groups(path: Path) -> tuple[list[int], list[int]]:
+    """Rows and bytes of the row groups of a Parquet file. Raises `ConfigError`, in one line."""
+    (found,) = batches(path, "groups")
+    return found.column("rows").to_pylist(), found.column("bytes").to_pylist()
 
+
+def serve(answer: Callable[[dict[str, Any]], Iterator[tuple[bytes, Any]]] | None = None) -> None:
+    """The child: answers each line on stdin with frames on stdout.
+
+    answer: makes the frames of a question, which names the `path` of a file; without one they are its batches.
+    """
+    answer = answer or _batches
     if hasattr(signal, "SIGINT"):
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, whose end closes stdin
     out = os.fdopen(os.dup(1), "wb")
@@ -111,17 +129,29 @@ def serve() -> None:
             _limit(MEMORY + 2 * size)
             patience = SECONDS + round(SECONDS * size / 1e8)
             _alarm(patience)
-            for piece in checked(asked["path"], asked["kind"], asked["columns"], asked["rows"], asked["text"]):
-                send(*((b"~", piece.encode()) if isinstance(piece, str) else (b"=", _packed(piece))))
+            for kind, content in answer(asked):
+                send(kind, content)
             patience = 0
             send(b".", b"")
         except Exception as error:  # pyarrow reports damage in a dozen ways
             patience = 0
-            text = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            send(b"!", text[:300].encode("utf-8", errors="replace"))
+            send(b"!", fault_of(error).encode("utf-8", errors="replace"))
 
 
-def _packed(batch: RecordBatch) -> memoryview:
+def fault_of(error: Exception) -> str:
+    """What a library says is wrong with a file, in one line."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:300]
+
+
+def _batches(asked: dict[str, Any]) -> Iterator[tuple[bytes, Any]]:
+    from dsel.checked import checked
+
+    names = ("path", "kind", "columns", "rows", "text", "part")
+    for piece in checked(*(asked[name] for name in names)):
+        yield (b"~", piece.encode()) if isinstance(piece, str) else (b"=", packed(piece))
+
+
+def packed(batch: RecordBatch) -> memoryview:
     import pyarrow as pa
 
     sink = pa.BufferOutputStream()
@@ -135,38 +165,44 @@ def _ask(question: dict[str, Any]) -> subprocess.Popen[bytes]:
     while _idle:
         child = _idle.pop()
         try:
-            _tell(child, question)
+            tell(child, question)
             return child
         except OSError:
-            _stop(child)
-    child = _start()
-    _tell(child, question)
+            stop(child)
+    child = start(SERVE)
+    tell(child, question)
     return child
 
 
-def _tell(child: subprocess.Popen[bytes], question: dict[str, Any]) -> None:
+def tell(child: subprocess.Popen[bytes], question: dict[str, Any]) -> None:
     assert child.stdin is not None
     child.stdin.write(json.dumps(question).encode() + b"\n")
     child.stdin.flush()
 
 
-def _start() -> subprocess.Popen[bytes]:
+def start(code: str) -> subprocess.Popen[bytes]:
+    """A child that runs `code`, with pipes to and from it."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p or str(Path.cwd()) for p in sys.path)}
     environment |= {"ARROW_DEFAULT_MEMORY_POOL": "system", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
     child = subprocess.Popen(
-        [sys.executable, "-c", SERVE],
+        [sys.executable, "-c", code],
         env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )  # fmt: skip
+    if sys.platform == "linux":
+        import fcntl
+
+        with suppress(OSError, AttributeError):  # a wider pipe: fewer turns of one writing and the other reading
+            fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, PIPE)  # type: ignore[arg-type]
     return child
 
 
 @atexit.register
 def _stop_all() -> None:
     while _idle:
-        _stop(_idle.pop())
+        stop(_idle.pop())
 
 
-def _stop(child: subprocess.Popen[bytes]) -> str:
+def stop(child: subprocess.Popen[bytes]) -> str:
     """End the child; returns in words how it ended."""
     for pipe in (child.stdin, child.stdout):
         if pipe is not None and not pipe.closed:
@@ -201,7 +237,7 @@ def _limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _exactly(pipe: Any, length: int) -> bytes:
+def exactly(pipe: Any, length: int) -> bytes:
     content = pipe.read(length)
     if len(content) < length:
         raise EOFError

@@ -168,7 +168,7 @@ def sample(pool: Pool, model: CausalLM | None, most: int, why: str) -> Tokens:
     """Tokens of an example, up to `most`, from `SAMPLE` of them and the longest; without a model, from characters."""
     tokenizer = None if model is None else model.load_tokenizer()
     rows = np.random.default_rng(0).permutation(len(pool))[:SAMPLE]
-    longest = int(np.argmax([len(text) for text in pool.texts]))
+    longest = int(np.argmax(pool.lengths))
 
     def count(part: Pool) -> list[int]:
         if tokenizer is None:

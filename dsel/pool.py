@@ -6,8 +6,7 @@ import hashlib
 import json
 import logging
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,24 +14,32 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from dsel.batches import RESERVED as RESERVED
+from dsel.batches import ROWS, Distinct, Fingerprint, original_column, original_schema, row_schema
+from dsel.columns import Columns
 from dsel.component import digest
 from dsel.errors import need
-from dsel.progress import progress, tracked
+from dsel.lazy import blocks, mapped
+from dsel.messages import Message as Message
+from dsel.messages import (
+    cut_to_first,
+    first_turns,
+    from_column,
+    last_of,
+    response_lengths,
+    text_lengths,
+    texts_of,
+    to_column,
+    turn_counts,
+)
+from dsel.messages import is_trained as is_trained
+from dsel.messages import text_of as text_of
+from dsel.progress import tracked
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from pyarrow import ListArray, RecordBatch
 
 log = logging.getLogger(__name__)
-
-Message = dict[str, Any]
-"""One turn: `role` (system, user, assistant or tool), `content` (text), and what a chat template knows besides.
-
-That is `reasoning_content` (text), `tool_calls` (a list), `name` and `tool_call_id`; on the first turn of a
-conversation `tools`, the schemas of the tools it may call; and `train: False` on an assistant turn without loss.
-"""
-
-RESERVED = ("id", "messages", "source")
-"""The columns of every pool; a score has another name."""
 
 
 @dataclass(frozen=True)
@@ -53,75 +60,99 @@ class Pool:
 
     `originals[i]` is example i as it stood in its file, as JSON. `truth` holds what a generated pool knows about
     its examples (kind, is_noise, answer): it is for judging a selection, and `blind()` takes it away before a
-    selector, scorer or embedder sees the pool. `fingerprint` is a digest of the content, in order. Lists of what is in
-    the rows (`ids`, `messages`, …) are made once, when they are first asked for, and are not to be changed.
+    selector, scorer or embedder sees the pool. `fingerprint` is a digest of the content, in order. found: whether it
+    was read before, and is in the cache.
+
+    What is in the rows (`ids`, `messages`, …) is read when it is asked for, and is not kept: sequences that decode a
+    block of rows at a time for who goes through them. `take` is a view; `batches` has many rows as Arrow has them.
     """
 
     name: str
-    rows: Dataset
-    originals: Dataset
+    rows: Columns
+    originals: Columns
     fingerprint: str
-    truth: Dataset | None = None
+    truth: Columns | None = None
     skipped: Mapping[str, int] = field(default_factory=dict)
+    found: bool = False
 
     @staticmethod
     def build(name: str, examples: Iterable[Example], *, skipped: Mapping[str, int] | None = None) -> Pool:
-        """A pool of `examples`, in their order. Ids that occur twice are made distinct with a suffix."""
-        from datasets import Dataset
+        """A pool in memory of `examples`, in their order. Ids that occur twice are made distinct with a suffix."""
+        from pyarrow import RecordBatch, array, float64, record_batch, schema, string, table
 
         examples = list(examples)
-        ids = _distinct([e.id for e in examples])
-        columns: dict[str, list[Any]] = {
-            "id": ids,
-            "messages": _stored(e.messages for e in examples),
-            "source": [e.source for e in examples],
-        }
-        for score in sorted({s for e in examples for s in e.scores}):
-            columns[score] = [e.scores.get(score, float("nan")) for e in examples]
-        sha = hashlib.sha256()
-        for row in tracked(zip(*columns.values(), strict=True), "knowing the pool", total=len(ids), unit="examples"):
-            sha.update(json.dumps(row, ensure_ascii=True).encode())
-        truth = sorted({t for e in examples for t in e.truth})
-        with progress("keeping the pool", total=None, unit=""):
-            return Pool(
-                name=name,
-                rows=Dataset.from_dict(columns),
-                originals=Dataset.from_dict({"json": [_json(e.original) for e in examples]}),
-                fingerprint=sha.hexdigest()[:24],
-                truth=Dataset.from_dict({t: [e.truth.get(t) for e in examples] for t in truth}) if truth else None,
-                skipped=dict(skipped or {}),
-            )
+        scores = sorted({score for e in examples for score in e.scores})
+        rows = schema([*row_schema(), *((score, float64()) for score in scores)])
+        distinct, digests = Distinct(), Fingerprint()
+        batches, originals = list[RecordBatch](), list[RecordBatch]()
+        for part in blocks(len(examples), ROWS):
+            some = examples[part.start : part.stop]
+            fixed = [array([e.id for e in some], string()), to_column(e.messages for e in some)]
+            fixed[0] = distinct(fixed[0])
+            numbers = [array([e.scores.get(score, math.nan) for e in some], float64()) for score in scores]
+            columns = [*fixed, array([e.source for e in some], string()), *numbers]
+            batches.append(record_batch(columns, schema=rows))
+            digests.add(batches[-1])
+            originals.append(original_column(e.original for e in some))
+        known = sorted({fact for e in examples for fact in e.truth})
+        truth = table({fact: [e.truth.get(fact) for e in examples] for fact in known})
+        return Pool(
+            name=name,
+            rows=Columns(batches, rows),
+            originals=Columns(originals, original_schema()),
+            fingerprint=digests.hexdigest(),
+            truth=Columns(truth.to_batches(), truth.schema) if known else None,
+            skipped=dict(skipped or {}),
+        )
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    @cached_property
-    def ids(self) -> list[str]:
-        return list(self.rows["id"])
+    def batches(self, columns: Sequence[str] | None = None, size: int | None = None) -> Iterator[RecordBatch]:
+        """The rows in order, as record batches of at most `size`: those columns of them, by default all."""
+        return self.rows.iterate(columns, size)
 
-    @cached_property
-    def messages(self) -> list[list[Message]]:
+    @property
+    def ids(self) -> Sequence[str]:
+        return self.rows["id"]
+
+    @property
+    def messages(self) -> Sequence[list[Message]]:
         """Each example's turns, n lists of messages."""
-        return [[_message(m) for m in turns] for turns in self.rows["messages"]]
+        return self.rows.lazy("messages", from_column)
 
-    @cached_property
-    def sources(self) -> list[str]:
-        return list(self.rows["source"])
+    @property
+    def sources(self) -> Sequence[str]:
+        return self.rows["source"]
 
-    @cached_property
-    def texts(self) -> list[str]:
+    @property
+    def texts(self) -> Sequence[str]:
         """What an embedder reads: all turns of an example, prompt and response together, joined by newlines."""
-        return ["\n".join(text_of(m) for m in messages) for messages in self.messages]
+        return self.rows.lazy("messages", lambda column: texts_of(column).to_pylist())
 
     @property
-    def prompts(self) -> list[list[Message]]:
+    def prompts(self) -> Sequence[list[Message]]:
         """Each example's turns before its last assistant turn."""
-        return [messages[:-1] for messages in self.messages]
+        return mapped(lambda messages: messages[:-1], self.messages)
 
     @property
-    def responses(self) -> list[str]:
+    def responses(self) -> Sequence[str]:
         """Each example's last assistant turn."""
-        return [text_of(messages[-1]) for messages in self.messages]
+        return self.rows.lazy("messages", lambda column: last_of(column).to_pylist())
+
+    @cached_property
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """How many characters each of `texts` has."""
+        return self._counted(text_lengths)
+
+    @cached_property
+    def response_lengths(self) -> npt.NDArray[np.int64]:
+        """How many characters all responses of each example have."""
+        return self._counted(response_lengths)
+
+    def _counted(self, count: Callable[[ListArray], npt.NDArray[np.int64]]) -> npt.NDArray[np.int64]:
+        parts = [count(batch.column(0)) for batch in self.batches(["messages"])]
+        return np.concatenate([np.empty(0, np.int64), *parts])
 
     @property
     def score_columns(self) -> list[str]:
@@ -131,44 +162,50 @@ class Pool:
         """Each example cut to what is asked before its `first` or `last` response that is trained on, and that one."""
         if which == "last":
             return self
-        conversations = self.messages
-        firsts = [next(i for i, m in enumerate(messages) if is_trained(m)) for messages in conversations]
-        if all(len(messages) == i + 1 for messages, i in zip(conversations, firsts, strict=True)):
+        columns = (batch.column(0) for batch in self.batches(["messages"]))
+        if all((first_turns(column) == turn_counts(column)).all() for column in columns):
             return self
-        return self._with([messages[: i + 1] for messages, i in zip(conversations, firsts, strict=True)], which)
+        return replace(
+            self, rows=replace(self.rows, change=cut_to_first), fingerprint=digest([self.fingerprint, which])
+        )
 
     def answered(self, responses: Sequence[str]) -> Pool:
-        """The same examples with `responses`, one each, in place of their last assistant turns."""
-        answers = [{"role": "assistant", "content": text} for text in responses]
-        return self._with(
-            [[*m[:-1], answer] for m, answer in zip(self.messages, answers, strict=True)], list(responses)
-        )
+        """The same examples with `responses`, one each, in place of their last assistant turns: a pool in memory."""
+        if len(responses) != len(self):
+            raise ValueError(f"{len(responses)} responses for {len(self)} examples")
+        batches, start = [], 0
+        for batch in self.batches():
+            answers = responses[start : start + batch.num_rows]
+            start += batch.num_rows
+            messages = [
+                [*m[:-1], {"role": "assistant", "content": text}]
+                for m, text in zip(from_column(batch.column("messages")), answers, strict=True)
+            ]
+            number = batch.schema.names.index("messages")
+            batches.append(batch.set_column(number, batch.schema.field(number), to_column(messages)))
+        rows = Columns(batches, self.rows.schema)
+        return replace(self, rows=rows, fingerprint=digest([self.fingerprint, list(responses)]))
 
     @property
     def verifier(self) -> Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None:
         """`verify(indices, responses) -> bool[m]`: is each response the true answer? None where none is known."""
         if self.truth is None or "answer" not in self.truth.column_names:
             return None
-        answers = list(self.truth["answer"])
+        answers = self.truth["answer"]
         return lambda indices, responses: np.array(
-            [is_answer(answers[i], response) for i, response in zip(indices, responses, strict=True)], dtype=bool
+            [is_answer(a, r) for a, r in zip(answers.fetch(np.asarray(indices)), responses, strict=True)], dtype=bool
         )
 
     def take(self, indices: Sequence[int] | npt.NDArray[np.int64]) -> Pool:
-        """The examples at `indices`, in that order."""
-        chosen = [int(i) for i in indices]
+        """The examples at `indices`, in that order: a view."""
+        chosen = np.asarray(indices, dtype=np.int64)
         return replace(
             self,
-            rows=self.rows.select(chosen),
-            originals=self.originals.select(chosen),
-            fingerprint=digest([self.fingerprint, chosen]),
-            truth=None if self.truth is None else self.truth.select(chosen),
+            rows=self.rows.take(chosen),
+            originals=self.originals.take(chosen),
+            fingerprint=digest([self.fingerprint, hashlib.sha256(chosen.tobytes()).hexdigest()]),
+            truth=None if self.truth is None else self.truth.take(chosen),
         )
-
-    def _with(self, messages: list[list[Message]], change: Any) -> Pool:
-        """The same examples with other `messages`; `change` tells them from others made of this pool."""
-        rows = self.rows.remove_columns("messages").add_column("messages", _stored(messages))
-        return replace(self, rows=rows, fingerprint=digest([self.fingerprint, change]))
 
     def blind(self) -> Pool:
         """The same pool without the truth: what selectors are given."""
@@ -180,7 +217,8 @@ class Pool:
         Which examples are held out depends on their content alone, not on their order, the seed or the rest of
         the pool, so that runs over differently mixed pools are measured on the same examples. Examples with the
         same content go to the same side: where such a group would go beyond the number asked for, the next that does
-        not is taken, and the log says what could not be made up.
+        not is taken, and the log says what could not be made up. Time is that of reading all messages, memory 24 bytes
+        an example.
         """
         wanted = share if not 0 <= share < 1 else round(share * len(self))
         whole = math.isfinite(wanted) and float(wanted).is_integer()
@@ -188,54 +226,30 @@ class Pool:
         if wanted == 0:
             return self, self.take([])
         rows = tracked(self.messages, "holding out", total=len(self), unit="examples")
-        keys = [hashlib.sha256(json.dumps(m).encode()).hexdigest() for m in rows]
-        groups, out, count = Counter(keys), set(), 0
-        for key in sorted(groups):
-            if count + groups[key] <= wanted:
-                out.add(key)
-                count += groups[key]
+        keys = np.fromiter((_content_key(m) for m in rows), np.uint64, len(self))
+        groups, sizes = np.unique(keys, return_counts=True)
+        out, count = list[np.uint64](), 0
+        for key, size in zip(groups, sizes.tolist(), strict=True):
+            if count + size <= wanted:
+                out.append(key)
+                count += size
+            if count == wanted:
+                break
         if count < wanted:
             log.warning("data.holdout=%g: %d rows are held out, as equal ones stay together", share, count)
-        held = [i for i, key in enumerate(keys) if key in out]
-        kept = [i for i, key in enumerate(keys) if key not in out]
-        return self.take(kept), self.take(held)
+        held = np.isin(keys, np.array(out, np.uint64))
+        return self.take(np.flatnonzero(~held)), self.take(np.flatnonzero(held))
 
 
-def is_trained(message: Message) -> bool:
-    """Whether a turn is a response that carries loss."""
-    return message["role"] == "assistant" and message.get("train") is not False
-
-
-def text_of(message: Message) -> str:
-    """All that a turn says: its reasoning, its content and its tool calls (as JSON), joined by newlines."""
-    parts = [message.get("reasoning_content"), message["content"]]
-    calls = [json.dumps(call, ensure_ascii=False) for call in message.get("tool_calls") or ()]
-    return "\n".join(part for part in [*parts, *calls] if part)
+def _content_key(messages: Sequence[Message]) -> int:
+    """The first 64 bits of a digest of what an example says."""
+    return int.from_bytes(hashlib.sha256(json.dumps(messages).encode()).digest()[:8], "big")
 
 
 def excerpt(messages: Sequence[Message], length: int = 300) -> str:
     """What a reader sees of an example: its turns, an arrow before each response, cut to so many characters."""
     text = "\n".join(f"→ {text_of(m)}" if m["role"] == "assistant" else text_of(m) for m in messages)
     return text if len(text) <= length else f"{text[: length - 1]}…"
-
-
-def _stored(conversations: Iterable[Sequence[Message]]) -> list[list[dict[str, str]]]:
-    """Messages as Arrow holds them: what goes beyond role and content is JSON, as its types differ from row to row."""
-    return [
-        [
-            {
-                "role": m["role"],
-                "content": m["content"],
-                "more": json.dumps(more) if (more := {k: m[k] for k in m if k not in ("role", "content")}) else "",
-            }
-            for m in turns
-        ]
-        for turns in conversations
-    ]
-
-
-def _message(stored: Mapping[str, str]) -> Message:
-    return {"role": stored["role"], "content": stored["content"], **(json.loads(stored["more"] or "{}"))}
 
 
 def is_answer(answer: str, response: str) -> bool:
@@ -277,20 +291,6 @@ def _finite(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _distinct(ids: list[str]) -> list[str]:
-    seen: set[str] = set()
-    counts: dict[str, int] = {}
-    out = []
-    for name in ids:
-        unique = name
-        while unique in seen:
-            counts[name] = counts.get(name, 1) + 1
-            unique = f"{name}#{counts[name]}"
-        seen.add(unique)
-        out.append(unique)
-    return out
 
 
 def _holdout_message(share: float, n: int) -> str:

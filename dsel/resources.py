@@ -19,6 +19,7 @@ from dsel.clusterer.base import Clusterer, Clustering
 from dsel.constraints import shown
 from dsel.embedder.base import Embedder
 from dsel.errors import ConfigError, need
+from dsel.lazy import blocks
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 from dsel.scorer.none import NoScorer
@@ -154,12 +155,16 @@ def keep(folder: Path, name: str, values: npt.NDArray[np.float32], pool: Pool, m
     if values.shape[:1] != (len(pool),) or values.ndim != shape.count(",") + 1:
         clear(folder)
         raise ConfigError(f"{maker} returned {name} of shape {list(values.shape)}: wants {shape}, in the pool's order")
-    bad = np.flatnonzero(~np.isfinite(values.reshape(len(values), -1)).all(axis=1))
+    rows = (values[part.start : part.stop].reshape(len(part), -1) for part in blocks(len(values)))
+    finite = [np.isfinite(block).all(axis=1) for block in rows]
+    bad = np.flatnonzero(~np.concatenate([np.empty(0, bool), *finite]))
     if len(bad):
         clear(folder)
         names = ", ".join(pool.ids[i] for i in bad[:5])
         raise ValueError(f"{maker} returned NaN or infinity for {len(bad)} examples (ids {names})")
-    np.save(folder / f"{name}.npy", values)
+    path = folder / f"{name}.npy"
+    if not (isinstance(values, np.memmap) and values.filename is not None and Path(values.filename) == path.resolve()):
+        np.save(path, values)  # what was written in place is there
 
 
 def clear(folder: Path) -> None:

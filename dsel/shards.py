@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from dsel.errors import ConfigError
 from dsel.files import piece, read_json, save_piece
+from dsel.lazy import Indices, fetched
 from dsel.progress import progress
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Worker(Protocol):
 class Shard:
     """Some of the rows, by their numbers, and the file of their results."""
 
-    rows: Sequence[int]
+    rows: Indices
     path: Path
 
     def finish(self, read: Read, rows: list[Any]) -> None:
@@ -90,14 +91,14 @@ class Map(ABC):
         folder: Path,
         *,
         title: str,
-        sizes: Sequence[int] | None = None,
+        sizes: npt.ArrayLike | None = None,
         unit: str = "examples",
     ) -> Any:
         """The worker's results for all rows, in their order; shards that `folder` holds are not computed again.
 
         Args:
             worker: what reads them.
-            rows: plain data, of which a worker is given a shard at a time.
+            rows: plain data, of which a worker is given a shard at a time; lazy ones are made then, together.
             folder: gets a file for each shard, named after `title` and where in the order of work it begins and ends.
             title: what is done, for files and the progress bar.
             sizes: about how long each row is: the longest are read first, with others of their length (little padding,
@@ -132,7 +133,7 @@ class InProcess(Map):
     ) -> None:
         read = worker.build()
         for shard in shards:
-            shard.finish(read, [rows[i] for i in shard.rows])
+            shard.finish(read, list(fetched(rows, shard.rows)))
             advance(len(shard.rows))
 
 
@@ -144,7 +145,7 @@ def _cut(sizes: npt.ArrayLike, worker: Worker, folder: Path, title: str) -> list
 
     A file's name says which rows it holds, so that one that was cut to another size is not taken for it.
     """
-    order, step = np.argsort(-np.asarray(sizes), kind="stable").tolist(), worker.shard_size
+    order, step = np.argsort(-np.asarray(sizes), kind="stable"), worker.shard_size
     ends = [(start, min(start + step, len(order))) for start in range(0, len(order), step)]
     return [
         Shard(order[start:end], folder / f"shard-{title}-{start:08d}-{end:08d}{worker.suffix}") for start, end in ends

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -17,17 +18,43 @@ from hydra.utils import instantiate
 from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
 from dsel.config_groups import register
+from dsel.data.local import Local
 from dsel.errors import ConfigError, need
-from dsel.experiment import Experiment
+from dsel.experiment import Experiment, Problem
 from dsel.model.causal_lm import CausalLM
 from dsel.plan import observed
 from dsel.record.writer import Record
 from dsel.selector.base import Choose, Selection, Selector, Step, Train
+from dsel.stage import Stage
 from dsel.study import Study
 from dsel.trainer.base import Training
 from dsel.trainer.none import NoTrainer
 from tests.conftest import ROOT
 from tests.selector.test_iterative import experiment
+
+
+def test_a_pool_that_was_read_before_is_found(spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    made = experiment(spec, cache)
+    made.data = Local(path=file, holdout=2)
+    stages: list[Stage] = []
+
+    @contextmanager
+    def stage(name: str) -> Iterator[Stage]:
+        stages.append(Stage(name))
+        yield stages[-1]
+
+    def load(last: str) -> Problem:
+        rows = [{"prompt": f"q{i}", "completion": f"a{i}"} for i in range(40)] + [{"prompt": last, "completion": "a"}]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return made.problem(stage)
+
+    first, again = load("q"), load("q")
+    assert [(s.cached, s.items) for s in stages] == [(False, 39), (True, 39)]
+    assert first.pool.fingerprint == again.pool.fingerprint and first.heldout.ids == again.heldout.ids
+    assert first.pool.messages == again.pool.messages
+    edited = load("another")
+    assert not stages[-1].cached and edited.pool.fingerprint != first.pool.fingerprint
 
 
 class Warming(Selector):

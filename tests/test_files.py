@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xxhash
 
 from dsel import files
-from dsel.files import damage, digest_of, piece, read_json, remove, replacing, save_piece, seal, write_json
+from dsel.files import (
+    content_digest,
+    damage,
+    digest_of,
+    piece,
+    read_json,
+    remove,
+    replacing,
+    save_piece,
+    seal,
+    write_json,
+)
 
 
 def test_a_file_is_replaced_when_all_of_it_is_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,3 +140,47 @@ def test_what_is_removed_first_loses_its_name(tmp_path: Path, monkeypatch: pytes
     (left,) = tmp_path.iterdir()
     assert left.name.startswith("fit.gone-")
     remove(folder)  # nothing there any more
+
+
+def test_digests_of_large_files_are_remembered_and_follow_an_edit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "LARGE", 100)
+    monkeypatch.setattr(files, "_memory", [tmp_path / "digests"])
+    read: list[str] = []
+    hashed = files.hashed
+
+    def counted(path: Path, new: Any) -> str:
+        read.append(path.name)
+        return hashed(path, new)
+
+    monkeypatch.setattr(files, "hashed", counted)
+    big, small = tmp_path / "big", tmp_path / "small"
+
+    def write(byte: bytes, seconds_ago: float) -> None:
+        for path in (big, small):
+            path.write_bytes(byte * (200 if path == big else 50))
+            then = time.time() - seconds_ago
+            os.utime(path, (then, then))
+
+    def again() -> list[str]:
+        monkeypatch.setattr(files, "_known", {})  # another process
+        read.clear()
+        for path in (big, small):
+            assert content_digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+            assert digest_of(path) == xxhash.xxh3_128_hexdigest(path.read_bytes())
+        return read
+
+    write(b"a", 60)
+    assert again() == ["big", "big", "small", "small"]
+    assert again() == ["small", "small"]
+    write(b"b", 50)
+    assert again() == ["big", "big", "small", "small"]
+    assert again() == ["small", "small"]
+    monkeypatch.setattr(files, "DAY", 0)  # whether the disk has damaged it is looked at again, who has edited it is not
+    assert again() == ["big", "small", "small"]
+    for note in (tmp_path / "digests").iterdir():
+        note.write_text("{}")
+    assert again() == ["big", "big", "small", "small"]
+    write(b"c", 0)
+    assert again() == again() == ["big", "big", "small", "small"]  # written to a moment ago, and perhaps again

@@ -19,7 +19,8 @@ LAYERS = {
     "engine": "engine memory",
     "components": "embedder clusterer scorer trainer model tracker",
     "readers": "data",
-    "ground": "pool cache stage distributed files errors component constraints protocols hub secrets guard checked "
+    "ground": "pool stored columns batches messages lazy cache stage distributed files errors component constraints "
+    "protocols hub secrets guard checked "
     "configured reading progress interrupt words ngrams arrays references overrides config_groups shards explain show "
     "options verbosity ending",
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from dsel import sweep
 from dsel.cache import Cache, Lease
+from dsel.data.local import Local
 from dsel.files import write_sealed
 from dsel.selector.random import Random
 from dsel.trainer.sft import SFT
@@ -117,6 +119,20 @@ def test_a_run_is_known_by_what_changes_its_result(tmp_path: Path) -> None:
     write_sealed(folder / "record.json", {"status": "finished", "key": key()})
     assert sweep.finished(tmp_path, key()) == folder
     assert sweep.finished(tmp_path, key(1)) is None
+
+
+def test_a_run_on_an_edited_file_is_another_run(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+
+    def key() -> str:
+        return sweep.run_key({"data": Local(path=file), "selector": Random()}, {"budget": 1})
+
+    file.write_text('{"prompt": "q", "completion": "a"}\n')
+    before = key()
+    os.utime(file, (1, 1))
+    assert key() == before
+    file.write_text('{"prompt": "q", "completion": "b"}\n')
+    assert key() != before
 
 
 HARMS = {

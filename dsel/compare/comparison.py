@@ -256,7 +256,7 @@ def _unfinished(a: Subset, b: Subset) -> list[str]:
 
 def _strangers(subset: Subset, pool: Subset, which: str) -> list[str]:
     ours, theirs = (subset.ids, pool.ids) if subset.messages is None else (subset.contents, pool.contents)
-    missing = len(set(ours) - set(theirs))
+    missing = len(set(ours).difference(theirs))
     return [f"{missing:,} of {which}'s examples are not in the pool that was named"] if missing else []
 
 
@@ -350,14 +350,11 @@ def _ngrams(a: Subset, b: Subset, pool: Subset | None, notes: list[str]) -> dict
 
 
 def _lengths(subset: Subset) -> dict[str, Doubles]:
-    messages = subset.messages or ()
-    words = [[count_words(m["content"]) for m in turns] for turns in messages]
-    responses = [sum(m["role"] == "assistant" for m in turns) for turns in messages]
-    return {
-        "words in prompt": np.array([sum(w[:-1]) for w in words], dtype=np.float64),
-        "words in response": np.array([w[-1] for w in words], dtype=np.float64),
-        "turns": np.array(responses, dtype=np.float64),
-    }
+    found = np.empty((0 if subset.messages is None else len(subset), 3), dtype=np.float64)
+    for row, turns in zip(found, subset.messages or (), strict=True):
+        *asked, answered = (count_words(m["content"]) for m in turns)
+        row[:] = sum(asked), answered, sum(m["role"] == "assistant" for m in turns)
+    return dict(zip(("words in prompt", "words in response", "turns"), found.T, strict=True))
 
 
 def _first(keys: Sequence[str]) -> dict[str, int]:

@@ -22,6 +22,7 @@ from dsel.data.reading import BadRow, Reading
 from dsel.data.unread import TextScores, scores_of
 from dsel.errors import ConfigError, need, need_path
 from dsel.guard import read_parquet
+from dsel.lazy import Lazy, fetched, mapped
 from dsel.pool import Message, Pool
 from dsel.record.facts import OddRecord
 from dsel.record.reader import RunFolder
@@ -58,18 +59,19 @@ class Subset:
     def of(name: str, pool: Pool, *, unnamed: str | None = None) -> Subset:
         """The whole of a pool. When all its examples have the source `unnamed`, they have none."""
         sources = pool.sources
-        columns = {c: np.asarray(pool.rows[c], dtype=np.float64) for c in pool.score_columns}
+        columns = {c: pool.rows.arrow(c).to_numpy().astype(np.float64) for c in pool.score_columns}
         named = None if set(sources) == {unnamed} else sources
         return Subset(name, pool.ids, named, pool.messages, [np.arange(len(pool))], columns)
 
     @cached_property
-    def contents(self) -> list[str]:
+    def contents(self) -> Sequence[str]:
         """What each example says, in full: equal for equal messages."""
-        return [json.dumps([(m["role"], m["content"]) for m in messages]) for messages in self.messages or ()]
+        found = mapped(_content, self.messages or ())
+        return found if isinstance(self.messages, Lazy) else list(found)
 
     @property
-    def texts(self) -> list[str]:
-        return ["\n".join(m["content"] for m in messages) for messages in self.messages or ()]
+    def texts(self) -> Sequence[str]:
+        return mapped(_contents_joined, self.messages or ())
 
     def completed(self, pool: Subset) -> Subset:
         """This with the messages that it lacks from `pool`, by id, and the sources of its examples there.
@@ -79,22 +81,32 @@ class Subset:
         """
         messages = self.messages
         if messages is None and pool.messages is not None:
-            places = {name: i for i, name in enumerate(pool.ids)}
-            if all(name in places for name in self.ids):
-                messages = [pool.messages[places[name]] for name in self.ids]
+            wanted = set(self.ids)
+            places = {name: i for i, name in enumerate(pool.ids) if name in wanted}
+            if wanted == places.keys():
+                messages = list(fetched(pool.messages, [places[name] for name in self.ids]))
         found = replace(self, messages=messages)
         if pool.sources is None:
             return found
         keys, theirs = (found.ids, pool.ids) if messages is None else (found.contents, pool.contents)
-        sources_of: dict[str, list[str]] = {}  # an example may be in several
+        sources_of: dict[str, list[str]] = {key: [] for key in keys}  # an example may be in several
         for key, source in zip(theirs, pool.sources, strict=True):
-            sources_of.setdefault(key, []).append(source)
+            if key in sources_of:
+                sources_of[key].append(source)
         sources = []
         for i, key in enumerate(keys):
-            there = sources_of.get(key, ["(not in the pool)"])
+            there = sources_of[key] or ["(not in the pool)"]
             own = there[0] if self.sources is None else self.sources[i]
             sources.append(own if own in there else there[0])
         return replace(found, sources=sources)
+
+
+def _content(messages: Sequence[Message]) -> str:
+    return json.dumps([(m["role"], m["content"]) for m in messages])
+
+
+def _contents_joined(messages: Sequence[Message]) -> str:
+    return "\n".join(m["content"] for m in messages)
 
 
 def read(path: str | Path) -> Subset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from dsel.cache import Cache
 from dsel.pool import Pool
 
 
@@ -16,6 +17,9 @@ class Data(Protocol):
     def check(self) -> None:
         """Raise `ConfigError` when it cannot be read here. Loads nothing heavy."""
 
-    def load(self) -> Pool:
-        """All usable examples. Raises `ConfigError` when there is none."""
+    def load(self, cache: Cache | None = None) -> Pool:
+        """All usable examples. Raises `ConfigError` when there is none.
+
+        cache: where a pool that is read is kept, and found when its files and options are the same.
+        """
         ...

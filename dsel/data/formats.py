@@ -125,9 +125,9 @@ def recognise(row: Row, where: str, named: str | None = None, mapped: Collection
     named: a format by name (`data.format`). mapped: our names of columns that `data.columns` names: a format that
     reads them comes first. Raises `ConfigError` naming the columns found at `where` when there is none.
     """
-    candidates = _candidates(tuple(row), named, frozenset(mapped))
-    if candidates:
-        return next((form for form in candidates if form.fits(row)), candidates[0])
+    known = candidates(tuple(row), named, frozenset(mapped))
+    if known:
+        return next((form for form in known if form.fits(row)), known[0])
     has = ", ".join(sorted(map(printable, row))) or "(none)"
     if named is not None:
         lacks = [c for c in format_named(named).required if c not in row]
@@ -145,7 +145,7 @@ def recognise(row: Row, where: str, named: str | None = None, mapped: Collection
 
 
 @functools.lru_cache(maxsize=1024)
-def _candidates(columns: tuple[str, ...], named: str | None, mapped: frozenset[str]) -> list[Format]:
+def candidates(columns: tuple[str, ...], named: str | None, mapped: frozenset[str]) -> list[Format]:
     """The formats whose columns are all there, in order of precedence."""
     formats = FORMATS if named is None else (format_named(named),)
     there = [form for form in formats if set(form.required) <= set(columns)]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+from dsel.cache import Cache
 from dsel.component import knob
 from dsel.data.local import Local
-from dsel.data.rows import Part
+from dsel.data.parts import Part
+from dsel.data.units import listed
 from dsel.pool import Pool
+from dsel.stored import Writer
 
 ROW = "row"
 
@@ -30,14 +33,12 @@ class Given(Local):
     def extra_identity(self) -> dict[str, Any]:
         return {"path": None}
 
-    def load(self) -> Pool:
-        examples, skipped = self._read()
-        number = {id(row): i for i, row in enumerate(self.rows)}
-        numbered = [replace(each, truth={ROW: number[id(each.original)]}) for each in examples]
-        return Pool.build(self.name, numbered, skipped=skipped)
+    def load(self, cache: Cache | None = None) -> Pool:
+        return self._fill(Writer(None), truth=ROW)
 
     def _sources(self) -> Iterator[Part]:
-        yield Part(None, self.name, self._where(), self.rows)  # type: ignore[arg-type]
+        rows = (row if isinstance(row, dict) else dict(row) for row in self.rows)
+        yield Part(None, self.name, self._where(), batches=listed(rows))
 
     def _where(self) -> str:
         return "what was given"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from dsel.constraints import Text
 from dsel.data.layout import Found, find
 from dsel.data.local import Local
-from dsel.data.rows import Part
+from dsel.data.parts import Part
+from dsel.data.units import ROWS, Batch
 from dsel.errors import ConfigError, need
 
 
@@ -23,6 +24,8 @@ class Hub(Local):
     subsets: configurations to mix, each with its name as source label (none: the default one).
     files: only these files of the repository, where it has no usable configuration or only a script that the library no
         longer runs. They are fetched and read like a local copy.
+    streaming: read it as it comes over the network, and no more of it than `limit` asks for, instead of fetching all of
+        its files first.
     """
 
     repo_type: ClassVar[str] = "dataset"
@@ -30,6 +33,7 @@ class Hub(Local):
     hub: str = ""
     revision: Text | None = None
     files: Text | Sequence[Text] | None = None
+    streaming: bool = False
     needs_subsets: bool = False
 
     def check(self) -> None:
@@ -37,6 +41,10 @@ class Hub(Local):
             super().check()
             return
         self.check_options()
+        need(
+            not self.streaming or (self.split is not None and self.sample is None),
+            "data.streaming=true reads from the beginning of one split: set data.split, and data.limit for data.sample",
+        )
         need(bool(self.hub.strip()), f"data.hub='{self.hub}': name a data set of the hub, or a copy in data.path")
         need(
             bool(self.subsets) or not self.needs_subsets,
@@ -53,7 +61,7 @@ class Hub(Local):
             return
         for subset in self.subsets or (None,):
             where = f"{self.hub}{'/' + subset if subset else ''}"
-            yield Part(subset, subset or Path(self.hub).name, where, self._load(subset))
+            yield Part(subset, subset or Path(self.hub).name, where, batches=self._load(subset))
 
     def _find(self, path: Path, subset: str | None) -> Found:
         return find(path, self.split, subset=subset, only=self._named())
@@ -67,11 +75,22 @@ class Hub(Local):
         one = len({(label, name) for label, name, _ in found}) == 1
         return [(label, label or Path(self.hub).name, file) for label, _, file in found] if one else found
 
-    def _load(self, subset: str | None) -> Iterable[dict[str, Any]]:
+    def _load(self, subset: str | None) -> Iterator[Batch]:
+        """The rows as the library has them, in Arrow."""
         from datasets import load_dataset
 
         with self._from_hub():
-            return load_dataset(self.hub, subset, split=self.split or "all", revision=self.revision)
+            found = load_dataset(
+                self.hub, subset, split=self.split or "all", revision=self.revision, streaming=self.streaming
+            )
+        tables = iter(found.with_format("arrow").iter(ROWS))
+        while True:
+            with self._from_hub():
+                table = next(tables, None)
+            if table is None:
+                return
+            for batch in table.to_batches(ROWS):
+                yield Batch(batch.replace_schema_metadata(None), batch.num_rows)
 
     def _fetched(self) -> Path:
         """The folder that `files` are in, fetched if need be."""

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from dsel.data.raw import Row, Unreadable, lines_of, opened, whole
+from dsel.data.raw import DECOMPRESSORS, PIECE, Row, Unreadable, lines_of, opened, whole
 from dsel.errors import ConfigError, need
 
 log = logging.getLogger(__name__)
@@ -22,14 +22,32 @@ TEXTS = frozenset(
 )
 
 
+LONG = 2**26  # bytes of a file that is not held in memory, where that can be
+SPACE = " \t\r\n"  # between JSON's signs
+BETWEEN = re.compile(f"[{SPACE}]*")
+
+
 def read_json(path: Path, split: str | None) -> Iterator[Row | Unreadable]:
-    """The rows of a JSON file: one value, a value a line, or several one after the other."""
+    """The rows of a JSON file: one value, a value a line, or several one after the other.
+
+    An array, or lines, of many megabytes are gone through twice, first to see that they are that to their end, and not
+    held in memory; one object is.
+    """
+    if path.stat().st_size > (LONG // 8 if path.suffix.lower() in DECOMPRESSORS else LONG):
+        if (turns := _array_of_turns(path)) is False:
+            with opened(path) as file:
+                yield from map(_row, _elements(file))
+            return
+        if turns is None and _are_lines(path):
+            with opened(path) as file:
+                yield from rows_of_lines(lines_of(file))
+            return
     with opened(path) as file:
         text = whole(file)
     try:
         content = loads(text)
     except (ValueError, RecursionError) as error:
-        lines = list(_rows_of_lines(text.split("\n")))
+        lines = list(rows_of_lines(text.split("\n")))
         if _mostly_rows(lines):  # many files called .json are JSON lines
             yield from lines
         elif (values := _one_after_the_other(text)) is not None:
@@ -41,10 +59,82 @@ def read_json(path: Path, split: str | None) -> Iterator[Row | Unreadable]:
     yield from map(_row, [content] if is_turns(content) else _rows(content, path, split))
 
 
+def _array_of_turns(path: Path) -> bool | None:
+    """Whether a file is one array of nothing but turns; None for what is no array."""
+    count, turns = 0, True
+    try:
+        with opened(path) as file:
+            for element in _elements(file):
+                count, turns = count + 1, turns and is_turns([element])
+    except (ValueError, RecursionError):
+        return None
+    return turns and count > 0
+
+
+def _are_lines(path: Path) -> bool:
+    """Whether a file has an object in its first line and in most others."""
+    count = objects = 0
+    with opened(path) as file:
+        for row in rows_of_lines(lines_of(file)):
+            count, objects = count + 1, objects + isinstance(row, dict)
+            if not objects:
+                return False
+    return count > 1 and 2 * objects > count
+
+
+def _elements(text: TextIO) -> Iterator[Any]:
+    """The elements of a text that is one array, one after the other. Raises ValueError where it is anything else."""
+    buffer = text.read(PIECE).removeprefix("\ufeff").lstrip(SPACE)
+    if not buffer.startswith("["):
+        raise ValueError("no array")
+    at, more, comma = 1, PIECE, False
+    while True:
+        at = BETWEEN.match(buffer, at).end()  # type: ignore[union-attr]
+        if buffer[at : at + 1] == "]":
+            if comma:
+                raise ValueError("a comma before the end of the array")
+            break
+        try:
+            value, end = _decoded(buffer, at)
+            after = BETWEEN.match(buffer, end).end()  # type: ignore[union-attr]
+            if after < len(buffer):  # what follows says that a number is not cut
+                if buffer[after] not in ",]":
+                    raise ValueError("neither a comma nor the end of the array")
+                yield value
+                comma = buffer[after] == ","
+                at, more = after + comma, PIECE
+                continue
+        except json.JSONDecodeError as error:
+            fault: Exception = error
+        else:
+            fault = ValueError("it ends in the middle")
+        piece = text.read(more)
+        if not piece:
+            raise fault
+        buffer, at, more = buffer[at:] + piece, 0, 2 * more
+    if (buffer[at + 1 :] + whole_rest(text)).strip(SPACE):
+        raise ValueError("something after the array")
+
+
+def _decoded(text: str, at: int) -> tuple[Any, int]:
+    """The JSON value that begins in a text, and where it ends, as `loads` reads it."""
+    try:
+        return PLAIN.raw_decode(text, at)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        return LARGE_NUMBERS.raw_decode(text, at)
+
+
+def whole_rest(text: TextIO) -> str:
+    """What is left of a text, but for white space."""
+    return "".join(piece for piece in iter(lambda: text.read(PIECE), "") if piece.strip(SPACE))
+
+
 def read_json_lines(path: Path, split: str | None) -> Iterator[Row | Unreadable]:
     """The rows of a file of JSON lines; where its lines are no rows it may still be JSON over many lines."""
     with opened(path) as file:
-        rows = _rows_of_lines(lines_of(file))
+        rows = rows_of_lines(lines_of(file))
         first = next(rows, None)
         if isinstance(first, dict):
             yield first
@@ -74,9 +164,20 @@ def _number(digits: str) -> int | str:
         return digits
 
 
-def _rows_of_lines(lines: Iterable[str | Unreadable]) -> Iterator[Row | Unreadable]:
-    """A row from each line that is not empty. They end with \\n: U+2028 and friends are legal inside JSON strings."""
-    first = True
+PLAIN, LARGE_NUMBERS = json.JSONDecoder(), json.JSONDecoder(parse_int=_number)
+
+
+def first_row(path: Path) -> Row | Unreadable | None:
+    """What is in the first line of a text that is not empty."""
+    with opened(path) as file:
+        return next(rows_of_lines(lines_of(file)), None)
+
+
+def rows_of_lines(lines: Iterable[str | Unreadable], *, first: bool = True) -> Iterator[Row | Unreadable]:
+    """A row from each line that is not empty. They end with \\n: U+2028 and friends are legal inside JSON strings.
+
+    first: whether the first of them is the text's first, before which there may be a mark.
+    """
     for line in lines:
         if isinstance(line, Unreadable):
             yield line

@@ -8,18 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from dsel.component import content_of
-from dsel.constraints import Count, File, ShareOrCount, Text
+from dsel.cache import Cache
+from dsel.component import content_of, identity
+from dsel.constraints import Above, Count, File, Seed, ShareOrCount, Text
 from dsel.data.formats import check_columns, format_named
+from dsel.data.gather import Gathering
 from dsel.data.layout import Found, find, sources
-from dsel.data.raw import Unreadable
-from dsel.data.reader import read_rows
+from dsel.data.parts import Part, Sample
 from dsel.data.roles import check_roles
-from dsel.data.rows import Part, Rows
 from dsel.errors import ConfigError, need, need_path
-from dsel.pool import Example, Pool
+from dsel.pool import Pool
+from dsel.stored import Writer, stored
 
 log = logging.getLogger(__name__)
+
+VERSION = 1  # of what rows become
 
 Paths = File | Sequence[File]
 
@@ -38,7 +41,10 @@ class Local:
     columns: our column name → the file's, where a file's columns are not recognised as they are.
     format: the columns of the format to read (`messages`, `question/answer`, …), where a row fits several.
     roles: name of a role in the files → system, user, assistant or tool, beyond the names that are known.
-    limit: keep only the first so many usable rows.
+    limit: keep only the first so many usable rows: no more is read than that takes.
+    sample: read only a fraction of the rows, or so many, drawn from all of them with `sample_seed`; those of them that
+        cannot be used are reported like any other. Of a Parquet file only the row groups that they are in are read;
+        other files are read twice, the first time to count their rows.
     on_bad_row: `skip` (counted by reason, named in the log) or `error`.
     holdout: a fraction or count kept out of the pool for `evaluator=heldout_loss`.
     """
@@ -50,6 +56,8 @@ class Local:
     format: Text | None = None
     roles: Mapping[Text, str] | None = None
     limit: Count | None = None
+    sample: Annotated[float, Above(0), ShareOrCount()] | None = None
+    sample_seed: Seed = 0
     on_bad_row: Literal["skip", "error"] = "skip"
     holdout: Annotated[float, ShareOrCount()] = 0
     name: Text = "local"
@@ -72,29 +80,27 @@ class Local:
         files = [[label, name, _content(file)] for label, name, file in self._files()]
         return {"path": None, "files": files}
 
-    def load(self) -> Pool:
+    def load(self, cache: Cache | None = None) -> Pool:
         """Read, convert and check every row. Raises `ConfigError` when no row is usable."""
-        examples, skipped = self._read()
-        return Pool.build(self.name, examples, skipped=skipped)
+        known = {name: value for name, value in identity(self).items() if name != "holdout"}
+        return stored(cache, {"data": known, "reader": VERSION}, self._fill)
 
-    def _read(self) -> tuple[list[Example], Mapping[str, int]]:
-        """The usable rows, and how many were skipped for which reason."""
-        rows = Rows(
-            columns=self.columns,
-            roles=self.roles,
+    def _fill(self, writer: Writer, truth: str | None = None) -> Pool:
+        """Write all usable rows."""
+        gathering = Gathering(
+            columns=dict(self.columns or {}),
+            roles=dict(self.roles or {}),
             format=self.format,
             limit=self.limit,
+            sample=None if self.sample is None else Sample(self.sample, self.sample_seed),
             strict=self.on_bad_row == "error",
         )
-        examples = rows.examples(self._sources())
-        need(bool(examples), f"data: no usable example in {self._where()} ({rows.summary() or 'the files are empty'})")
-        rows.report()
-        return examples, rows.skipped
+        return gathering.read(self._sources(), writer, self.name, self._where(), truth)
 
     def _sources(self) -> Iterator[Part]:
         """The files to read, each with its source; says what is left out."""
         for label, name, file in self._files(say=True):
-            yield Part(label, name, str(file), self._rows(file))
+            yield Part(label, name, str(file), file, split=self.split)
 
     def _files(self, *, say: bool = False) -> list[tuple[str | None, str, Path]]:
         """(label or None, name of the source, file) of all that is read; `say` logs what is left out."""
@@ -119,15 +125,6 @@ class Local:
 
     def _find(self, path: Path, subset: str | None) -> Found:
         return find(path, self.split, subset=subset)
-
-    def _rows(self, file: Path) -> Iterator[dict[str, Any] | Unreadable]:
-        rows = read_rows(file, self.split)
-        first = next(rows, None)
-        if first is None:
-            log.warning("%s: holds no row", file)
-            return
-        yield first
-        yield from rows
 
     def _paths(self) -> list[tuple[str | None, Path]]:
         """(label or None, path) of each path that is named."""

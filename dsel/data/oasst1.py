@@ -8,8 +8,10 @@ from typing import Any, Literal
 
 from dsel.constraints import Text
 from dsel.data.hub import Hub
+from dsel.data.parts import Part
 from dsel.data.raw import Unreadable
-from dsel.data.rows import Part
+from dsel.data.reader import read_rows
+from dsel.data.units import listed, rows_in
 
 Tree = Mapping[str | None, Sequence[dict[str, Any]]]
 """The replies to each message, by its id; None: the first messages of trees."""
@@ -29,7 +31,8 @@ class Oasst1(Hub):
 
     def _sources(self) -> Iterator[Part]:
         for part in super()._sources():
-            yield replace(part, rows=self._conversations(part.rows))
+            messages = rows_in(part.batches) if part.file is None else read_rows(part.file, part.split)
+            yield replace(part, file=None, batches=listed(self._conversations(messages)))
 
     def _conversations(self, rows: Iterable[dict[str, Any] | Unreadable]) -> Iterator[dict[str, Any] | Unreadable]:
         """A row for each conversation; what is no message of a tree is passed on as it is."""

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from dsel.cache import Cache
 from dsel.constraints import AtLeast, Below, Count, NotNegative, Seed, Share, ShareOrCount, Text
 from dsel.data import facts
 from dsel.data.kinds import Fields, Kind, draw_item
@@ -310,7 +311,7 @@ class Procedural:
     def check(self) -> None:
         """Raise `ConfigError` when the data cannot be had. Nothing is loaded."""
 
-    def load(self) -> Pool:
+    def load(self, cache: Cache | None = None) -> Pool:
         rows = generate(self.size, self.seed, noise=self.noise, near_duplicates=self.near_duplicates, zipf=self.zipf)
         return Pool.build(self.name, [_example(i, row) for i, row in enumerate(rows[: self.limit], start=1)])
 

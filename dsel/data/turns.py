@@ -299,9 +299,14 @@ def _content(value: Any, name: str, message: Message, reading: Reading) -> list[
     return [*results, {**message, **more}]
 
 
+def may_be_turns(text: str) -> bool:
+    """Whether a question or an answer may be a list of turns in text."""
+    return text.lstrip()[:2] in ("[{", "{'", '{"')
+
+
 def side(value: Any, name: str, role: str, reading: Reading) -> list[Message]:
     """A question or an answer: text or parts, or turns already."""
-    if isinstance(value, str) and value.lstrip()[:2] in ("[{", "{'", '{"') and _speaks(found := parsed(value)):
+    if isinstance(value, str) and may_be_turns(value) and _speaks(found := parsed(value)):
         reading.repairs[f"lists of `{name}` read out of text"] += 1
         value = found
     if _speaks(value):
@@ -319,7 +324,8 @@ def _beside(row: Row, name: str, reading: Reading) -> str:
     if not all(isinstance(text, str) for text in value):
         return ""  # left unread, and named as such
     reading.read.add(name)
-    reading.repairs[f"lists of `{name}` joined by newlines"] += bool(value)
+    if value:
+        reading.repairs[f"lists of `{name}` joined by newlines"] += 1
     return "\n".join(value)
 
 

@@ -51,14 +51,14 @@ def says_of_loss(name: str, value: Any) -> bool:
 def unread_columns(row: Row, read: Collection[str], messages: Iterable[Message]) -> list[str]:
     """The columns beyond those that were `read` that carry text which the messages do not have."""
     left = [name for name, value in row.items() if name not in read and not is_nothing(value)]
-    left = [name for name in left if name == "messages" or carries_text(name, row[name]) or not _is_text(name)]
+    left = [name for name in left if name == "messages" or carries_text(name, row[name]) or not may_be_named(name)]
     if not left:
         return []
     told = {text.strip() for m in messages for text in (m["content"], text_of(m))}
     told |= {value.strip() for name, value in row.items() if name in read and isinstance(value, str)}
     parts = [text.strip() for name, text in row.items() if name in read and isinstance(text, str) and text.strip()]
     parts = parts or [m["content"].strip() for m in messages]
-    return [name for name in left if not _repeats(row[name], told, parts)]
+    return [name for name in left if not repeats(row[name], told, parts)]
 
 
 def scores_of(row: Row, read: Collection[str]) -> dict[str, float]:
@@ -68,7 +68,7 @@ def scores_of(row: Row, read: Collection[str]) -> dict[str, float]:
         for name, value in row.items()
         if name not in read and name not in RESERVED and isinstance(value, (int, float)) and not isinstance(value, bool)
         if abs(value) <= sys.float_info.max  # isfinite() raises on integers beyond it; NaN compares false
-        if _is_text(name)
+        if may_be_named(name)
     }
 
 
@@ -87,16 +87,21 @@ class TextScores:
         """The numbers that the row's unread texts are; what else stands in such a column is counted."""
         found = {}
         for name, value in row.items():
-            if name in read or name in RESERVED or not isinstance(value, str) or not _is_text(name):
+            if name in read or name in RESERVED or not isinstance(value, str) or not may_be_named(name):
                 continue
-            plain = value.strip()
-            if NUMBER.fullmatch(plain) and not COUNTED.search(name.lower()):
-                found[name] = float(plain)
+            number = number_in(name, value)
+            if number is not None:
+                found[name] = number
                 self.numbers[name] += 1
                 self.texts.add(name)
-            elif plain.lower() not in MISSING:
+            elif is_word(value):
                 self.words[name] += 1
         return {name: value for name, value in found.items() if abs(value) <= sys.float_info.max}
+
+    def add(self, other: TextScores) -> None:
+        self.numbers.update(other.numbers)
+        self.words.update(other.words)
+        self.texts |= other.texts
 
     def settled(self) -> set[str]:
         """The columns whose texts are all numbers."""
@@ -107,12 +112,23 @@ class TextScores:
         return sorted(name for name in self.numbers if 0 < self.words[name] < self.numbers[name])
 
 
+def number_in(name: str, text: str) -> float | None:
+    """The number that a text in a column of that name is; None where it is none, or none that could be a score."""
+    plain = text.strip()
+    return float(plain) if NUMBER.fullmatch(plain) and not COUNTED.search(name.lower()) else None
+
+
+def is_word(text: str) -> bool:
+    """Whether a text that is no number says more than that there is none."""
+    return text.strip().lower() not in MISSING
+
+
 def shown(name: str) -> str:
     """A column's name as a log can print it."""
     return f"`{printable(name)}`"
 
 
-def _is_text(name: str) -> bool:
+def may_be_named(name: str) -> bool:
     """Whether a column may be called so in a pool: Arrow's names end at a NUL, and half a sign has no bytes."""
     return not ODD.search(name)
 
@@ -126,14 +142,14 @@ def _has_text(value: Any, depth: int = 6) -> bool:
     return depth > 0 and isinstance(value, (list, tuple)) and any(_has_text(v, depth - 1) for v in value)
 
 
-def _repeats(value: Any, told: Collection[str], parts: Collection[str]) -> bool:
+def repeats(value: Any, told: Collection[str], parts: Collection[str]) -> bool:
     """Whether a value only says again what is read: a turn's text, or a rendering of all that was read."""
     if isinstance(value, str):
         return value.strip() in told or (bool(parts) and all(_holds(value, part) for part in parts))
     if isinstance(value, Mapping):
-        return all(_repeats(v, told, parts) for k, v in value.items() if k not in ("role", "from") and _has_text(v))
+        return all(repeats(v, told, parts) for k, v in value.items() if k not in ("role", "from") and _has_text(v))
     if isinstance(value, (list, tuple)):
-        return bool(value) and all(_repeats(v, told, parts) for v in value)
+        return bool(value) and all(repeats(v, told, parts) for v in value)
     return False
 
 

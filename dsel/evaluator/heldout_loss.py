@@ -43,11 +43,14 @@ class HeldoutLoss:
     def need_tasks(self, cache: Cache) -> None:
         pass
 
+    def _read(self, cache: Cache) -> Pool:
+        return Local(path=self.path, split=self.split, limit=self.limit).load(cache)
+
     def evaluate(self, learner: Subject, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """`heldout_loss` over the held-out examples, with its standard error over examples."""
         from dsel.progress import progress
 
-        data = heldout if self.path is None else Local(path=self.path, split=self.split, limit=self.limit).load()
+        data = heldout if self.path is None else self._read(cache)
         need(len(data) > 0, "evaluator=heldout_loss needs data.holdout=… (a fraction or count) or evaluator.path=…")
         if self.limit is not None:
             data = data.take(range(min(self.limit, len(data))))

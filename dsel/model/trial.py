@@ -49,28 +49,30 @@ def try_template(
                 f"{_roles(probe)} ({error}); set {option}=turns"
             ) from error
     ids, conversations = pool.ids, pool.messages
-    groups: dict[Any, list[int]] = {}
+    counts, firsts = Counter[Any](), dict[Any, int]()
     for i, messages in enumerate(conversations):
-        groups.setdefault(i if len(pool) <= EVERY else shape(messages), []).append(i)
-    lost, kinds, rewritten, texts_more, unended = [], Counter[str](), [], 0, 0
-    for rows in groups.values():
-        messages = conversations[rows[0]]
+        group = i if len(pool) <= EVERY else shape(messages)
+        counts[group] += 1
+        firsts.setdefault(group, i)
+    lost, kinds, rewritten, texts_more, unended = Counter[int](), Counter[str](), Counter[int](), 0, 0
+    for group, first in firsts.items():
+        rows, messages = counts[group], conversations[first]
         dialect = dialect_of(tokenizer, messages)
         dialect.told = True  # below, with counts
         try:
             texts = training_texts(tokenizer, messages)
         except Refused as error:
             raise ConfigError(
-                f"{name}: its chat template refuses example {ids[rows[0]]}, {_roles(messages)} ({error}); leave such "
+                f"{name}: its chat template refuses example {ids[first]}, {_roles(messages)} ({error}); leave such "
                 f"examples out, or set {option}=turns, which renders any"
             ) from error
         if missing := left_out(messages, [text for text, _ in texts]):
-            lost += rows
-            kinds.update(dict.fromkeys(missing, len(rows)))
+            lost[first] += rows
+            kinds.update(dict.fromkeys(missing, rows))
         if len(texts) > 1:
-            rewritten += rows
-            texts_more += len(rows) * (len(texts) - 1)
-        unended += len(rows) * (dialect.end is None)
+            rewritten[first] += rows
+            texts_more += rows * (len(texts) - 1)
+        unended += rows * (dialect.end is None)
     header = dialect_of(tokenizer, conversations[0]).header if conversations else ""
     if header:
         log.warning(
@@ -83,7 +85,7 @@ def try_template(
         log.warning(
             "the chat template of %s leaves out text of %d of %d examples: %s; the first is %s; %s=turns leaves out "
             "nothing",
-            *(name, len(lost), len(pool), what, ids[min(lost)], option),
+            *(name, lost.total(), len(pool), what, ids[min(lost)], option),
         )
     if not trains:
         return
@@ -91,7 +93,7 @@ def try_template(
         log.warning(
             "the chat template of %s rewrites responses once later turns follow: %d responses of %d examples (the "
             "first is %s) are trained in texts of their own, as the model would write them",
-            *(name, texts_more, len(rewritten), ids[min(rewritten)]),
+            *(name, texts_more, rewritten.total(), ids[min(rewritten)]),
         )
     if unended and tokenizer.eos_token:
         log.info(

@@ -26,6 +26,8 @@ SELECTION = {
 """The columns of `selection.parquet`, and the types they are read with."""
 
 SCORES = {"id": "string", "score": "float64"}  # of `scores.parquet`
+GROUP = 2**16  # rows written at once
+
 CLUSTERS = {"cluster": "int64", "size": "int64"}  # of `clusters.parquet`, the plain ones
 WEIGHTS = {"round": "int64", "cluster": "int64", "weight": "float64"}  # of `rounds/weights.parquet`
 MAP = {"x": "float64", "y": "float64", "cluster": "int64", "chosen": "bool"}  # of `map.parquet`
@@ -64,8 +66,8 @@ def write_selection(folder: Path, rounds: Sequence[Selection], pool: Pool) -> No
         {
             "round": np.concatenate([np.full(len(s.indices), i + 1) for i, s in enumerate(rounds)]),
             "index": indices,
-            "id": taken.ids,
-            "source": taken.sources,
+            "id": taken.rows.arrow("id"),
+            "source": taken.rows.arrow("source"),
             "cluster": column("clusters", pa.int64()),
             "weight": column("weights", pa.float64()),
             "score": column("scores", pa.float32()),
@@ -76,22 +78,26 @@ def write_selection(folder: Path, rounds: Sequence[Selection], pool: Pool) -> No
         file.writelines(line + "\n" for line in pool.take(once(rounds)).originals["json"])
 
 
-def once(rounds: Sequence[Selection]) -> list[int]:
+def once(rounds: Sequence[Selection]) -> npt.NDArray[np.int64]:
     """What was chosen, as indices in the order chosen: once where several rounds chose it, as often as one wants it."""
-    seen: set[int] = set()
-    chosen: list[int] = []
+    chosen = np.empty(0, dtype=np.int64)
     for selection in rounds:
-        own = [int(i) for i in selection.indices if int(i) not in seen]
-        seen.update(own)
-        chosen += own
+        chosen = np.concatenate([chosen, selection.indices[~np.isin(selection.indices, chosen)]])
     return chosen
 
 
 def write_scores(folder: Path, pool: Pool, quality: npt.NDArray[np.float32]) -> None:
     """Writes `scores.parquet`: id and quality of every example of the pool."""
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    write_table(folder / "scores.parquet", pa.table({"id": pool.ids, "score": quality}))
+    schema = pa.schema([("id", pa.string()), ("score", pa.from_numpy_dtype(quality.dtype))])
+    with replacing(folder / "scores.parquet") as temporary, pq.ParquetWriter(temporary, schema) as file:
+        start = 0
+        for batch in pool.batches(["id"], size=GROUP):
+            scores = pa.array(quality[start : start + batch.num_rows])
+            file.write_batch(pa.record_batch([batch.column(0), scores], schema=schema))
+            start += batch.num_rows
 
 
 def read_table(path: Path, kinds: Mapping[str, str], needed: Collection[str], others: Sequence[str] = ()) -> Table:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dsel.lazy import Indices, Lazy, fetched
 from dsel.pool import Message, Pool, text_of
 from dsel.reading import noted, with_counts
 from dsel.shards import HERE, Map, Read
@@ -58,7 +59,7 @@ class Reader(Scorer):
     def read_all(
         self,
         rows: Sequence[Any],
-        sizes: Sequence[int],
+        sizes: npt.ArrayLike,
         scratch: Path,
         engine: Map,
         *,
@@ -85,7 +86,22 @@ def turns(messages: Sequence[Message]) -> list[tuple[str, str]]:
     return pairs
 
 
-def over_turns(values: npt.NDArray[np.float64], counts: Sequence[int], how: Reduction) -> Scores:
+def all_turns(pool: Pool) -> tuple[Sequence[tuple[str, str]], npt.NDArray[np.int64]]:
+    """`turns` of all examples in a row, made when they are asked for; and how many each has, int64[n]."""
+    counts = np.fromiter((len(turns(messages)) for messages in pool.messages), np.int64, len(pool))
+    ends, messages = np.cumsum(counts), pool.messages
+
+    def fetch(indices: Indices) -> list[tuple[str, str]]:
+        examples = np.searchsorted(ends, indices, side="right")
+        several, which = np.unique(examples, return_inverse=True)
+        found = [turns(each) for each in fetched(messages, several)]
+        inside = indices - (ends - counts)[examples]
+        return [found[i][turn] for i, turn in zip(which.tolist(), inside.tolist(), strict=True)]
+
+    return Lazy(int(counts.sum()), fetch), counts
+
+
+def over_turns(values: npt.NDArray[np.float64], counts: npt.ArrayLike, how: Reduction) -> Scores:
     """One score an example, float32[n], from those of all turns in a row, float64[sum(counts)]."""
     parts = np.split(values, np.cumsum(counts)[:-1])
     return np.array([REDUCTIONS[how](part) for part in parts], dtype=np.float32)

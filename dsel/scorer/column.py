@@ -58,7 +58,7 @@ class Column(Scorer):
             text = next((value for value in values if isinstance(value, str) and value.strip()), None)
             said = "" if text is None else f", and this column holds text that is no number, as {text[:40]!r}"
             raise ConfigError(f"scorer.name={self.name}: the pool has {has}{said}")
-        return np.asarray(pool.rows[self.name], dtype=np.float32)
+        return pool.rows.arrow(self.name).to_numpy().astype(np.float32)
 
     def _from_file(self, pool: Pool) -> Scores:
         found: dict[str, float] = {}
@@ -71,7 +71,7 @@ class Column(Scorer):
                 if value == value and found.setdefault(key, value) != value:
                     raise ConfigError(f"{path}: two different scores for id {key}")
         need(bool(found), f"scorer.file={self.file}: no row with an id and a number")
-        return np.array([found.get(name, np.nan) for name in pool.ids], dtype=np.float32)
+        return np.fromiter((found.get(name, np.nan) for name in pool.ids), np.float32, len(pool))
 
 
 def _number(value: Any) -> float:

@@ -24,7 +24,7 @@ from dsel.model.likelihood import batches, logits_at, padded
 from dsel.model.positions import within
 from dsel.pool import Message, Pool
 from dsel.reading import shorten, spans
-from dsel.scorer.base import Reduction, Scorer, Scores, counted, over_turns, turns
+from dsel.scorer.base import Reduction, Scorer, Scores, all_turns, counted, over_turns
 from dsel.scorer.pretrained import Pretrained
 from dsel.shards import HERE, Map
 
@@ -53,13 +53,13 @@ class Deita(Pretrained):
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n], sums of ratings of 1 to 6. Raises `ConfigError` when a digit is no token of the model."""
-        conversations = [turns(messages) for messages in pool.messages]
-        ratings = self.rate([turn for chat in conversations for turn in chat], scratch, engine)
-        return over_turns(ratings, [len(chat) for chat in conversations], self.turns)
+        pairs, counts = all_turns(pool)
+        return over_turns(self.rate(pairs, scratch, engine), counts, self.turns)
 
     def rate(self, pairs: Sequence[tuple[str, str]], scratch: Path, engine: Map = HERE) -> npt.NDArray[np.float64]:
         """The rating of each (instruction, response), float64[len(pairs)] within 1 and 6."""
-        sizes = [len(x) + len(y) * (self.rating == "quality") for x, y in pairs]
+        found = (len(x) + len(y) * (self.rating == "quality") for x, y in pairs)
+        sizes = np.fromiter(found, np.int64, len(pairs))
         return self.read_all(pairs, sizes, scratch, engine, title=self.rating, unit="turns")
 
     def read(self, model: Any, tokenizer: Any, rows: list[tuple[str, str]]) -> npt.NDArray[Any]:
@@ -108,10 +108,9 @@ class Evol(Scorer):
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n], each turn between 1 and 36."""
-        conversations = [turns(messages) for messages in pool.messages]
-        pairs = [turn for chat in conversations for turn in chat]
+        pairs, counts = all_turns(pool)
         ratings = self.quality.rate(pairs, scratch, engine) * self.complexity.rate(pairs, scratch, engine)
-        return over_turns(ratings, [len(chat) for chat in conversations], self.turns)
+        return over_turns(ratings, counts, self.turns)
 
 
 def expectation(logits: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.constraints import Turn
+from dsel.lazy import mapped
 from dsel.model.chat import IGNORED, render
 from dsel.model.likelihood import Encoded, mean_nll
 from dsel.model.positions import within
@@ -64,23 +65,25 @@ class IFD(Chat):
             raise template_refused(self.place, error) from error
 
 
-def asked_and_answered(pool: Pool, turn: str) -> list[tuple[list[Message], str]]:
+def asked_and_answered(pool: Pool, turn: str) -> Sequence[tuple[list[Message], str]]:
     """Of each example the messages before its `first` or `last` response, but for system messages; and that response.
 
     What is asked between two responses is one message, whoever says it.
     """
-    pairs = []
-    for messages in pool.turn(turn).messages:
-        before: list[Message] = []
-        for asked, answered in turns(messages):
-            before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-        pairs.append((before[:-1], before[-1]["content"]))
-    return pairs
+    return mapped(_asked_and_answered, pool.turn(turn).messages)
 
 
-def sizes(pairs: Sequence[tuple[Sequence[Message], str]]) -> list[int]:
+def _asked_and_answered(messages: Sequence[Message]) -> tuple[list[Message], str]:
+    before: list[Message] = []
+    for asked, answered in turns(messages):
+        before += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return before[:-1], before[-1]["content"]
+
+
+def sizes(pairs: Sequence[tuple[Sequence[Message], str]]) -> npt.NDArray[np.int64]:
     """The characters of each."""
-    return [sum(len(m["content"]) for m in before) + len(response) for before, response in pairs]
+    found = (sum(len(m["content"]) for m in before) + len(response) for before, response in pairs)
+    return np.fromiter(found, np.int64, len(pairs))
 
 
 def difficulty(conditional: npt.NDArray[np.float64], unconditional: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

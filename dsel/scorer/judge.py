@@ -19,6 +19,7 @@ from dsel.component import knob
 from dsel.constraints import Address, AtLeast, Count, Positive, Text
 from dsel.errors import ConfigError
 from dsel.files import replacing
+from dsel.lazy import blocks, fetched, mapped
 from dsel.pool import Pool
 from dsel.progress import progress
 from dsel.reading import note_cut
@@ -26,6 +27,8 @@ from dsel.scorer.base import Scorer, Scores
 from dsel.scorer.endpoint import Endpoint, EndpointError
 from dsel.scorer.rating import parse_rating, prompt_text, question, sides
 from dsel.shards import HERE, Map
+
+AT_ONCE = 20_000  # questions that are made before the answers to them are waited for
 
 log = logging.getLogger(__name__)
 
@@ -89,21 +92,25 @@ class Judge(Scorer):
                 is `error`, or no example has one.
         """
         endpoint, prompt = self.endpoint, prompt_text(self.prompt, self.scale)
-        questions = [question(prompt, messages, self.max_characters) for messages in pool.messages]
-        sizes, most = [sum(map(len, sides(messages))) for messages in pool.messages], self.max_characters
-        counts = np.array([[size, min(size, most), most] for size in sizes], dtype=np.int64)
+        most = self.max_characters
+        questions = mapped(lambda messages: question(prompt, messages, most), pool.messages)
+        sizes = np.fromiter((sum(map(len, sides(messages))) for messages in pool.messages), np.int64, len(pool))
+        counts = np.stack([sizes, np.minimum(sizes, most), np.full(len(pool), most)], axis=1)
         note_cut(scratch, "judge", counts, "a larger scorer.max_characters shows it more", unit="characters")
         with Answers.open(scratch / "answers.jsonl", self.scale) as answers:
-            todo = [i for i, name in enumerate(pool.ids) if answers.rating(name) is None]
+            rated = (answers.rating(name) is not None for name in pool.ids)
+            todo = np.flatnonzero(~np.fromiter(rated, np.bool_, len(pool)))
             with progress("judge", total=len(pool), unit="examples") as advance:
                 advance(len(pool) - len(todo))
-                ids = pool.ids
                 workers = ThreadPoolExecutor(self.concurrency)
                 try:
-                    futures = [workers.submit(self._rate, endpoint, ids[i], questions[i], answers) for i in todo]
-                    for future in as_completed(futures):
-                        future.result()
-                        advance(1)
+                    for part in blocks(len(todo), AT_ONCE):
+                        rows = todo[part.start : part.stop]
+                        asked = zip(fetched(pool.ids, rows), fetched(questions, rows), strict=True)
+                        futures = [workers.submit(self._rate, endpoint, name, text, answers) for name, text in asked]
+                        for future in as_completed(futures):
+                            future.result()
+                            advance(1)
                 finally:
                     endpoint.stop()
                     workers.shutdown(wait=True, cancel_futures=True)
@@ -123,8 +130,8 @@ class Judge(Scorer):
                 return
 
     def _scores(self, pool: Pool, answers: Answers) -> Scores:
-        found = [answers.rating(name) for name in pool.ids]
-        scores = np.array([np.nan if rating is None else rating for rating in found])
+        found = (answers.rating(name) for name in pool.ids)
+        scores = np.fromiter((np.nan if rating is None else rating for rating in found), np.float64, len(pool))
         missing = np.flatnonzero(np.isnan(scores))
         if not len(missing):
             return scores.astype(np.float32)

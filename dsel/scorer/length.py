@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,8 +11,9 @@ import numpy as np
 
 from dsel.constraints import Text
 from dsel.errors import need, need_path
+from dsel.lazy import mapped
 from dsel.model.hosted import Hosted
-from dsel.pool import Pool
+from dsel.pool import Message, Pool
 from dsel.scorer.base import Reader, Scores, turns
 from dsel.shards import HERE, Map, Read
 
@@ -39,10 +41,10 @@ class Length(Hosted, Reader):
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n], in characters or tokens."""
-        responses = [[answer for _, answer in turns(messages)] for messages in pool.messages]
-        lengths = np.array([sum(map(len, answers)) for answers in responses], dtype=np.float64)
+        lengths = pool.response_lengths.astype(np.float64)
         if self.unit == "tokens":
-            lengths = self.read_all(responses, lengths.astype(int).tolist(), scratch, engine, title="length")
+            responses = mapped(_responses, pool.messages)
+            lengths = self.read_all(responses, pool.response_lengths, scratch, engine, title="length")
         return (np.log1p(lengths) if self.log else lengths).astype(np.float32)
 
     def build(self) -> Read:
@@ -55,3 +57,7 @@ class Length(Hosted, Reader):
             return np.array([sum(map(len, ids)) for ids in found], dtype=np.float64)
 
         return tokens
+
+
+def _responses(messages: Sequence[Message]) -> list[str]:
+    return [answer for _, answer in turns(messages)]

@@ -28,7 +28,7 @@ class Perplexity(Chat):
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]. Raises `ConfigError` when the chat template refuses a conversation."""
-        scores = self.read_all(pool.messages, [len(text) for text in pool.texts], scratch, engine, title="perplexity")
+        scores = self.read_all(pool.messages, pool.lengths, scratch, engine, title="perplexity")
         lowest = np.min(scores[~np.isnan(scores)], initial=0)
         return fill_missing(scores, lowest, pool, "no response token within scorer.max_length").astype(np.float32)
 

@@ -34,7 +34,7 @@ class Reward(Chat):
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]. Raises `ConfigError` for a model with more than one logit, or whose template refuses."""
-        scores = self.read_all(pool.messages, [len(text) for text in pool.texts], scratch, engine, title="reward")
+        scores = self.read_all(pool.messages, pool.lengths, scratch, engine, title="reward")
         return scores.astype(np.float32)
 
     def read(self, model: Any, tokenizer: Any, rows: list[list[Message]]) -> npt.NDArray[Any]:

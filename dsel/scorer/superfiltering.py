@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsel.lazy import mapped
 from dsel.model.chat import IGNORED
 from dsel.model.likelihood import Encoded, mean_nll
 from dsel.model.positions import within
@@ -34,9 +35,8 @@ class SuperFiltering(Pretrained):
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]."""
-        rows = [json.loads(original) for original in pool.originals["json"]]
-        pairs = [plain(messages, row) for messages, row in zip(pool.messages, rows, strict=True)]
-        sizes = [len(x) + len(y) for x, y in pairs]
+        pairs = mapped(lambda messages, row: plain(messages, json.loads(row)), pool.messages, pool.originals["json"])
+        sizes = np.fromiter((len(x) + len(y) for x, y in pairs), np.int64, len(pairs))
         scores = self.read_all(pairs, sizes, scratch, engine, title="superfiltering")
         why = "no two tokens of a response within scorer.max_length"
         return fill_missing(scores, 0, pool, why).astype(np.float32)

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices
 from dsel.constraints import Count
+from dsel.lazy import mapped
 from dsel.ngrams import lazy_greedy, tfidf
-from dsel.pool import text_of
+from dsel.pool import Message, text_of
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 
@@ -40,7 +41,11 @@ class GraphFilter(Static):
 
     def select(self, study: Study) -> Selection:
         quality = study.quality_or_fail()
-        asked = [" ".join(text_of(m) for m in chat if m["role"] == "user") for chat in study.pool.messages]
+        asked = mapped(_asked, study.pool.messages)
         shifted = quality - min(0.0, float(quality.min()))
         chosen = greedy(asked, shifted, study.budget, ngram_max=self.ngram_max, weights=self.weights)
         return Selection(chosen, scores=quality[chosen])
+
+
+def _asked(messages: Sequence[Message]) -> str:
+    return " ".join(text_of(m) for m in messages if m["role"] == "user")

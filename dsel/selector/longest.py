@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from dsel.pool import text_of
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 
@@ -16,7 +15,6 @@ class Longest(Static):
     """By the characters of all assistant turns; ties go to the example that comes first in the pool."""
 
     def select(self, study: Study) -> Selection:
-        turns = study.pool.messages
-        length = np.array([sum(len(text_of(m)) for m in chat if m["role"] == "assistant") for chat in turns])
+        length = study.pool.response_lengths
         chosen = np.argsort(-length, kind="stable")[: study.budget]
         return Selection(chosen, scores=length[chosen].astype(np.float32))

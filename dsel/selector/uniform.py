@@ -21,7 +21,7 @@ class Uniform(Static):
     replace: bool = False
 
     def select(self, study: Study) -> Selection:
-        _, labels = np.unique(study.pool.sources, return_inverse=True)
+        labels, _ = study.pool.rows.codes("source")
         if not self.replace:
             return Selection(sample(labels, None, study.budget, study.rng, allocation="equal"))
         k = int(labels.max()) + 1

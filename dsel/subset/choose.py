@@ -71,7 +71,7 @@ class Chosen:
         """Into the problem's pool, in the order chosen."""
         from dsel.record.tables import once
 
-        return once(self.rounds)
+        return once(self.rounds).tolist()
 
 
 def named(**chosen: str | None) -> list[str]:
@@ -170,8 +170,7 @@ def select(
     chosen = choose(asked, rows=rows_of(dataset), embeddings=embeddings, quality=quality)
     numbers = chosen.problem.pool.truth
     assert numbers is not None
-    number = numbers[ROW]
-    return taken(dataset, [number[i] for i in chosen.indices])
+    return taken(dataset, numbers.take(chosen.indices)[ROW][:])
 
 
 def rows_of(dataset: Any) -> list[dict[str, Any]]:

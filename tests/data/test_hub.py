@@ -149,3 +149,20 @@ def test_without_network_it_fails_in_one_clear_line(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert last.startswith("ConfigError: data=alpaca: cannot load tatsu-lab/alpaca from the hub (")
     assert last.endswith("point data.path at a local copy")
+
+
+def test_a_data_set_can_be_streamed(repository: str) -> None:
+    fetched, streamed = (Hub(hub=repository, subsets=["code", "chat"], streaming=on).load() for on in (False, True))
+    assert streamed.fingerprint == fetched.fingerprint
+    assert Hub(hub=repository, subsets=["code"], streaming=True, limit=1).load().texts == ["code 1\nre code 1"]
+    with pytest.raises(ConfigError, match="cannot load"):
+        Hub(hub=repository, subsets=["poems"], streaming=True).load()
+    for options in ({"split": None}, {"sample": 0.5}):
+        with pytest.raises(ConfigError, match=r"data\.streaming=true reads from the beginning"):
+            Hub(hub=repository, streaming=True, **options).check()  # type: ignore[arg-type]
+
+
+def test_a_sample_of_a_data_set(repository: str) -> None:
+    whole = Hub(hub=repository, subsets=["code", "chat"]).load()
+    found = Hub(hub=repository, subsets=["code", "chat"], sample=2, sample_seed=1).load()
+    assert len(found) == 2 and set(found.ids) < set(whole.ids)

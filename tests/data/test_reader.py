@@ -19,6 +19,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsel.data import json_text
 from dsel.data.folder import files_of
 from dsel.data.raw import Unreadable
 from dsel.data.reader import read_rows
@@ -409,3 +410,47 @@ def test_a_damaged_saved_dataset_is_refused(tmp_path: Path) -> None:
     shard = next((tmp_path / "saved").glob("*.arrow"))
     shard.write_bytes(shard.read_bytes()[:100])
     refused(tmp_path / "saved")
+
+
+LARGE: dict[str, str] = {
+    "an array": json.dumps(ROWS),
+    "with space": json.dumps(ROWS, indent=3).replace(",", " ,\n"),
+    "with other things": json.dumps([*ROWS, 3, "text", [1], 10**30, 1.5, TURNS, None]),
+    "an empty one": "[ ]",
+    "turns": json.dumps(TURNS),
+    "lines": "\n".join(map(json.dumps, ROWS)) + "\n\n{broken\n",
+    "lines of turns": f"{json.dumps(TURNS)}\n{json.dumps(SHAREGPT)}",
+    "one after the other": ",".join(map(json.dumps, ROWS)),
+    "an object": json.dumps({"data": ROWS}),
+    "a number too long": json.dumps(ROWS)[:-1] + f', {{"prompt": {"1" * 5000}}}]',
+    "cut": json.dumps(ROWS)[:-9],
+    "cut after a comma": json.dumps(ROWS)[:-1] + ",",
+    "a comma too many": json.dumps(ROWS)[:-1] + ",]",
+    "two arrays": json.dumps(ROWS) * 2,
+    "no comma": json.dumps(ROWS).replace(", {", " {"),
+    "deep": "[" * 100_000,
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("piece", [7, 2**20])
+@pytest.mark.parametrize("name", LARGE)
+def test_large_json_is_read_like_small(tmp_path: Path, name: str, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def outcome() -> Any:
+        try:
+            return list(read_rows(tmp_path / "a.json"))
+        except ConfigError as error:
+            return str(error)
+
+    (tmp_path / "a.json").write_text(LARGE[name])
+    small = outcome()
+    monkeypatch.setattr(json_text, "LONG", -1)
+    monkeypatch.setattr(json_text, "PIECE", piece)
+    assert outcome() == small
+
+
+def test_a_large_array_is_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(ROWS * 50))
+    monkeypatch.setattr(json_text, "LONG", 100)
+    monkeypatch.setattr(json_text, "whole", None)  # which reads all
+    assert list(read_rows(tmp_path / "a.json")) == ROWS * 50
