@@ -11,7 +11,8 @@ Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
 
-def _refuse(bad: Bools, problem: str) -> None:
+def refuse(bad: Bools, problem: str) -> None:
+    """Raise ValueError naming the first rows that are `bad` [n], if any are."""
     rows = np.flatnonzero(bad)
     if rows.size:
         named = ", ".join(map(str, rows[:5])) + (", …" if rows.size > 5 else "")
@@ -31,17 +32,23 @@ def finite_rows(embeddings: ArrayLike) -> Floats:
         suspect = np.flatnonzero(~np.isfinite(np.einsum("nd->n", x)))
     bad = np.zeros(len(x), dtype=bool)
     bad[suspect] = ~np.isfinite(x[suspect]).all(axis=1)
-    _refuse(bad, "embeddings hold NaN or infinity")
+    refuse(bad, "embeddings hold NaN or infinity")
     return x
 
 
 def lengths(x: Floats) -> Floats:
     """Euclidean lengths float32[n] of finite rows [n, d]. Raises ValueError naming rows of length zero."""
+    result = lengths_or_zero(x)
+    refuse(result == 0, "embeddings are zero vectors, which have no cosine")
+    return result
+
+
+def lengths_or_zero(x: Floats) -> Floats:
+    """Euclidean lengths float32[n] of finite rows [n, d], also where a square is beyond float32."""
     squares = np.einsum("nd,nd->n", x, x)
     unsafe = np.flatnonzero((squares < 1e-30) | ~np.isfinite(squares))
     result = np.sqrt(squares)
     result[unsafe] = np.linalg.norm(x[unsafe].astype(np.float64), axis=1)
-    _refuse(result == 0, "embeddings are zero vectors, which have no cosine")
     return result
 
 
@@ -59,7 +66,7 @@ def finite_scores(scores: ArrayLike, n: int, name: str = "quality") -> Doubles:
     q = np.asarray(scores, dtype=np.float64)
     if q.shape != (n,):
         raise ValueError(f"{name} must hold one score for each of {n} examples, not shape {q.shape}")
-    _refuse(~np.isfinite(q), f"values of {name} are NaN or infinite")
+    refuse(~np.isfinite(q), f"values of {name} are NaN or infinite")
     return q
 
 

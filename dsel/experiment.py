@@ -12,6 +12,7 @@ from dsel.cache import Cache
 from dsel.clusterer.base import Clusterer
 from dsel.computed import note_computed, note_map
 from dsel.constraints import Seed, check_types
+from dsel.cost import Cost, warnings
 from dsel.data.base import Data
 from dsel.embedder.base import Embedder
 from dsel.engine.base import Engine
@@ -122,6 +123,7 @@ class Experiment:
         need_models(self.selector, "selector")
         self._try(problem.study)
         self._need_readers(problem.study)
+        self._warn(problem.study)
         steps = self.selector.steps(problem.study, None)  # type: ignore[arg-type]  # as in `run`, without a model
         return [step.selection for step in steps if isinstance(step, Choose)]
 
@@ -137,6 +139,7 @@ class Experiment:
         log.info("pool: %d usable examples, %d rows skipped", len(pool), sum(pool.skipped.values()))
         record.pool(pool, study.budget)
         self._need_readers(study)
+        self._warn(study)
         record.begun = True
         learner = self._learner(record)
         if learner is not None and self.trainer.trains:
@@ -176,6 +179,11 @@ class Experiment:
         for name in closure(self.selector.needs):
             RESOURCES[name].trial(study)
 
+    def cost(self, study: Study) -> Cost:
+        """What choosing itself takes, once the resources are there. Computes nothing."""
+        k = getattr(study.clusterer, "k", None) or 1
+        return self.selector.cost(len(study.pool), study.dimensions, study.budget, k)
+
     def _need_models(self) -> None:
         """Raise `ConfigError` for a model or a task that cannot be had, before anything is paid for."""
         need_models(self.selector, "selector")  # its feedback may read with one
@@ -189,6 +197,10 @@ class Experiment:
             if not study.is_cached(name):
                 for group in RESOURCES[name].groups:
                     need_models(getattr(self, group), group)
+
+    def _warn(self, study: Study) -> None:
+        for line in warnings("the selection", self.cost(study)):
+            log.warning("%s", line)
 
     def _learner(self, record: Record) -> Learner | None:
         """The model in training, or None for a run that needs none."""

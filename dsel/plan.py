@@ -20,6 +20,7 @@ from rich.console import Console
 
 from dsel import memory
 from dsel.cache import Cache
+from dsel.cost import speed, warnings
 from dsel.distributed import world_size
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 Records = Sequence[Mapping[str, Any]]
 
 SAMPLE = 256  # examples whose tokens are counted
+BIG = 1e9  # bytes that a selection is worth a line for
 CHARACTERS = 4  # of English text in a token, roughly: where no tokenizer can be asked
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a model on the hub: all but its weights
 SPEED = (
@@ -116,6 +118,12 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
     for name in closure(selector.needs):
         if RESOURCES[name].exists(study):
             add(name, RESOURCES[name].stage, f"{n:,} examples", n, study.is_cached(name))
+    cost = experiment.cost(study)
+    if cost.seconds > 1 or cost.memory > BIG:
+        what = f"{cost.operations:.2g} operations, {cost.memory / 1e9:.2g} GB of memory, at most"
+        tasks.append(Task("selection", what, cost.operations, (1 / speed(cost.device), 1)))
+        for line in warnings("the selection", cost):
+            log.warning("%s", line)
     if trainer.trains:
         folder, why = files(model) if made else (None, "the model is yet to be made")
         local = None if folder is None else replace(model, path=str(folder))

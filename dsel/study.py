@@ -30,6 +30,8 @@ from dsel.stage import Stage, unrecorded
 
 log = logging.getLogger(__name__)
 
+DIMENSIONS = 1024  # of embeddings that are yet to be made, where nobody says
+
 Columns = Mapping[str, Sequence[Any] | npt.NDArray[Any]]
 Notes = Callable[[str, int, Columns], None]
 Stages = Callable[[str], AbstractContextManager[Stage]]
@@ -80,6 +82,14 @@ class Study:
     def quality(self) -> Floats | None:
         """float32[n], higher is better; None with `scorer=none`."""
         return self.resource("quality")
+
+    @property
+    def dimensions(self) -> int:
+        """Columns of the embeddings: those that are cached, or what the embedder says; else 1,024. Computes nothing."""
+        if self.is_cached("embeddings"):
+            found = RESOURCES["embeddings"]
+            return int(found.load(self.cache.path(found.kind, self.key("embeddings"))).shape[1])
+        return getattr(self.embedder, "dimensions", None) or DIMENSIONS
 
     def resource(self, name: str) -> Any:
         """A resource of `dsel.resources`, computed or found on first use; `computed` has what was asked for by now."""

@@ -173,7 +173,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
     "selector": {
         "number": "threshold",
         "choice": "metric weights restart final scope turn normalise draw feedback score_type update tail "
-        "estimate allocation then tokens scorer",
+        "estimate allocation then tokens scorer device",
         "flag": "fill accumulate end_token replace",
         "count": "ngram_max rounds max_new_tokens max_prompt epochs per_cluster perplexity.max_length",
         "positive": "guide_epochs",

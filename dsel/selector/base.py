@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from dsel.cost import Cost
 from dsel.pool import Message
 from dsel.study import Study
 from dsel.trainer.base import Training
@@ -96,6 +97,10 @@ class Selector(ABC):
     def plan(self, n: int, budget: int, epochs: float) -> Work:
         """What a run over n examples comes to, known before it starts; `epochs` are the trainer's."""
         return Work([(budget, epochs)])
+
+    def cost(self, n: int, d: int, budget: int, k: int) -> Cost:
+        """What choosing itself takes, for n examples of d dimensions in k clusters: some vectors of n, by default."""
+        return Cost(memory=100.0 * n)
 
     @abstractmethod
     def steps(self, study: Study, learner: Learner) -> Iterator[Step]:

@@ -1,6 +1,7 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
 from dsel.selector import deita
@@ -42,6 +43,18 @@ def test_equals_one_at_a_time_over_many_blocks(metric, scale):
     ours = deita.filter_ranked(x, quality, 2500, threshold=threshold, metric=metric)
     np.testing.assert_array_equal(ours, one_at_a_time(x, quality, 2500, threshold, metric))
     assert 20 < len(ours) < 2400
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_neither_torch_nor_half_precision_on_disk_changes_a_choice(metric, tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", scattered(1500, 16).astype(np.float16))
+    x, quality = np.load(tmp_path / "x.npy", mmap_mode="r"), np.random.default_rng(1).random(1500)
+    rule = {"threshold": 0.8 if metric == "cosine" else 8.0, "metric": metric}
+    whole = np.asarray(x, dtype=np.float32)
+    ours = deita.filter_ranked(whole, quality, 900, **rule)
+    np.testing.assert_array_equal(deita.filter_ranked(x, quality, 900, **rule), ours)
+    monkeypatch.setattr(deita, "torch_device", lambda name: torch.device(name))
+    np.testing.assert_array_equal(deita.filter_ranked(x, quality, 900, **rule), ours)
 
 
 def test_a_threshold_of_one_keeps_even_copies():

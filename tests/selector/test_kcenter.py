@@ -3,9 +3,10 @@ from itertools import combinations
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
-from dsel.selector import kcenter
+from dsel.selector import kcenter, on_torch
 from tests.selector.pools import pools, scattered
 
 
@@ -13,12 +14,12 @@ def gonzalez(x, budget, start=None, selected=()):
     x = x.astype(np.float64)
     gap, chosen = np.full(len(x), np.inf), []
     for i in selected:
-        gap = np.minimum(gap, np.square(x - x[i]).sum(axis=1))
+        gap = np.minimum(gap, np.square(x - x[i]).sum(axis=1).astype(np.float32))
     gap[list(selected)] = -1
     while len(chosen) < budget:
         i = start if start is not None and not chosen else int(gap.argmax())
         chosen.append(i)
-        gap = np.minimum(gap, np.square(x - x[i]).sum(axis=1))
+        gap = np.minimum(gap, np.square(x - x[i]).sum(axis=1).astype(np.float32))
         gap[i] = -1
     return np.array(chosen)
 
@@ -31,9 +32,49 @@ def radius(x, centres):
 @pytest.mark.parametrize("leaders", [7, 1024])
 def test_equals_the_plain_loop(d, leaders, monkeypatch):
     monkeypatch.setattr(kcenter, "LEADERS", leaders)
-    monkeypatch.setattr(kcenter, "PENDING", 16)
+    monkeypatch.setattr(kcenter, "CENTRES", 16)
     x = scattered(1500, d)
     np.testing.assert_array_equal(kcenter.farthest_first(x, 400, start=5), gonzalez(x, 400, start=5))
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16", "float64"])
+def test_equals_the_plain_loop_on_disk(kind, tmp_path):
+    np.save(tmp_path / "x.npy", scattered(900, 24).astype(kind))
+    x = np.load(tmp_path / "x.npy", mmap_mode="r")
+    plain = gonzalez(np.asarray(x, dtype="float16" if kind == "float16" else "float32"), 90, start=1)
+    np.testing.assert_array_equal(kcenter.farthest_first(x, 90, start=1), plain)
+
+
+@given(x=pools(), seed=st.integers(0, 99))
+@settings(deadline=None, max_examples=40)
+def test_torch_picks_the_same(x, seed):
+    budget = 1 + seed % len(x)
+    ours = kcenter.farthest_first(x, budget, seed=seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kcenter, "torch_device", lambda name: torch.device(name))
+        np.testing.assert_array_equal(kcenter.farthest_first(x, budget, seed=seed), ours)
+
+
+@pytest.mark.parametrize("kind", ["float32", "float16"])
+def test_torch_picks_the_same_over_many_rounds(kind, monkeypatch):
+    x = scattered(3000, 48).astype(kind)
+    ours = kcenter.farthest_first(x, 700, start=3, selected=[5, 2000])
+    monkeypatch.setattr(kcenter, "torch_device", lambda name: torch.device(name))
+    monkeypatch.setattr(on_torch, "CENTRES", 48)
+    monkeypatch.setattr(on_torch, "MEMORY", 2**20)
+    np.testing.assert_array_equal(kcenter.farthest_first(x, 700, start=3, selected=[5, 2000]), ours)
+
+
+@given(x=pools(), seed=st.integers(0, 99), leaders=st.sampled_from([1, 3]))
+@settings(deadline=None, max_examples=60)
+def test_ties_go_to_the_lowest_index_in_every_block(x, seed, leaders):
+    budget = 1 + seed % len(x)
+    plain = gonzalez(x, budget, start=seed % len(x))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kcenter, "LEADERS", leaders)
+        patch.setattr(kcenter, "SAMPLE", 7)
+        patch.setattr(kcenter, "CENTRES", 2)
+        np.testing.assert_array_equal(kcenter.farthest_first(x, budget, start=seed % len(x)), plain)
 
 
 def test_equals_the_plain_loop_far_from_the_origin():

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -43,6 +45,21 @@ def test_redundancy_is_the_definition_whatever_the_block(n: int, k: int, seed: i
     finally:
         semdedup.BLOCK = before
     np.testing.assert_allclose(found, plain(x, labels, centroids), atol=1e-5)
+
+
+def test_torch_and_half_precision_on_disk_find_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "x.npy", rng.normal(size=(300, 6)).astype(np.float16))
+    x, labels, centroids = (
+        np.load(tmp_path / "x.npy", mmap_mode="r"),
+        rng.integers(3, size=300),
+        rng.normal(size=(3, 6)),
+    )
+    wanted = plain(x.astype(np.float64), labels, centroids)
+    monkeypatch.setattr(semdedup, "BLOCK", 16)
+    np.testing.assert_allclose(redundancy(x, labels, centroids), wanted, atol=1e-5)
+    monkeypatch.setattr(semdedup, "torch_device", lambda name: torch.device(name))
+    np.testing.assert_allclose(redundancy(x, labels, centroids), wanted, atol=1e-5)
 
 
 def test_of_exact_copies_one_is_left() -> None:
