@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -75,6 +77,39 @@ def lengths(x: Matrix) -> Floats:
         result[part] = lengths_or_zero(block)
     refuse(result == 0, "embeddings are zero vectors, which have no cosine")
     return result
+
+
+def in_threads(
+    work: Callable[[slice], None], over: Iterable[slice], advance: Callable[[int], None] = lambda count: None
+) -> None:
+    """`work(part)` for each part, in as many threads as BLAS may use; each then has BLAS for itself, on one thread.
+
+    What follows a product (a minimum of each row) is spread over the cores as well, which BLAS alone does not do. Parts
+    must not depend on each other. `advance` is told of the rows of each that is done. The first error is raised when
+    those that are being worked on have ended.
+    """
+    waiting = list(over)
+    count = min(_threads(), len(waiting)) if len(waiting) > 1 else 1
+    if count == 1:
+        for part in waiting:
+            work(part)
+            advance(part.stop - part.start)
+        return
+    with _libraries().limit(limits=1, user_api="blas"), ThreadPoolExecutor(count) as threads:
+        for part, _ in zip(waiting, threads.map(work, waiting), strict=True):
+            advance(part.stop - part.start)
+
+
+@cache
+def _libraries() -> Any:
+    """The BLAS that NumPy has loaded, and others; looking for them takes milliseconds."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
+
+
+def _threads() -> int:
+    return max((known["num_threads"] for known in _libraries().info() if known["user_api"] == "blas"), default=1)
 
 
 def torch_device(name: str, option: str = "device") -> torch.device | None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.arrays import Floats, Indices
-from dsel.clusterer.base import Clusterer, Clustering
+from dsel.clusterer.base import Clusterer, Clustering, clustered
 from dsel.constraints import shown
 from dsel.embedder.base import Embedder
 from dsel.errors import ConfigError, need
@@ -78,7 +78,7 @@ def embed(source: Source, folder: Path) -> None:
 
 
 def cluster(source: Source, folder: Path) -> None:
-    source.clusterer.cluster(np.asarray(source.embeddings)).save(folder)
+    clustered(source.clusterer, np.asarray(source.embeddings), folder).save(folder)
 
 
 def score(scorer: Scorer, pool: Pool, folder: Path, *, engine: Map) -> None:

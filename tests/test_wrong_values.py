@@ -147,11 +147,11 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
     },
     "clusterer": {
         "count": "niter nredo",
-        "count or null": "k",
+        "count or null": "k sample_per_cluster",
         "whole": "seed exact_up_to",
         "flag": "spherical silhouette",
         "not negative": "tol",
-        "choice": "backend",
+        "choice": "backend device",
         "grid": "k_grid",
         "number": "low_quality",
     },

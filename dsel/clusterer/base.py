@@ -29,6 +29,16 @@ class Clusterer(Protocol):
         ...
 
 
+def clustered(clusterer: Clusterer, x: npt.NDArray[Any], folder: Path) -> Clustering:
+    """The clusters of x [n, d]; a clusterer that `resumes` keeps unfinished work in `folder` and goes on from it.
+
+    One that has that attribute, true, takes the folder as well: `cluster(x, folder)`, and reads float16, too. Files
+    whose names begin with `shard` are removed when it is done.
+    """
+    resumes: Any = clusterer if getattr(clusterer, "resumes", False) else None
+    return resumes.cluster(x, folder) if resumes else clusterer.cluster(np.asarray(x, dtype=np.float32))
+
+
 def sized(clusterer: Any, n: int) -> Any:
     """The clusterer as it is for n points: one whose options follow their number says so in a method `sized(n)`."""
     return clusterer.sized(n) if hasattr(clusterer, "sized") else clusterer

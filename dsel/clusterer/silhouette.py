@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Doubles, Floats, Indices, finite_rows
+from dsel.blocks import in_threads, matrix, parts
+from dsel.clusterer.points import Points
 from dsel.progress import progress
 
 TILE = 4_000_000  # bounds held at once
@@ -55,41 +57,55 @@ def silhouette(x: ArrayLike, labels: ArrayLike) -> Floats:
     return scores
 
 
-def simplified(x: ArrayLike, labels: ArrayLike, centroids: ArrayLike) -> Floats:
+def simplified(x: ArrayLike, labels: ArrayLike, centroids: ArrayLike, *, spherical: bool = False) -> Floats:
     """The silhouette float32[n] with distances to centroids [k, d] for mean distances to members.
 
     a is the distance to the own centroid, b to the nearest other one (Hruschka, Campello & de Castro 2004); 0
-    for a cluster of one. x [n, d], labels int[n] in 0..k-1. n k distances in all, some tens of MB. Raises
-    ValueError as `silhouette` does, and for labels or centroids that do not fit.
+    for a cluster of one. x [n, d], float32 or float16, in memory or mapped, labels int[n] in 0..k-1. spherical:
+    each row at length one. n k distances in all, in float64; beside x some tens of MB for each thread and 30 bytes
+    a row. Raises ValueError as `silhouette` does, and for labels or centroids that do not fit.
     """
-    c = finite_rows(centroids)
-    which = np.asarray(labels)
-    if which.size and not 0 <= which.min() <= which.max() < len(c):
+    c = finite_rows(centroids).astype(np.float64)
+    points = Points(matrix(x), spherical=spherical)
+    which = _one_each(labels, len(points))
+    if not 0 <= which.min() <= which.max() < len(c):
         raise ValueError(f"labels must be from 0 to {len(c) - 1}, one less than the centroids")
-    rows, _, _ = _checked(x, which)
-    if rows.shape[1] != c.shape[1]:
-        raise ValueError(f"x has {rows.shape[1]} columns and the centroids {c.shape[1]}")
-    own, other = np.empty((2, len(rows)))
-    for lo in range(0, len(rows), block := max(1, TILE // len(c))):
-        part = slice(lo, lo + block)
-        distances = _euclidean(rows[part].astype(np.float64), c.astype(np.float64))
+    sizes = np.bincount(which)
+    _need_two(int(np.count_nonzero(sizes)))
+    if points.width != c.shape[1]:
+        raise ValueError(f"x has {points.width} columns and the centroids {c.shape[1]}")
+    own, other = np.empty((2, len(points)))
+
+    def measure(part: slice) -> None:
+        distances = _euclidean(points.read(part).astype(np.float64), c)
         each = np.arange(len(distances))
         own[part] = distances[each, which[part]]
         distances[each, which[part]] = np.inf
         other[part] = distances.min(axis=1)
-    return _score(own, other, np.bincount(which)[which])
+
+    with progress("silhouette, simplified", total=len(points), unit="points") as advance:
+        in_threads(measure, parts(len(points), len(c), TILE), advance)
+    return _score(own, other, sizes[which])
 
 
 def _checked(x: ArrayLike, labels: ArrayLike) -> tuple[Floats, Indices, Indices]:
     """Rows, labels renumbered 0..k-1 without gaps, and the k cluster sizes."""
     rows = finite_rows(x)
-    names = np.asarray(labels)
-    if names.shape != (len(rows),):
-        raise ValueError(f"labels must be one cluster for each of {len(rows)} rows, not shape {names.shape}")
-    _, which, sizes = np.unique(names, return_inverse=True, return_counts=True)
-    if len(sizes) < 2:
-        raise ValueError("a silhouette needs at least two clusters")
+    _, which, sizes = np.unique(_one_each(labels, len(rows)), return_inverse=True, return_counts=True)
+    _need_two(len(sizes))
     return rows, which, sizes
+
+
+def _one_each(labels: ArrayLike, n: int) -> Indices:
+    names = np.asarray(labels)
+    if names.shape != (n,):
+        raise ValueError(f"labels must be one cluster for each of {n} rows, not shape {names.shape}")
+    return names
+
+
+def _need_two(clusters: int) -> None:
+    if clusters < 2:
+        raise ValueError("a silhouette needs at least two clusters")
 
 
 def _distance_sums(points: Floats, members: Floats) -> Doubles:

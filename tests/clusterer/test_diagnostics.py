@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from dsel.clusterer import diagnostics
 from dsel.clusterer.base import Clustering
 from dsel.clusterer.choice import Choice, Trial
 from dsel.clusterer.diagnostics import report, table
@@ -59,6 +62,31 @@ def test_what_does_not_fit_is_refused() -> None:
         table([0, 1, 0], [1.0, 1.0], ["a", "b", "c"], ["s"] * 3)
     with pytest.raises(ValueError, match="labels must be from 0 to 1"):
         table([0, 2], [1.0, 1.0], ["a", "b"], ["s"] * 2, k=2)
+
+
+class Counted(Sequence[str]):
+    """Texts made when they are asked for, which counts them."""
+
+    def __init__(self, n: int, name: Callable[[int], str]):
+        self.n, self.name, self.singly = n, name, 0
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return [self.name(i) for i in range(*index.indices(self.n))]
+        self.singly += 1
+        return self.name(index)
+
+
+def test_sources_are_read_in_blocks_and_ids_of_medoids_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diagnostics, "BLOCK", 7)
+    labels, distances = np.arange(100) % 4, np.arange(100.0)
+    ids, sources = Counted(100, lambda i: f"e{i}"), Counted(100, lambda i: f"s{i % 3}")
+    found = table(labels, distances, ids, sources)
+    assert found.equals(table(labels, distances, list(ids[:]), list(sources[:])))
+    assert ids.singly == 12 and sources.singly == 0
 
 
 def clustering(choice: Choice | None = None) -> Clustering:

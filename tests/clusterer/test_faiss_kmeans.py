@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
-from dsel.clusterer import faiss_kmeans
+from dsel.cache import Cache
+from dsel.clusterer import faiss_kmeans, kept, kmeans
 from dsel.clusterer.base import Clustering
 from dsel.clusterer.faiss_kmeans import FaissKMeans
+from dsel.clusterer.points import Points
 from dsel.component import identity
+from dsel.embedder.tfidf_svd import TfidfSvd
 from dsel.errors import ConfigError
-from tests.conftest import checked
+from dsel.study import Study
+from tests.conftest import checked, make_pool
 from tests.selector.pools import pools, scattered
 
 BACKENDS = ["exact", "faiss"]
@@ -88,7 +95,8 @@ def test_a_clustering_survives_the_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options",
     [
-        {"niter": 0}, {"nredo": 0}, {"seed": -1}, {"tol": -1e-3}, {"backend": "gpu"}, {"exact_up_to": -1},
+        {"niter": 0}, {"nredo": 0}, {"seed": -1}, {"tol": -1e-3}, {"backend": "gpu"},
+        {"device": "gpu"}, {"sample_per_cluster": 0}, {"sample_per_cluster": "some"}, {"exact_up_to": -1},
         {"k_grid": []}, {"k_grid": [1, 2]}, {"k_grid": 16}, {"k_grid": "16"}, {"k_grid": [4.5]},
     ],
     ids=str,
@@ -226,3 +234,96 @@ def test_a_k_that_follows_is_clustered_with() -> None:
     x = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
     found, given = FaissKMeans(nredo=1).cluster(x), FaissKMeans(k=7, nredo=1).cluster(x)
     np.testing.assert_array_equal(found.labels, given.labels)
+
+
+@pytest.mark.parametrize(
+    ("option", "n", "k", "size"),
+    [
+        ("auto", 250_000, 1024, None), ("auto", 250_001, 64, 250_000), ("auto", 10**6, 1024, 2**18),
+        ("auto", 262_144, 1024, None), (None, 10**7, 1024, None), (256, 10**6, 1024, 2**18), (256, 52_002, 64, 16_384),
+        (256, 52_002, 228, None), (1, 100, 99, 99), (1, 100, 100, None),
+    ],
+)  # fmt: skip
+def test_how_many_points_are_trained_on(option: Any, n: int, k: int, size: int | None) -> None:
+    assert FaissKMeans(k=k, sample_per_cluster=option)._sample(n, k) == size
+
+
+def test_a_pool_that_is_trained_on_as_a_whole_is_known_by_that() -> None:
+    assert identity(FaissKMeans().sized(1000)) == identity(FaissKMeans(sample_per_cluster=None).sized(1000))
+    assert identity(FaissKMeans().sized(10**6)) != identity(FaissKMeans(sample_per_cluster=None).sized(10**6))
+
+
+@both
+@pytest.mark.parametrize("spherical", [False, True])
+def test_a_sample_is_trained_on_and_all_points_join(
+    backend: str, spherical: bool, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    x = scattered(4000, 8)
+    options: dict[str, Any] = {"k": 10, "nredo": 2, "backend": backend, "spherical": spherical}
+    with caplog.at_level(logging.INFO, "dsel.clusterer.faiss_kmeans"):
+        found = FaissKMeans(sample_per_cluster=80, **options).cluster(x)
+    assert "k-means trains on 800 of 4000 points (clusterer.sample_per_cluster)" in caplog.messages
+    rows = x / np.linalg.norm(x, axis=1, keepdims=True) if spherical else x
+    squared = ((rows[:, None] - found.centroids[None]) ** 2).sum(-1)
+    assert (found.labels == squared.argmin(1)).mean() > 0.999
+    assert found.inertia == pytest.approx(FaissKMeans(**options).cluster(x).inertia, rel=0.05)
+    np.save(tmp_path / "x.npy", x.astype(np.float16))
+    half = FaissKMeans(sample_per_cluster=80, **options).cluster(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    assert half.inertia == pytest.approx(found.inertia, rel=0.02)
+
+
+def test_a_device_that_is_not_here_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"clusterer\.device=cuda:63: torch finds \d+ CUDA devices"):
+        FaissKMeans(device="cuda:63").check()
+
+
+def test_where_it_computes_belongs_to_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = FaissKMeans(backend="exact")
+    monkeypatch.setattr(faiss_kmeans, "torch_device", lambda name, option: None)
+    assert "device" not in identity(exact) and identity(exact) == identity(replace(exact, device="cpu"))
+    monkeypatch.setattr(faiss_kmeans, "torch_device", lambda name, option: torch.device("cuda:1"))
+    assert identity(exact)["device"] == "cuda"
+    assert "device" not in identity(FaissKMeans(backend="faiss"))
+
+
+def test_the_kernel_on_a_device_finds_the_same_clusters(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = scattered(700, 9)
+    ours = FaissKMeans(k=14, nredo=2, backend="exact", device="cpu").cluster(x)
+    monkeypatch.setattr(faiss_kmeans, "torch_device", lambda name, option: torch.device("cpu"))
+    theirs = FaissKMeans(k=14, nredo=2, backend="exact").cluster(x)
+    np.testing.assert_array_equal(theirs.labels, ours.labels)
+
+
+def test_a_study_goes_on_with_a_killed_clustering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of k=auto, in the second of three clusterings: the first is not computed again, and the rest ends the same."""
+
+    def study(cache: str) -> Study:
+        return Study(
+            pool=make_pool(60), budget=5, rng=np.random.default_rng(0), embedder=TfidfSvd(), scorer=None,
+            clusterer=FaissKMeans(k="auto", k_grid=[2, 3, 5], backend="exact"), cache=Cache(tmp_path / cache),
+        )  # fmt: skip
+
+    expected = study("whole").clustering
+    monkeypatch.setattr(kept, "EVERY", 0)
+    lloyd, begun = kmeans.lloyd, list[int]()
+
+    def killed(points: Points, state: kmeans.State, *options: Any) -> Iterator[kmeans.State]:
+        for now in lloyd(points, state, *options):
+            yield now
+            if len(state.centroids) == 3:
+                raise KeyboardInterrupt
+
+    def counted(points: Points, state: kmeans.State, *options: Any) -> Iterator[kmeans.State]:
+        begun.append(len(state.centroids))
+        return lloyd(points, state, *options)
+
+    monkeypatch.setattr(kmeans, "lloyd", killed)
+    with pytest.raises(KeyboardInterrupt):
+        study("killed").resource("clustering")
+    monkeypatch.setattr(kmeans, "lloyd", counted)
+    found = study("killed").clustering
+    assert set(begun) == {3, 5}
+    np.testing.assert_array_equal(found.labels, expected.labels)
+    np.testing.assert_array_equal(found.centroids, expected.centroids)
+    assert found.choice == expected.choice
+    assert not list(tmp_path.glob("killed/clusterings/*/shard*"))

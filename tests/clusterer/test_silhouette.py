@@ -62,6 +62,18 @@ def test_simplified_equals_its_definition():
     np.testing.assert_allclose(silhouette.simplified(x, labels, centroids), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("tile", [60, 4_000_000])
+def test_simplified_reads_half_precision_and_directions_block_by_block(tile, monkeypatch):
+    monkeypatch.setattr(silhouette, "TILE", tile)
+    x, centroids, labels = scattered(100, 6).astype(np.float16), scattered(12, 6, seed=5), np.arange(100) % 12
+    single = x.astype(np.float32)
+    expected = silhouette.simplified(single, labels, centroids)
+    np.testing.assert_allclose(silhouette.simplified(x, labels, centroids), expected, atol=1e-6)
+    unit = single / np.linalg.norm(single, axis=1, keepdims=True)
+    expected = silhouette.simplified(unit, labels, centroids)
+    np.testing.assert_allclose(silhouette.simplified(x, labels, centroids, spherical=True), expected, atol=1e-6)
+
+
 def test_bad_arguments():
     x = scattered(10, 2)
     with pytest.raises(ValueError, match="at least two clusters"):

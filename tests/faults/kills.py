@@ -25,6 +25,7 @@ PIPELINES = {
     "iterit": ["selector=iterit", "tracker=none"],
 }
 SHARDS = {"dsel.questions:ANSWERS_A_SHARD": 5, "dsel.scorer.base:SHARD": 16}
+OFTEN = {**SHARDS, "dsel.clusterer.kept:EVERY": 0}
 
 BEGINS, SAVES = "dsel.trainer.sft:tokenized", "dsel.trainer.checkpoints:save_state"
 POINTS: dict[tuple[str, str], list[str]] = {
@@ -34,6 +35,7 @@ POINTS: dict[tuple[str, str], list[str]] = {
     ("kmq", "tracker started"): ["dsel.tracker.wandb:Wandb.start"],
     ("kmq", "embeddings written"): ["numpy:save */embeddings/*"],
     ("kmq", "embeddings have their name"): ["dsel.cache:publish */embeddings/*"],
+    ("kmq", "clusters half computed"): ["dsel.clusterer.kept:save_piece"] * 5,
     ("kmq", "clusters written"): ["dsel.clusterer.base:Clustering.save"],
     ("kmq", "clusters have their name"): ["dsel.cache:publish */clusterings/*"],
     ("kmq", "scores written"): ["numpy:save */scores/*"],
@@ -82,7 +84,7 @@ class Pipeline:
     ) -> Ended:
         """Launch it with `folder` for its cache, runs and HOME, and a fault at a point."""
         (folder / "home").mkdir(parents=True, exist_ok=True)
-        own = {"WANDB_MODE": "offline", "HOME": str(folder / "home"), SMALL: json.dumps(SHARDS), **environment}
+        own = {"WANDB_MODE": "offline", "HOME": str(folder / "home"), SMALL: json.dumps(OFTEN), **environment}
         arguments = [
             *self.arguments,
             *([] if any(m.startswith("runs=") for m in more) else [f"runs={folder / 'runs'}"]),
