@@ -182,6 +182,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "from 1": "update_ratio",
         "share": "decay alpha",
         "long enough": "max_length",
+        "count or null": "neighbours",
         "positive or null": "quality_scale",
         "cosine": "semdedup.threshold",
     },

@@ -107,7 +107,7 @@ def plain_greedy(x: np.ndarray, bonus: np.ndarray, weight: float, budget: int) -
         for lo in range(0, len(x), 256):
             over = similarities[lo : lo + 256] - best
             gains[lo : lo + 256] = np.maximum(over, 0, out=over).sum(axis=1)
-        values = np.round(weight * gains + bonus, facility_location.DECIMALS)
+        values = np.round(weight * gains + bonus, 9)
         values[chosen] = -np.inf
         chosen.append(int(values.argmax()))
         best = np.maximum(best, similarities[chosen[-1]])

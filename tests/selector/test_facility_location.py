@@ -3,9 +3,11 @@
 import hypothesis.strategies as st
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 
-from dsel.selector import facility_location, qdit
+from dsel.arrays import unit_rows
+from dsel.selector import coverage, facility_location, products, qdit
 from tests.selector.pools import pools, scattered
 
 
@@ -60,14 +62,17 @@ def test_order_equals_the_definition_on_300_points(alpha):
         np.testing.assert_array_equal(facility_location.greedy(x, 15), ours)
 
 
-@pytest.mark.parametrize("pairs", [10**9, 3000, 0], ids=["listed at once", "listed later", "never listed"])
-def test_order_equals_the_plain_greedy_whenever_the_pairs_are_listed(pairs, monkeypatch):
-    monkeypatch.setattr(facility_location, "PAIRS", pairs)
-    monkeypatch.setattr(facility_location, "BATCH", 8)
-    monkeypatch.setattr(facility_location, "ROWS", 64)
+@pytest.mark.parametrize("pairs", [10**9, 3000, 0], ids=["listed early", "listed later", "never listed"])
+@pytest.mark.parametrize("kind", ["numba", "torch"])
+def test_order_equals_the_plain_greedy_whenever_the_pairs_are_listed(pairs, kind, monkeypatch):
+    for name, value in (("PAIRS", pairs), ("ENTRIES", 64), ("FIRST", 8), ("LAST", 32), ("TOGETHER", 4)):
+        monkeypatch.setattr(coverage, name, value)
     x = scattered(500, 16, seed=3)
     quality = np.random.default_rng(1).random(500)
-    ours = qdit.greedy(x, quality, 500, alpha=0.4)
+    units = unit_rows(x)
+    on = products.Device(units, torch.device("cpu")) if kind == "torch" else products.Host(units)
+    on.side = 64
+    ours = coverage.run(on, 500, 0.6, 0.4 * quality)
     np.testing.assert_array_equal(ours, plain_incremental(x, quality, 500, 0.4))
 
 
@@ -76,11 +81,11 @@ def test_order_equals_the_plain_greedy_whenever_the_pairs_are_listed(pairs, monk
 def test_every_pick_is_a_best_one(x, alpha, seed, pairs):
     n = len(x)
     quality = np.random.default_rng(seed).integers(-3, 4, n) / 2.0
-    before, facility_location.PAIRS = facility_location.PAIRS, facility_location.PAIRS * pairs
+    before, coverage.PAIRS = coverage.PAIRS, coverage.PAIRS * pairs
     try:
         ours = qdit.greedy(x, quality, n, alpha=alpha)
     finally:
-        facility_location.PAIRS = before
+        coverage.PAIRS = before
     assert ours.dtype == np.int64 and sorted(ours) == list(range(n))
     assert regrets(x, quality, ours, alpha).max() < 2e-9
 
