@@ -126,6 +126,25 @@ def piece(path: Path) -> Path | None:
     return path if whole else None
 
 
+def append_line(path: Path, value: Any) -> None:
+    """Add a line of JSON to a journal; it is on disk when this comes back.
+
+    It begins on a new line, as the one before may be half a line that a killed process left.
+    """
+    with path.open("ab") as file:
+        file.write(f"\n{json.dumps(value)}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_lines(path: Path) -> Iterator[Any]:
+    """What `append_line` has written, without what is no whole line; nothing where there is no file."""
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for line in lines:
+        with suppress(ValueError):
+            yield json.loads(line)
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file. Raises ValueError for what is none, whatever is wrong with it."""
     try:

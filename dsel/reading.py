@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,23 +98,61 @@ def with_counts(values: npt.NDArray[Any], counts: npt.ArrayLike) -> npt.NDArray[
     return records
 
 
-def note_cut(scratch: Path, reader: str, counts: Counts, advice: str, *, unit: str = "tokens") -> None:
+@dataclass(frozen=True)
+class Tally:
+    """What a reader has read of some texts: `Counts`, added up.
+
+    of: how many texts there are. texts: how many are cut, `unread` of whose `tokens` are not read. limit: the largest.
+    unknown: whether there are some of which that is not known.
+    """
+
+    of: int = 0
+    texts: int = 0
+    unread: int = 0
+    tokens: int = 0
+    limit: int = 0
+    unknown: bool = False
+
+    def __add__(self, other: Tally) -> Tally:
+        sums = {name: getattr(self, name) + getattr(other, name) for name in ("of", "texts", "unread", "tokens")}
+        return Tally(**sums, limit=max(self.limit, other.limit), unknown=self.unknown or other.unknown)
+
+
+def tally(counts: Counts) -> Tally:
+    """The sum of `counts`."""
+    whole, read, limit = counts.T
+    cut = (limit > 0) & (whole > read)
+    return Tally(
+        of=len(counts),
+        texts=int(cut.sum()),
+        unread=int((whole - read)[cut].sum()),
+        tokens=int(whole[cut].sum()),
+        limit=int(limit[cut].max(initial=0)),
+        unknown=bool((limit == UNKNOWN).any()),
+    )
+
+
+def parted(found: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Tally]:
+    """The values of the records `found`, and the sum of their counts; values without counts are read in full."""
+    if found.dtype.names is None:
+        return found, Tally(len(found))
+    return found["value"], tally(found["read"])
+
+
+def note_cut(scratch: Path, reader: str, counts: Counts | Tally, advice: str, *, unit: str = "tokens") -> None:
     """Leave in the artifact's folder what its `reader` did not read; nothing where it has read all.
 
     That is how many texts are cut (`texts` of `of`), and how many of their tokens, or of what else is counted, are not
     read (`tokens` of `of_tokens`). advice: how more can be read.
     """
-    cut = counts[counts[:, 2] != 0]
-    cut = cut[(cut[:, 2] == UNKNOWN) | (cut[:, 0] > cut[:, 1])]
-    if not len(cut):
+    cut = counts if isinstance(counts, Tally) else tally(np.asarray(counts, dtype=np.int64))
+    if not cut.texts and not cut.unknown:
         return
-    found = {"reader": reader, "of": len(counts), "advice": advice}
-    if (cut[:, 2] == UNKNOWN).any():
+    found = {"reader": reader, "of": cut.of, "advice": advice}
+    if cut.unknown:
         found |= {"limit": None, "texts": None, unit: None, f"of_{unit}": None}
     else:
-        tokens, read, limit = cut.T
-        found |= {"limit": int(limit.max()), "texts": len(cut)}
-        found |= {unit: int((tokens - read).sum()), f"of_{unit}": int(tokens.sum())}
+        found |= {"limit": cut.limit, "texts": cut.texts, unit: cut.unread, f"of_{unit}": cut.tokens}
     write_json(scratch / FILE, [*(f for f in cuts(scratch) if f["reader"] != reader), found])
 
 
@@ -121,10 +160,9 @@ def noted(
     found: npt.NDArray[Any], scratch: Path, reader: str, advice: str, *, unit: str = "tokens"
 ) -> npt.NDArray[Any]:
     """The values of the records `found`, after `note_cut`; values without counts as they are."""
-    if found.dtype.names is None:
-        return found
-    note_cut(scratch, reader, found["read"], advice, unit=unit)
-    return found["value"]
+    values, read = parted(found)
+    note_cut(scratch, reader, read, advice, unit=unit)
+    return values
 
 
 def cuts(folder: Path) -> list[dict[str, Any]]:

@@ -20,6 +20,7 @@ from dsel.constraints import shown
 from dsel.embedder.base import Embedder
 from dsel.errors import ConfigError, need
 from dsel.lazy import blocks
+from dsel.npy import is_file
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 from dsel.scorer.none import NoScorer
@@ -146,8 +147,8 @@ def makers(needs: Iterable[str] = RESOURCES) -> list[str]:
     return [group for resource in RESOURCES.values() for group in resource.groups if group in used]
 
 
-def keep(folder: Path, name: str, values: npt.NDArray[np.float32], pool: Pool, maker: str) -> None:
-    """Save `values` [n, …]; ValueError naming the examples with NaN, whose shards no later run shall find.
+def keep(folder: Path, name: str, values: npt.NDArray[Any], pool: Pool, maker: str) -> None:
+    """Save `values` [n, …] if they are not in their file yet; ValueError naming examples with NaN, of which none stays.
 
     ConfigError for another shape than [n, d] of embeddings and [n] of scores: that is a mistake in a component's code.
     """
@@ -160,11 +161,11 @@ def keep(folder: Path, name: str, values: npt.NDArray[np.float32], pool: Pool, m
     bad = np.flatnonzero(~np.concatenate([np.empty(0, bool), *finite]))
     if len(bad):
         clear(folder)
-        names = ", ".join(pool.ids[i] for i in bad[:5])
+        (folder / f"{name}.npy").unlink(missing_ok=True)
+        names = ", ".join(pool.ids[i] for i in bad[:5].tolist())
         raise ValueError(f"{maker} returned NaN or infinity for {len(bad)} examples (ids {names})")
-    path = folder / f"{name}.npy"
-    if not (isinstance(values, np.memmap) and values.filename is not None and Path(values.filename) == path.resolve()):
-        np.save(path, values)  # what was written in place is there
+    if not is_file(values, folder / f"{name}.npy"):
+        np.save(folder / f"{name}.npy", values)
 
 
 def clear(folder: Path) -> None:

@@ -1,7 +1,8 @@
-"""One map for all that reads many rows: a worker that is built once, and a file for each finished shard of its results.
+"""One map for all that reads many rows: a worker that is built once, and finished shards of its results on disk.
 
 Embedders, scorers and what a model in training is asked describe a worker; who computes the shards, and where, is for
-the engine to say (`dsel.engine`).
+the engine to say (`dsel.engine`). A shard is a file of its own (`Map.map`), or its rows are written into the one file
+of all results and a journal says that they are there (`Map.fill`): the way for results that are large.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,9 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import ConfigError
-from dsel.files import piece, read_json, save_piece
+from dsel.files import append_line, piece, read_json, read_lines, save_piece
 from dsel.lazy import Indices, fetched
-from dsel.progress import progress
+from dsel.npy import Rows
+from dsel.progress import progress, tracked
+from dsel.reading import Tally, parted
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +52,8 @@ class Worker(Protocol):
 
 
 @dataclass(frozen=True)
-class Shard:
-    """Some of the rows, by their numbers, and the file of their results."""
+class Shard(ABC):
+    """Some of the rows, by their numbers, and what their results are known by."""
 
     rows: Indices
     path: Path
@@ -74,11 +77,42 @@ class Shard:
             raise
         if len(found) != len(rows):
             raise ValueError(f"{self.path.name}: {len(found)} results for {len(rows)} rows")
+        self._save(found)
+
+    @abstractmethod
+    def _save(self, found: Results) -> None: ...
+
+
+class File(Shard):
+    """A shard whose results are the file `path`."""
+
+    def _save(self, found: Results) -> None:
         save_piece(self.path, lambda file: _write(file, found))
 
     def results(self) -> Results:
         """What `finish` has saved."""
         return read_json(self.path) if self.path.suffix == ".json" else np.load(self.path)
+
+
+@dataclass(frozen=True)
+class Part(Shard):
+    """A shard whose results are rows of the file of all results, `whole`; a line of the `journal` says that they are.
+
+    The line has a digest of the rows' numbers and values, so that what is not as it was written is known.
+    """
+
+    whole: Rows
+    journal: Path
+
+    def _save(self, found: Results) -> None:
+        values, tally = parted(np.asarray(found))
+        read = vars(tally)
+        self.whole.write(self.rows, values)
+        append_line(self.journal, {"shard": self.path.name, "read": read, "digest": _digest(self.rows, values, read)})
+
+    def is_said_by(self, line: Mapping[str, Any]) -> bool:
+        """Whether a line of the journal is of this shard, and the rows are what it says."""
+        return bool(line["digest"] == _digest(self.rows, self.whole.read()[self.rows], line["read"]))
 
 
 class Map(ABC):
@@ -108,15 +142,48 @@ class Map(ABC):
         Returns:
             An array, or a list of texts, of as many as there are rows.
         """
-        shards = _cut(np.zeros(len(rows)) if sizes is None else sizes, worker, folder, title)
-        missing = [shard for shard in shards if piece(shard.path) is None]
+        shards = [File(each, path) for each, path in _cut(len(rows), sizes, worker, folder, title)]
+        self._finish(worker, [shard for shard in shards if piece(shard.path) is None], rows, title, unit)
+        return _together(shards, len(rows), worker.suffix)
+
+    def fill(
+        self,
+        worker: Worker,
+        rows: Sequence[Any],
+        file: Path,
+        *,
+        title: str,
+        sizes: npt.ArrayLike | None = None,
+        unit: str = "examples",
+    ) -> tuple[npt.NDArray[Any], Tally]:
+        """As `map`, with the results of all rows in the one NPY `file`: a shard's are in memory, never all.
+
+        Args:
+            worker: what reads them; its results are arrays, or records of a `value` and what was `read` for it.
+            rows: plain data, at least one, of which a worker is given a shard at a time.
+            file: gets the results. Beside it a journal, named after `title`, says which shards are there.
+            title: as of `map`.
+            sizes: as of `map`.
+            unit: as of `map`.
+
+        Returns:
+            The array [n, …], memory-mapped and read-only, and the sum of what was read.
+        """
+        whole, journal = Rows(file, len(rows)), file.with_name(f"shard-{title}.jsonl")
+        shards = [Part(each, path, whole, journal) for each, path in _cut(len(rows), sizes, worker, file.parent, title)]
+        known = _known(journal, whole, shards)
+        self._finish(worker, [shard for shard in shards if shard.path.name not in known], rows, title, unit)
+        lines = _lines(journal)
+        return whole.read(), sum((Tally(**lines[shard.path.name]["read"]) for shard in shards), Tally())
+
+    def _finish(self, worker: Worker, missing: Sequence[Shard], rows: Sequence[Any], title: str, unit: str) -> None:
+        """Have those shards computed that are `missing`."""
         todo = sum(len(shard.rows) for shard in missing)
         if 0 < todo < len(rows):
             log.info("%s: %d of %d %s were done before", title, len(rows) - todo, len(rows), unit)
         if missing:
             with progress(title, total=todo, unit=unit) as advance:
                 self._compute(worker, missing, rows, advance)
-        return _together(shards, len(rows), worker.suffix)
 
     @abstractmethod
     def _compute(
@@ -140,24 +207,63 @@ class InProcess(Map):
 HERE = InProcess()
 
 
-def _cut(sizes: npt.ArrayLike, worker: Worker, folder: Path, title: str) -> list[Shard]:
-    """All rows in shards, the largest first.
+def _cut(
+    n: int, sizes: npt.ArrayLike | None, worker: Worker, folder: Path, title: str
+) -> Iterator[tuple[Indices, Path]]:
+    """All rows in shards, the largest first, and what each is called.
 
-    A file's name says which rows it holds, so that one that was cut to another size is not taken for it.
+    A name says which rows they are, so that a shard that was cut to another size is not taken for it.
     """
-    order, step = np.argsort(-np.asarray(sizes), kind="stable"), worker.shard_size
-    ends = [(start, min(start + step, len(order))) for start in range(0, len(order), step)]
-    return [
-        Shard(order[start:end], folder / f"shard-{title}-{start:08d}-{end:08d}{worker.suffix}") for start, end in ends
-    ]
+    order = np.arange(n) if sizes is None else np.argsort(-np.asarray(sizes), kind="stable")
+    for start in range(0, n, worker.shard_size):
+        end = min(start + worker.shard_size, n)
+        yield order[start:end], folder / f"shard-{title}-{start:08d}-{end:08d}{worker.suffix}"
 
 
-def _together(shards: Sequence[Shard], n: int, suffix: str) -> Results:
+def _known(journal: Path, whole: Rows, shards: Sequence[Part]) -> set[str]:
+    """The shards that a killed run has finished, by name: those whose rows are as its `journal` says.
+
+    Where there are none, what is left of the file goes.
+    """
+    lines = _lines(journal) if whole.path.exists() else {}
+    there = [shard for shard in shards if shard.path.name in lines]
+    known = set()
+    try:
+        for shard in tracked(there, "looking at what is done", total=len(there), unit="shards"):
+            if shard.is_said_by(lines[shard.path.name]):
+                known.add(shard.path.name)
+        lost = len(there) - len(known)
+        if lost:
+            log.warning("%s is damaged: %d shards are made again", whole.path, lost)
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("%s is damaged (%s): made again", whole.path, error)
+        known = set()
+    if not known:
+        whole.path.unlink(missing_ok=True)
+        journal.unlink(missing_ok=True)
+    return known
+
+
+def _lines(journal: Path) -> dict[str, Any]:
+    """What the journal says of each shard that it names."""
+    return {line["shard"]: line for line in read_lines(journal) if isinstance(line, dict) and "shard" in line}
+
+
+def _digest(rows: Indices, values: npt.NDArray[Any], read: Mapping[str, Any]) -> str:
+    import xxhash
+
+    digest = xxhash.xxh3_128(np.ascontiguousarray(rows, dtype=np.int64).data)
+    digest.update(np.ascontiguousarray(values).data)
+    digest.update(json.dumps(read, sort_keys=True).encode())
+    return str(digest.hexdigest())
+
+
+def _together(shards: Sequence[File], n: int, suffix: str) -> Results:
     """The results of all n rows, in their order."""
     if suffix == ".json":
         texts = [""] * n
         for shard in shards:
-            for i, text in zip(shard.rows, shard.results(), strict=True):
+            for i, text in zip(shard.rows.tolist(), shard.results(), strict=True):
                 texts[i] = text
         return texts
     out: npt.NDArray[Any] | None = None

@@ -28,7 +28,8 @@ SWEEPS = sorted(p.stem for p in (ROOT / "sweeps").glob("*.yaml"))
 WANTED = {
     "data": "alpaca alpaca_gpt4 wizardlm wizardlm_70k sharegpt dolly tulu_v2 tulu_v3 openhermes magpie ultrachat "
     "oasst1 lima no_robots openthoughts p3 local procedural",
-    "embedder": "minilm e5_large e5_mistral llama2 qwen3_embedding bge_m3 gte nv_embed openai cohere tfidf_svd",
+    "embedder": "minilm e5_large e5_mistral llama2 qwen3_embedding bge_m3 gte nv_embed openai cohere tfidf_svd "
+    "hashing model2vec",
     "clusterer": "faiss_kmeans",
     "selector": "random uniform longest quality deita qdit kcenter kmeans_closest kmeans_uniform kmq kmeans_centroids "
     "kmeans_median kmeans_dynamic ifd graphfilter facility_location semdedup",

@@ -26,7 +26,7 @@ TOY = [
     "tracker=none",
 ]  # fmt: skip
 
-EMBEDDED = ["numpy:save */embeddings/*"]
+EMBEDDED = ["dsel.npy:Rows.write */embeddings/*"]
 CLUSTERED = ["dsel.clusterer.base:Clustering.save"]
 SCORED = ["numpy:save */scores/*"]
 TRAINING = [BEGINS, SAVES, SAVES]  # in the middle of its second checkpoint

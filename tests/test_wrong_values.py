@@ -55,7 +55,8 @@ BASE = [*(f"{group}={name}" for group, name in LIGHT.items()), "budget=10"]
 CHOICES = (  # one for each class
     "data=procedural data=local data=p3 data=oasst1 embedder=tfidf_svd embedder=minilm embedder=nv_embed "
     "embedder=llama2 embedder=cohere "
-    "embedder=openai clusterer=faiss_kmeans scorer=column scorer=deita_quality scorer=evol scorer=ifd scorer=judge "
+    "embedder=openai embedder=hashing embedder=model2vec "
+    "clusterer=faiss_kmeans scorer=column scorer=deita_quality scorer=evol scorer=ifd scorer=judge "
     "scorer=length scorer=perplexity scorer=reward scorer=superfiltering selector=deita selector=facility_location "
     "selector=graphfilter selector=ifd selector=iterative selector=iterit selector=kcenter selector=kmeans_centroids "
     "selector=kmeans_closest selector=kmeans_dynamic selector=kmeans_median selector=kmeans_uniform selector=kmq "
@@ -134,7 +135,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "not negative": "zipf",
     },
     "embedder": {
-        "choice": "text long dtype pooling input_type",
+        "choice": "text long store dtype pooling input_type",
         "text": "model",
         "any text": "hub prefix",
         "file or null": "path",
@@ -143,7 +144,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "flag": "normalize trust_remote_code allow_bin end_token sublinear_tf",
         "choice or null": "device base_url",
         "whole": "max_retries seed",
-        "count or null": "sentence_transformer.max_length nv_embed.max_length openai.dimensions",
+        "count or null": "sentence_transformer.max_length nv_embed.max_length model2vec.max_length openai.dimensions",
     },
     "clusterer": {
         "count": "niter nredo",

@@ -11,28 +11,36 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from dsel.errors import need
 from dsel.pool import Message, text_of
-from dsel.reading import Counts, joined, noted, shorten, windows, with_counts
+from dsel.progress import tracked
+from dsel.reading import Counts, joined, note_cut, shorten, windows, with_counts
 from dsel.shards import HERE, Map, Read
 
 Vectors = npt.NDArray[np.float32]
+Stored = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 SHARD = 2048  # texts that are read at once
+LARGE_SHARD = 16_384  # by an embedder that takes no second for as many
+FILE = "embeddings.npy"
 
 
 @dataclass(kw_only=True)
 class Embedder(ABC):
-    """`embed` maps n conversations to float32[n, d]; a subclass that treats texts one by one only writes `encode`.
+    """`embed` maps n conversations to vectors [n, d]; a subclass that treats texts one by one only writes `encode`.
 
     It is a worker of `dsel.shards`, described by its fields.
 
     text: what is read of an example, `both` prompt and response, all turns joined by newlines (Yu et al. 2024, §3.1),
-    or its `prompt` alone, the user's turns (their released code).
+    or its `prompt` alone, the user's turns (their released code). store: what the numbers are kept as; float16 takes
+    half the room and keeps three decimals.
     """
 
     text: Literal["both", "prompt"] = "both"
+    store: Literal["float32", "float16"] = "float32"
 
     suffix: ClassVar[str] = ".npy"
+    by_length: ClassVar[bool] = True  # the longest texts are read first, with others of their length
     advice = ""  # how more of a text can be read
 
     def check(self) -> None:
@@ -60,21 +68,36 @@ class Embedder(ABC):
         return replace(self)._records
 
     def _records(self, conversations: list[list[Message]]) -> npt.NDArray[np.void]:
-        vectors, counts = self.read(conversations)
-        return with_counts(np.asarray(vectors, dtype=np.float32), counts)
+        vectors, counts = self.read([self.turns(messages) for messages in conversations])
+        return with_counts(self.stored(vectors), counts)
 
-    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path, engine: Map = HERE) -> Vectors:
-        """float32[n, d], in the order of `conversations`; what is not read of them is noted in `scratch`.
+    def stored(self, vectors: npt.NDArray[np.floating]) -> Stored:
+        """The vectors as they are kept. Raises `ConfigError` for numbers that float16 does not hold."""
+        with np.errstate(over="ignore"):
+            found = np.asarray(vectors, dtype=self.store)
+        if self.store == "float16":
+            fits = bool((np.isfinite(found) | ~np.isfinite(vectors)).all())
+            need(fits, "embedder.store=float16 holds no number above 65,504, as these vectors have: wants float32")
+        return found
 
-        It is done a shard at a time by `engine`, the longest texts first; a killed run finds the finished shards again
-        in `scratch`.
+    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path, engine: Map = HERE) -> Stored:
+        """The vectors [n, d] in the order of `conversations`, memory-mapped; what is not read of them is noted.
+
+        They are read a shard at a time by `engine` and written into a file in `scratch`, so that memory holds a shard;
+        a killed run finds there what is finished.
         """
         if not len(conversations):
             raise ValueError("no texts to embed")
-        chats = [self.turns(messages) for messages in conversations]
-        sizes = [len(joined(chat)) for chat in chats]
-        found = engine.map(self, chats, scratch, title="embedding", sizes=sizes)
-        return noted(found, scratch, "embedder", self.advice)
+        sizes = self._lengths(conversations) if self.by_length else None
+        found, read = engine.fill(self, conversations, scratch / FILE, title="embedding", sizes=sizes)
+        note_cut(scratch, "embedder", read, self.advice)
+        return found
+
+    def _lengths(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.int64]:
+        """The characters of what is read of each example."""
+        n = len(conversations)
+        all_turns = map(self.turns, tracked(conversations, "lengths of the texts", total=n, unit="texts"))
+        return np.fromiter((len(joined(turns)) for turns in all_turns), np.int64, n)
 
 
 @dataclass(kw_only=True)
@@ -112,7 +135,15 @@ class Tokenized(Limited):
         limit, texts = self.limit, [joined(c) for c in conversations]
         if limit is None:
             return super().read(conversations)
-        counts = np.array([[size, size, limit] for size in self.sizes(texts)], dtype=np.int64)
+        parts, counts = self.parts(conversations, texts, self.sizes(texts), limit)
+        vectors = self.encode([part for some in parts for part in some])
+        return means(vectors, [len(some) for some in parts]), counts
+
+    def parts(
+        self, conversations: list[list[Message]], texts: list[str], sizes: list[int], limit: int
+    ) -> tuple[list[list[str]], Counts]:
+        """What is read of each conversation, one text or several windows, and the counts; texts, sizes: of them all."""
+        counts = np.array([[size, size, limit] for size in sizes], dtype=np.int64)
         parts = [[text] for text in texts]
         for i in np.flatnonzero(counts[:, 0] > limit).tolist():
             if self.long == "mean":
@@ -120,8 +151,7 @@ class Tokenized(Limited):
             else:
                 parts[i] = [joined(shorten(conversations[i], limit, lambda chat: self._size(joined(chat)), self.spans))]
                 counts[i, 1] = min(limit, self._size(parts[i][0]))
-        vectors = self.encode([part for some in parts for part in some])
-        return means(vectors, [len(some) for some in parts]), counts
+        return parts, counts
 
     def _size(self, text: str) -> int:
         return self.sizes([text])[0]

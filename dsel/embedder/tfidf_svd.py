@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,18 +11,27 @@ from typing import ClassVar
 import numpy as np
 
 from dsel.constraints import Count, Seed
-from dsel.embedder.base import Embedder, Vectors
+from dsel.embedder.base import FILE, Embedder, Stored, Vectors
+from dsel.lazy import mapped
+from dsel.npy import Rows
 from dsel.pool import Message
 from dsel.progress import progress, tracked
+from dsel.reading import joined
 from dsel.shards import HERE, Map
 from dsel.words import words_and_signs
+
+log = logging.getLogger(__name__)
+
+IN_MEMORY = 100_000  # texts of which all terms are held in memory: about 2 GB where they have 180 words
 
 
 @dataclass
 class TfidfSvd(Embedder):
-    """scikit-learn's TF-IDF over word n-grams and a randomised SVD to `dimensions`, rows normalised to length 1.
+    """TF-IDF over word n-grams and a randomised SVD to `dimensions`, rows normalised to length 1.
 
-    Texts without a single known word (they would be zero vectors) get the direction of the mean.
+    Texts without a single known word (they would be zero vectors) get the direction of the mean. Up to `IN_MEMORY`
+    texts scikit-learn has them all at once; of more, terms are counted and the matrix is gone through block by block
+    (`dsel.embedder.streamed_svd`).
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
@@ -59,5 +69,28 @@ class TfidfSvd(Embedder):
         vectors = np.where(norms > 1e-6, vectors, mean)
         return (vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
-    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path, engine: Map = HERE) -> Vectors:
-        return self.read([self.turns(messages) for messages in conversations])[0]  # the vocabulary is the whole pool's
+    def embed(self, conversations: Sequence[Sequence[Message]], scratch: Path, engine: Map = HERE) -> Stored:
+        # the vocabulary is the whole pool's, so nothing can be read by shards
+        n = len(conversations)
+        rows = Rows(scratch / FILE, n)
+        rows.path.unlink(missing_ok=True)
+        texts = mapped(lambda messages: joined(self.turns(messages)), conversations)
+        found = self._streamed(texts, scratch) if n > IN_MEMORY else [(0, self.encode(list(texts)))]
+        for start, vectors in found:
+            rows.write(np.arange(start, start + len(vectors)), self.stored(vectors))
+        return rows.read()
+
+    def _streamed(self, texts: Sequence[str], scratch: Path) -> Iterator[tuple[int, Vectors]]:
+        """The same vectors but for the noise of the SVD, some rows at a time; `scratch` gets files of the matrix."""
+        from dsel.embedder import streamed_svd as streamed
+
+        n = len(texts)
+        table = streamed.count(texts, n, self.ngram_max)
+        if table.lost:
+            log.warning("TF-IDF: terms in %d texts or fewer are not counted, as memory is bounded", table.lost)
+        known, frequency = table.most(self.min_df, self.max_features)
+        if not len(known):  # no word occurs in min_df texts
+            known, frequency = table.most(1, self.max_features)
+        del table
+        rows = streamed.matrix(texts, n, self.ngram_max, known, frequency, self.sublinear_tf, scratch)
+        return streamed.project(rows, streamed.svd(rows, self.dimensions, self.seed))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsel.component import identity
 from dsel.embedder import base
 from dsel.embedder.base import Embedder, Vectors, means
 from dsel.errors import ConfigError
+from dsel.npy import is_file
 from tests.conftest import checked
 from tests.embedder.chats import chat, chats
 
@@ -85,18 +89,90 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_kill_while_a_shard_is_written_leaves_nothing_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "SHARD", 5)
-    save = np.save
+    pwrite = os.pwrite
+    count = 0
 
-    def half(path: Path, *arguments: Any, **options: Any) -> None:
-        save(path, *arguments, **options)
-        path.write_bytes(path.read_bytes()[:-7])
-        raise Killed
+    def half(handle: int, data: memoryview, at: int) -> int:
+        nonlocal count
+        count += 1
+        pwrite(handle, data[: len(data) // 2], at)
+        if count == 8:  # in the second shard
+            raise Killed
+        return len(data) // 2
 
     with monkeypatch.context() as patch:
-        patch.setattr(np, "save", half)
+        patch.setattr(os, "pwrite", half)
         with pytest.raises(Killed):
             Counting().embed(chats(TEXTS), tmp_path)
     np.testing.assert_array_equal(Counting().embed(chats(TEXTS), tmp_path), expected(TEXTS))
+
+
+def test_vectors_are_one_file_and_a_journal_until_all_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base, "SHARD", 5)
+    vectors = Counting().embed(chats(TEXTS), tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["embeddings.npy", "shard-embedding.jsonl"]
+    assert is_file(vectors, tmp_path / "embeddings.npy") and not vectors.flags.writeable
+
+
+@pytest.mark.parametrize("harm", ["a row", "a count", "the end", "the header", "half a line", "the file"])
+def test_what_was_harmed_since_is_computed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, harm: str) -> None:
+    """And no more than that, where it is known."""
+    monkeypatch.setattr(base, "SHARD", 5)
+    Counting().embed(chats(TEXTS), tmp_path)
+    vectors, journal = tmp_path / "embeddings.npy", tmp_path / "shard-embedding.jsonl"
+    data = bytearray(vectors.read_bytes())
+    if harm == "a row":
+        data[-3] ^= 1
+    elif harm == "the end":
+        del data[-5:]
+    elif harm == "the header":
+        data[:20] = b"\0" * 20
+    vectors.write_bytes(data)
+    if harm == "a count":
+        journal.write_text(journal.read_text().replace('"of": 3', '"of": 4'))
+    elif harm == "half a line":
+        journal.write_bytes(journal.read_bytes()[:-9])
+    elif harm == "the file":
+        vectors.unlink()
+    again = Counting()
+    np.testing.assert_array_equal(again.embed(chats(TEXTS), tmp_path), expected(TEXTS))
+    assert len(again.calls) == {"a row": 1, "a count": 1, "half a line": 1}.get(harm, 5)
+    last = Counting()
+    np.testing.assert_array_equal(last.embed(chats(TEXTS), tmp_path), expected(TEXTS))
+    assert not last.calls
+
+
+def test_vectors_are_kept_as_store_says(tmp_path: Path) -> None:
+    vectors = Counting(store="float16").embed(chats(TEXTS), tmp_path)
+    assert vectors.dtype == np.float16
+    np.testing.assert_array_equal(vectors, expected(TEXTS))
+    assert identity(Counting(store="float16")) != identity(Counting())
+
+    class Large(Counting):
+        def encode(self, texts: list[str]) -> Vectors:
+            return super().encode(texts) * 1e5
+
+    with pytest.raises(ConfigError, match="embedder.store=float16 holds no number above 65,504"):
+        Large(store="float16").embed(chats(TEXTS), tmp_path / "large")
+    Large().embed(chats(TEXTS), tmp_path)
+
+
+def test_examples_are_read_a_shard_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None is made before its shard, or kept after it: any sequence will do."""
+    monkeypatch.setattr(base, "SHARD", 5)
+    known = {}
+
+    class Made(Sequence):
+        def __len__(self) -> int:
+            return len(TEXTS)
+
+        def __getitem__(self, i: Any) -> Any:
+            if not 0 <= i < len(TEXTS):
+                raise IndexError(i)
+            known[i] = chats([TEXTS[i]])[0]
+            return known.pop(i)
+
+    np.testing.assert_array_equal(Counting().embed(Made(), tmp_path), expected(TEXTS))
 
 
 def test_nothing_to_embed_is_an_error(tmp_path: Path) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsel.embedder import streamed_svd as streamed
+from dsel.embedder import terms, tfidf_svd
 from dsel.embedder.tfidf_svd import TfidfSvd
+from dsel.words import words_and_signs
 from tests.embedder.chats import chats
 
 WORDS = "sun moon star tree leaf root wolf bear deer bread salt wine".split()
@@ -74,3 +78,68 @@ def test_texts_without_spaces_are_told_apart() -> None:
     vectors = TfidfSvd().encode([*texts, "北京有哪些著名的博物馆", "写一首关于秋天的诗", "解释一下什么是黑洞"])
     cosine = vectors @ vectors.T
     assert cosine[:4, :4].min() > 0.8 and np.abs(cosine[:4, 4:]).max() < 0.5
+
+
+# more texts than are held in memory
+
+
+def many() -> list[str]:
+    draws = np.random.default_rng(1)
+    sizes = draws.integers(1, 12, size=300)
+    return [" ".join(draws.choice([*WORDS, "a", "b", ",", "中文"], size=size)) for size in sizes] + ["", "xylophone"]
+
+
+@pytest.fixture
+def in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tfidf_svd, "IN_MEMORY", 1)
+    monkeypatch.setattr(terms, "CHARACTERS", 200)
+    monkeypatch.setattr(streamed, "ROWS", 64)
+
+
+@pytest.mark.parametrize("options", [{}, {"sublinear_tf": False, "ngram_max": 1, "min_df": 3}, {"max_features": 9}])
+def test_block_by_block_the_matrix_is_that_of_scikit_learn(
+    tmp_path: Path, in_blocks: None, options: dict[str, Any]
+) -> None:
+    from scipy.sparse import csr_matrix
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts, own = many(), TfidfSvd(**options)
+    table = streamed.count(texts, len(texts), own.ngram_max)
+    known, frequency = table.most(own.min_df, own.max_features)
+    rows = streamed.matrix(texts, len(texts), own.ngram_max, known, frequency, own.sublinear_tf, tmp_path)
+    ours = csr_matrix((rows.values, rows.columns.astype(int), rows.starts), shape=(len(texts), len(known)))
+    theirs = TfidfVectorizer(
+        ngram_range=(1, own.ngram_max), min_df=own.min_df, max_features=own.max_features, token_pattern=None,
+        sublinear_tf=own.sublinear_tf, tokenizer=words_and_signs, dtype=np.float32,
+    ).fit_transform(texts)  # fmt: skip
+    assert ours.shape == theirs.shape and ours.nnz == theirs.nnz
+    np.testing.assert_allclose((ours @ ours.T).toarray(), (theirs @ theirs.T).toarray(), atol=1e-5)
+
+
+def test_block_by_block_vectors_are_those_of_all_at_once(tmp_path: Path, in_blocks: None) -> None:
+    """But for a turn of the axes: with all dimensions that there are, so that no noise of the SVD is in them."""
+    options = {"dimensions": 16, "ngram_max": 1}
+    texts = many()
+    found = TfidfSvd(**options).embed(chats(texts), tmp_path)
+    assert_unit_rows(found, len(texts))
+    expected = TfidfSvd(**options).encode(texts)
+    np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
+    again = np.array(found)
+    np.testing.assert_array_equal(TfidfSvd(**options).embed(chats(texts), tmp_path), again)
+
+
+def test_a_full_table_loses_the_rarest_terms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streamed, "FIRST", 64)
+    monkeypatch.setattr(streamed, "MOST", 4096)
+    often = [f"often{i}" for i in range(40)]
+    texts = [f"{' '.join(often)} once{i} once{i}" for i in range(6000)]
+    monkeypatch.setattr(terms, "CHARACTERS", 2000)
+    table = streamed.count(texts, len(texts), 1)
+    assert table.lost > 0 and table.numbers.size <= 8192
+    known, frequency = table.most(2, 40)
+    assert set(known.tolist()) == set(terms.terms([" ".join(often)], 1).numbers[:40].tolist())
+    assert frequency.min() >= 6000 - table.lost
+
+
+def test_words_that_are_in_one_text_each_are_taken_where_there_are_no_others(tmp_path: Path, in_blocks: None) -> None:
+    assert_unit_rows(TfidfSvd().embed(chats(["sun", "moon", "star"]), tmp_path), 3)

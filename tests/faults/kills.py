@@ -33,7 +33,7 @@ POINTS: dict[tuple[str, str], list[str]] = {
     ("kmq", "record begun"): ["dsel.record.writer:Record.save"],
     ("kmq", "pool recorded"): ["dsel.record.writer:Record.pool"],
     ("kmq", "tracker started"): ["dsel.tracker.wandb:Wandb.start"],
-    ("kmq", "embeddings written"): ["numpy:save */embeddings/*"],
+    ("kmq", "embeddings written"): ["dsel.npy:Rows.write */embeddings/*"],
     ("kmq", "embeddings have their name"): ["dsel.cache:publish */embeddings/*"],
     ("kmq", "clusters half computed"): ["dsel.clusterer.kept:save_piece"] * 5,
     ("kmq", "clusters written"): ["dsel.clusterer.base:Clustering.save"],

@@ -84,7 +84,7 @@ def _no_home(pipeline: Pipeline, name: str, home: str) -> Outcome:
 
 
 PLACES = {
-    "embeddings": ["numpy:save */embeddings/*"],
+    "embeddings": ["dsel.npy:Rows.write */embeddings/*"],
     "clusters": ["dsel.clusterer.base:Clustering.save */clusterings/*"],
     "scores": ["numpy:save */scores/*"],
     "the selection": ["dsel.record.writer:write_selection"],
