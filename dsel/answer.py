@@ -28,18 +28,43 @@ def answers(runs: Sequence[RunFolder]) -> list[str]:
     return [_line(name, found, by_method[BASELINE]) for name, found in by_method.items() if name != BASELINE]
 
 
-def onward(run: RunFolder) -> list[str]:
-    """Where the chosen examples are, and the commands that come next."""
-    lines = []
-    if run.folder is not None:
-        lines.append(f"chosen: {run.folder / 'selected.jsonl'}")
-    experiment, runs = run.choice("experiments"), run.setting("runs")
-    if experiment and run.facts["metrics"]:
-        where = "" if runs in (None, "runs") else f" runs={shlex.quote(str(runs))}"
-        lines.append(f"report: python -m dsel.report experiments={experiment}{where}")
+def onward(*runs: RunFolder) -> list[str]:
+    """Where the examples are that the last of some runs chose, and the commands that come next."""
+    run = runs[-1]
+    lines = [] if run.folder is None else [f"chosen: {run.folder / 'selected.jsonl'}", *closer(runs)]
+    lines += _report(run)
     if run.choice("data") == "procedural":
         lines.append(f"your own data: {OWN}")
     return lines
+
+
+def closer(runs: Sequence[RunFolder]) -> list[str]:
+    """The commands that look into runs: at the last one alone, and beside the last that chose in another way."""
+    here = [run for run in runs if run.folder is not None]
+    if not here:
+        return []
+    last = here[-1]
+    others = [run for run in here if run.choice("selector") != last.choice("selector")]
+    lines = [f"look: {shlex.join(['python', '-m', 'dsel', 'show', str(last.folder)])}"]
+    if others:
+        both = (str(others[-1].folder), str(last.folder))
+        lines.append(f"compare: {shlex.join(['python', '-m', 'dsel.compare', *both])}")
+    return lines
+
+
+def beyond(a: RunFolder | None, b: RunFolder | None) -> list[str]:
+    """The commands that come after a comparison of two subsets, of those of them that are runs'."""
+    runs = [run for run in (a, b) if run is not None]
+    return list(dict.fromkeys(line for part in (closer(runs)[:1], *map(_report, runs)) for line in part))
+
+
+def _report(run: RunFolder) -> list[str]:
+    """The command for the tables of a run's experiment, where it has measured something for them."""
+    experiment, runs = run.choice("experiments"), run.setting("runs")
+    if not experiment or not run.facts["metrics"]:
+        return []
+    where = "" if runs in (None, "runs") else f" runs={shlex.quote(str(runs))}"
+    return [f"report: python -m dsel.report experiments={experiment}{where}"]
 
 
 def _asked(run: RunFolder) -> frozenset[str]:

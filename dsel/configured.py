@@ -98,9 +98,10 @@ def _check_section(section: Any, name: str) -> None:
     """The same for each section inside it."""
     from hydra.utils import get_object
 
-    if not isinstance(section, Mapping) or "_target_" not in section:
+    if not isinstance(section, Mapping) or not section:
         listed = config_groups.options(name) or ["a section with a _target_"]
         raise ConfigError(f"{name}={shown(section)}: wants one of {', '.join(listed)}")
+    need("_target_" in section, f"{name}._target_ is not set: a choice names its class, package.module.Class")
     target = section["_target_"]
     try:
         made = get_object(target)

@@ -17,7 +17,7 @@ from dsel.data.base import Data
 from dsel.embedder.base import Embedder
 from dsel.engine.base import Engine
 from dsel.errors import need
-from dsel.evaluator.base import Evaluator
+from dsel.evaluator.base import Evaluator, need_metrics
 from dsel.hub import need_models
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool, resolve_budget
@@ -67,6 +67,7 @@ class Experiment:
         """Raise `ConfigError` for what can be known to fail, before anything heavy loads."""
         check_types(self)
         need_known(self.selector.needs, f"{type(self.selector).__name__}.needs")
+        need_metrics(self.evaluator)
         resolve_budget(self.budget, n=2**63)
         for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker, self.engine):
             component.check()
@@ -74,6 +75,9 @@ class Experiment:
             getattr(self, group).check()
         if "model" in self.selector.needs:
             need(self.trainer.trains, "this selector looks at the model in training: trainer=none has none to show")
+        if getattr(self.evaluator, "wants_heldout", False):
+            words = "set data.holdout to a fraction or a count of examples that are kept out of the pool"
+            need(self.data.holdout > 0, f"{type(self.evaluator).__name__} measures on held-out examples: {words}")
         if self.trainer.trains or self.evaluator.evaluates:
             self.model.check()
 
@@ -167,6 +171,7 @@ class Experiment:
         if learner is not None and self.evaluator.evaluates:
             with record.stage("evaluate"):
                 metrics = self.evaluator.evaluate(learner, pool, problem.heldout, self.cache, record.folder)
+            need_metrics(self.evaluator, metrics)
             record.metrics(metrics)
         if learner is not None and self.trainer.trains and self.trainer.save:
             with record.stage("save"):

@@ -65,10 +65,21 @@ def _instead(key: str, given: Sequence[str]) -> str:
         return f" (did you mean {'.'.join(filter(None, [parent, near]))}?)"
     elsewhere = [name for name in names if name.rpartition(".")[2] == last]
     hint = f" (did you mean {elsewhere[0]}?)" if len(elsewhere) == 1 and (not parent or not beside) else ""
+    if not beside and choices.get(parent):
+        return f"{hint}; {parent}={choices[parent]} has no options{_others(parent, last)}"
     if not beside:
         return f"{hint}; python -m dsel.run --cfg job shows all keys"
     owner = f"{parent}={choices[parent]} has" if choices.get(parent) else f"{parent} has" if parent else "there are"
     return f"{hint}; {owner} {', '.join(beside)}"
+
+
+def _others(group: str, option: str) -> str:
+    """Which choices of a group have an option."""
+    from dsel.options import described
+
+    every = described(group, config_groups.options(group))
+    having = sorted(choice for each in every if option in (o.name for o in each.options) for choice in each.choices)
+    return f"; {', '.join(having)} {'has' if len(having) == 1 else 'have'} {option}" if having else ""
 
 
 def _near(name: str, known: Sequence[str]) -> str | None:

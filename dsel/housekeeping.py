@@ -144,13 +144,17 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(f"{message} ({self.prog} --help shows the options)")
 
 
+def _usual() -> str:
+    """The folder of the cache that runs use where nothing else is said."""
+    return os.environ.get("DSEL_CACHE") or "~/.cache/dsel"
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="dsel", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     cache = commands.add_parser("cache", help="what is kept to be used again")
     cache.add_argument("kinds", metavar="KIND", nargs="*", help="embeddings, scores, fits, … (default: all)")
-    usual = os.environ.get("DSEL_CACHE") or "~/.cache/dsel"
-    cache.add_argument("--cache", metavar="FOLDER", default=usual, help="(default: %(default)s)")
+    cache.add_argument("--cache", metavar="FOLDER", default=_usual(), help="(default: %(default)s)")
     cache.add_argument("--older-than", metavar="AGE", help="only what was not used for so long: 90m, 12h, 30d, 2w")
     cache.add_argument("--clear", action="store_true", help="remove it, but for what a run is using")
     runs = commands.add_parser("runs", help="the runs of a folder")
@@ -162,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cache(options: argparse.Namespace) -> None:
+    if options.cache == _usual() and not Path(options.cache).expanduser().exists():
+        say(f"{options.cache}: nothing yet", to_terminal())
+        return
     folder = need_path(options.cache, option="--cache")
     every = list(artifacts(folder))
     kinds = sorted({each.kind for each in every})
@@ -199,6 +206,9 @@ def _summed(some: Sequence[Artifact]) -> tuple[str, ...]:
 
 
 def _runs(options: argparse.Namespace) -> None:
+    if options.folder == "runs" and not Path("runs").exists():
+        say("there are no runs here yet: dsel run makes each a folder in runs/", to_terminal())
+        return
     folder = need_path(options.folder, option="FOLDER")
     wanted = [
         run

@@ -53,7 +53,7 @@ def reason(error: BaseException) -> str:
         if type(cause).__name__ in REASONS:
             return REASONS[type(cause).__name__]
         if type(cause).__name__ in ("OfflineModeIsEnabled", "LocalEntryNotFoundError"):
-            return f"it is not in the hub's cache, and {'HF_HUB_OFFLINE is set' if offline() else 'no network'}"
+            return f"it is not in the hub's cache, and {_no_network()}"
         cause = cause.__cause__ or cause.__context__
     line = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return line if len(line) <= 200 else f"{line[:197]}…"
@@ -85,6 +85,28 @@ def offline() -> bool:
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)
+
+
+@cache
+def answers() -> bool:
+    """Whether the hub can be reached, asked once a process and once only: its libraries go on asking for half a minute.
+
+    Any answer is one. Where nothing answers, what is in the hub's cache is all that there is.
+    """
+    from huggingface_hub import constants, get_session
+
+    if offline():
+        return False
+    try:
+        get_session().head(constants.ENDPOINT, timeout=SECONDS)
+    except Exception as error:
+        log.debug("the hub cannot be reached (%s)", reason(error))
+        return False
+    return True
+
+
+def _no_network() -> str:
+    return "HF_HUB_OFFLINE is set" if offline() else "no network"
 
 
 def loads(option: str) -> Callable[[Method], Method]:
@@ -120,12 +142,13 @@ def need_models(component: Any, option: str) -> None:
 def _need_model(hub: str, revision: str | None) -> None:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    hf_hub_download(hub, "config.json", revision=revision)
-    if not offline():
+    there = answers()
+    hf_hub_download(hub, "config.json", revision=revision, local_files_only=not there)
+    if there:
         return
     here = (try_to_load_from_cache(hub, name, revision=revision) for name in WEIGHTS)
     if not any(isinstance(path, str) and Path(path).exists() for path in here):
-        raise FileNotFoundError("of its files the weights are not in the hub's cache, and HF_HUB_OFFLINE is set")
+        raise FileNotFoundError(f"of its files the weights are not in the hub's cache, and {_no_network()}")
 
 
 def _words(component: Any, option: str) -> tuple[str, str]:

@@ -31,7 +31,7 @@ def show_sweep(runs: Sequence[RunFolder], console: Console | None = None) -> Non
     here = [run for run in runs if run.facts.get("tracker", {}).get("mode") == "offline" and run.folder is not None]
     if here and any(run.facts["metrics"] for run in here):
         say(f"W&B kept them offline; upload all: wandb sync {_shared(here)}/*/wandb/offline-run-*", console)
-    for line in (*answers(runs), *onward(runs[-1])):
+    for line in (*answers(runs), *onward(*runs)):
         say(line, console)
 
 

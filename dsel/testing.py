@@ -1,4 +1,4 @@
-"""For those who write a selector: whether it keeps what all selectors promise.
+"""For those who write a component: whether it keeps what all of its group promise.
 
     from dsel.testing import check_selector
 
@@ -6,11 +6,13 @@
         check_selector(Shortest())
 
 It needs no model and no network, and takes seconds: a small pool is made, and a stand-in for the model in training.
+What a scorer, an embedder or a clusterer gives is checked by `made_study`, as in a run.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 import tempfile
 import zlib
 from collections.abc import Sequence
@@ -25,8 +27,10 @@ from dsel.arrays import Doubles, Floats, Indices
 from dsel.cache import Cache
 from dsel.clusterer.faiss_kmeans import FaissKMeans
 from dsel.embedder.base import Embedder
+from dsel.errors import ConfigError
+from dsel.evaluator.base import Evaluator, need_metrics
 from dsel.pool import Example, Message, Pool, text_of
-from dsel.resources import closure
+from dsel.resources import closure, need_known
 from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selector, Step, Train
 from dsel.study import Study
@@ -93,12 +97,17 @@ def check_selector(
 
 def play(selector: Selector, study: Study, learner: StandIn | None) -> list[Step]:
     """The steps of a selector, each carried out by the stand-in before the next one is asked for."""
-    steps = []
-    for step in selector.steps(study, learner):  # type: ignore[arg-type]
-        assert isinstance(step, (Choose, Train)), f"{type(selector).__name__} yields {step!r}, no Choose and no Train"
-        steps.append(step)
-        if learner is not None:
-            learner.fit(study.pool.take(step.examples))
+    name, steps = type(selector).__name__, []
+    try:
+        need_known(selector.needs, f"{name}.needs")
+        for step in selector.steps(study, Unsaid(name) if learner is None else learner):  # type: ignore[arg-type]
+            assert isinstance(step, (Choose, Train)), f"{name} yields {step!r}, no Choose and no Train"
+            steps.append(step)
+            if learner is not None:
+                _check_indices(step.examples, len(study.pool), f"{name}: what the model is trained on")
+                learner.fit(study.pool.take(step.examples))
+    except ConfigError as error:
+        raise AssertionError(f"{name}: {error}") from error
     return steps
 
 
@@ -108,7 +117,6 @@ def _check_choices(steps: Sequence[Step], n: int, budget: int, fills: bool, case
     for chosen in rounds:
         _check_indices(chosen.indices, n, f"{case}: its choice")
         m = len(chosen.indices)
-        assert chosen.repeats or len(np.unique(chosen.indices)) == m, f"{case}: an example is chosen twice in a round"
         for name in ("clusters", "weights", "scores"):
             values = getattr(chosen, name)
             assert values is None or len(values) == m, f"{case}: {len(values)} {name} for {m} examples"
@@ -123,6 +131,7 @@ def _check_choices(steps: Sequence[Step], n: int, budget: int, fills: bool, case
 def _check_indices(indices: Indices, n: int, what: str) -> None:
     kind = getattr(indices, "dtype", np.dtype(object)).kind
     assert kind in "iu", f"{what} is not an array of whole numbers but {indices!r}"
+    assert indices.ndim == 1, f"{what} has the shape {list(indices.shape)}, and wants [m]: one index an example"
     assert len(indices), f"{what} is empty"
     inside = int(indices.min()) >= 0 and int(indices.max()) < n
     assert inside, f"{what} has indices from {indices.min()} to {indices.max()}, of {n} examples"
@@ -256,3 +265,46 @@ class StandIn:
 
     def _loss(self, text: str) -> float:
         return 1 + number(f"{self.trained} {text}")
+
+
+class Unsaid:
+    """Stands for the model where a selector's `needs` lack it."""
+
+    def __init__(self, selector: str) -> None:
+        self._selector = selector
+
+    def __getattr__(self, name: str) -> Any:
+        says = 'needs: ClassVar[frozenset[str]] = frozenset({"model"})'
+        raise AssertionError(f"{self._selector} asks the model for `{name}`, and does not need it: {says}")
+
+
+def check_evaluator(evaluator: Evaluator) -> None:
+    """Run an evaluator on a stand-in for the model, and fail with an AssertionError that says what it does not keep.
+
+    What it returns are `Metric`s by their names, each with a finite value, and the same ones when it is asked again.
+    It gets thirty held-out examples, and a pool of sixty.
+
+    Args:
+        evaluator: What is tried; its options are checked first.
+
+    Raises:
+        AssertionError: for the first promise that is not kept.
+    """
+    name, pool = type(evaluator).__name__, made_pool()
+    evaluator.check()
+    found = []
+    try:
+        need_metrics(evaluator)
+        for _ in range(2):
+            with tempfile.TemporaryDirectory() as folder:
+                cache, parts = Cache(Path(folder, "cache")), (pool.take(range(30, 90)), pool.take(range(30)))
+                evaluator.need_tasks(cache)
+                found.append(evaluator.evaluate(StandIn(), *parts, cache, Path(folder)))
+            need_metrics(evaluator, found[-1])
+    except ConfigError as error:
+        raise AssertionError(f"{name}: {error}") from error
+    for metric, one in found[0].items():
+        assert math.isfinite(one.value), f"{name}: {metric} is {one.value}"
+        again = found[1].get(metric)
+        same = again is not None and again.value == one.value
+        assert same, f"{name}: {metric} is {one}, and {again} when asked again"

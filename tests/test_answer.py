@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dsel.answer import OWN, answers, onward
+from dsel.answer import OWN, answers, beyond, closer, onward
 from dsel.record.reader import RunFolder
 
 
@@ -62,10 +62,25 @@ def test_nothing_is_said_of_runs_that_do_not_answer_it() -> None:
 def test_where_to_go_from_a_run(tmp_path: Path) -> None:
     found = RunFolder(run("kmq", 0.5).facts, where="", folder=tmp_path)
     assert onward(found) == [
-        f"chosen: {tmp_path}/selected.jsonl", "report: python -m dsel.report experiments=quickstart",
+        f"chosen: {tmp_path}/selected.jsonl",
+        f"look: python -m dsel show {tmp_path}",
+        "report: python -m dsel.report experiments=quickstart",
         f"your own data: {OWN}",
-    ]  # fmt: skip
+    ]
     elsewhere = {**found.facts, "config": {"seed": 0, "runs": "my runs"}}
     assert onward(RunFolder(elsewhere, where=""))[0].endswith("experiments=quickstart runs='my runs'")
     chosen_alone = {**found.facts, "metrics": {}, "choices": {"selector": "kmq", "data": "local"}}
-    assert onward(RunFolder(chosen_alone, where="", folder=tmp_path)) == [f"chosen: {tmp_path}/selected.jsonl"]
+    assert [line.split(":")[0] for line in onward(RunFolder(chosen_alone, where="", folder=tmp_path))] == [
+        "chosen",
+        "look",
+    ]
+
+
+def test_where_to_go_from_several_runs() -> None:
+    """To the last alone, beside the last that chose otherwise; to no folder of those that W&B alone has."""
+    runs = [RunFolder(run(name, 0.5).facts, "", Path("runs", f"the {name}")) for name in ("random", "kmq", "kmq")]
+    look = "look: python -m dsel show 'runs/the kmq'"
+    assert closer(runs) == [look, "compare: python -m dsel.compare 'runs/the random' 'runs/the kmq'"]
+    assert closer(runs[1:]) == [look] and closer([run("kmq", 0.5)]) == []
+    assert beyond(*runs[:2]) == [look, "report: python -m dsel.report experiments=quickstart"]
+    assert beyond(None, runs[1])[0] == look and beyond(None, None) == []

@@ -379,7 +379,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             out[method] = folder / method
             out[method].mkdir()
             plain = OmegaConf.to_container(config, resolve=True)
-            record = Record(out[method], plain, {"selector": method, "scorer": "length"})
+            record = Record(out[method], plain, {"selector": method, "scorer": "length", "data": "local"})
             experiment.check()
             experiment.run(record)
             record.finish("finished")
@@ -471,7 +471,7 @@ def test_a_record_cannot_have_anything_built(runs: dict[str, Path], tmp_path: Pa
     for target in ("os.system", "dsel.data.reader.gzip.open", "dsel.cache.Cache"):
         facts["config"]["data"] = {"_target_": target}
         write_sealed(tmp_path / "r" / "record.json", facts)
-        with pytest.raises(ConfigError, match="does not say where its pool came from"):
+        with pytest.raises(ConfigError, match=r"its record has data\._target_=.*, no setting"):
             read_pool(tmp_path / "r")
 
 

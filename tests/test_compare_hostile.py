@@ -37,7 +37,7 @@ def made(folder: Path, indices: list[int]) -> Path:
     folder.mkdir()
     pool = Pool.build("made", [example(i) for i in range(40)])
     config = {"seed": 0, "data": {"_target_": "dsel.data.local.Local", "columns": None}, "scorer": {"name": "s"}}
-    record = Record(folder, config, {"selector": "kmq", "scorer": "length"})
+    record = Record(folder, config, {"selector": "kmq", "scorer": "length", "data": "local"})
     record.pool(pool, len(indices))
     scores = np.arange(len(indices), dtype=np.float32)
     write_selection(folder, [Selection(np.array(indices), clusters=np.array(indices) % 2, scores=scores)], pool)
@@ -285,9 +285,19 @@ def test_only_our_data_components_load_a_pool(target: Any, tmp_path: Path) -> No
     fact("config.data", {"_target_": target, "path": str(canary), "self": str(canary), "command": f"touch {canary}"})(
         odd
     )
-    with pytest.raises(ConfigError, match="does not say where its pool came from"):
+    with pytest.raises(ConfigError, match=r"its record has data\._target_=.*, no setting: name a file with --pool"):
         read_pool(odd)
     assert not canary.exists()
+
+
+@pytest.mark.parametrize(
+    "choice", ["local.yaml", "../data/local", "_hub", "mine", "", None, 5, ["local"], {"local": 1}], ids=str
+)
+def test_a_pool_is_of_a_data_set_of_ours(choice: Any, tmp_path: Path) -> None:
+    odd = made(tmp_path / "odd", list(range(10)))
+    fact("choices.data", choice)(odd)
+    with pytest.raises(ConfigError):
+        read_pool(odd)
 
 
 OPTIONS: list[tuple[str, Any]] = [

@@ -129,7 +129,9 @@ def test_options_that_are_named_are_there(path: Path, overlay: Path) -> None:
     for text in Page.read(path).code:
         for group, option in re.findall(rf"(?<![\w.])({'|'.join(GROUPS)})\.([a-z_]+)(?:\.[\w.]+)?=", text):
             assert option in known[group], text
-        for group, choices in re.findall(rf"(?<![\w.])({'|'.join(GROUPS)}|experiments|sweeps)=([\w,]+)", text):
+        for group, choices in re.findall(
+            rf"(?<![\w.])({'|'.join(GROUPS)}|experiments|sweeps)=([\w,]+)(?![\w,(])", text
+        ):
             for choice in choices.split(","):
                 files = (overlay / "conf" / group / f"{choice}.yaml", ROOT / group / f"{choice}.yaml")
                 assert any(file.exists() for file in files), text

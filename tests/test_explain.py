@@ -24,6 +24,11 @@ from dsel.explain import explain
         (["trainer.lora.rnk=1", "trainer=lora"], "(did you mean trainer.lora.rank?)"),
         (["selector=iterative", "selector.rounts=2"], "(did you mean selector.rounds?)"),
         (["selector=random", "selector.rounds=2"], "unknown key 'selector.rounds'"),
+        (
+            ["trainer=none", "trainer.epochs=1"],
+            "; trainer=none has no options; full, iterit_paper, lora, ",
+        ),
+        (["scorer=none", "scorer.bogus=1"], "; scorer=none has no options"),
         (["selector=random,kmq", "budgit=2"], "(did you mean budget?)"),
         (["k=3"], "(did you mean clusterer.k?); there are data, embedder, "),
         (["nonsense.here=3"], "unknown key 'nonsense'; there are data, embedder, "),

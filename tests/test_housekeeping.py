@@ -55,6 +55,22 @@ def shown(capsys: pytest.CaptureFixture[str]) -> dict[str, list[str]]:
     return {first: others for first, *others in cells}
 
 
+def test_nothing_yet_is_no_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DSEL_CACHE", str(tmp_path / "cache"))
+    said("runs")
+    said("cache")
+    assert capsys.readouterr().out.splitlines() == [
+        "there are no runs here yet: dsel run makes each a folder in runs/",
+        f"{tmp_path / 'cache'}: nothing yet",
+    ]
+    for wrong in (["runs", "gone"], ["cache", "--cache", "gone"]):
+        with pytest.raises(ConfigError, match="no such file or folder"):
+            said(*wrong)
+
+
 def test_the_cache_by_kind_with_sizes(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
     made(cache, "scores", "a", size=3000)
     made(cache, "embeddings", "a", size=5_000_000)

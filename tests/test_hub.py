@@ -34,6 +34,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub.answers.cache_clear()
 
 
 def message(component: Any, option: str) -> str:
@@ -62,7 +63,7 @@ def test_local_models_and_other_components_need_no_hub(tmp_path: Path) -> None:
 def test_a_model_in_the_cache_is_had_once_its_weights_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import huggingface_hub
 
-    def download(repo: str, name: str, revision: str | None) -> str:
+    def download(repo: str, name: str, revision: str | None, local_files_only: bool) -> str:
         return "config"
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
@@ -71,6 +72,26 @@ def test_a_model_in_the_cache_is_had_once_its_weights_are(tmp_path: Path, monkey
     (tmp_path / "weights").touch()
     monkeypatch.setattr(huggingface_hub, "try_to_load_from_cache", lambda *a, **k: str(tmp_path / "weights"))
     need_models(Inner(), "model")
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not again and again for half a minute, as its library does."""
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    asked = []
+
+    class Session:
+        def head(self, *given: Any, **options: Any) -> None:
+            asked.append(given)
+            raise ConnectionError("Name or service not known")
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub, "get_session", Session)
+    for _ in range(2):
+        assert "it is not in the hub's cache, and no network" in message(Inner(), "model")
+    assert len(asked) == 1
+    hub.answers.cache_clear()
 
 
 @pytest.mark.parametrize(

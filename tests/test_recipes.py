@@ -20,7 +20,7 @@ from dsel.model.causal_lm import CausalLM
 from dsel.record.writer import Record
 from dsel.stage import Stage
 from dsel.study import Study
-from dsel.testing import check_selector
+from dsel.testing import check_evaluator, check_selector, made_pool, made_study
 from dsel.trainer.none import NoTrainer
 from tests.conftest import ROOT, make_pool
 from tests.pages import composed, overlaid, parts
@@ -126,6 +126,16 @@ def test_an_evaluator(overlay: Path, study: Study, learner: Learner, cache: Cach
     heldout = study.pool.take([0, 1, 2])
     metric = evaluator.evaluate(learner, study.pool, heldout, cache, tmp_path)["answer_length"]
     assert metric.n == 3 and 0 <= metric.value <= 4
+
+
+def test_the_short_tests_of_a_component(overlay: Path, tmp_path: Path) -> None:
+    check_evaluator(build(overlay, "evaluator", "answer_length"))
+    named = {"scorer": "distinct_words", "embedder": "hashed", "clusterer": "random_centres"}
+    own = {group: build(overlay, group, name) for group, name in named.items()}
+    own["clusterer"].k = 5
+    study = made_study(tmp_path, made_pool(30), budget=10, **own)
+    assert study.quality is not None and study.quality.shape == (30,)
+    assert study.embeddings.shape == (30, 256) and study.clustering.k == 5
 
 
 def test_a_tracker(overlay: Path, tmp_path: Path) -> None:

@@ -56,7 +56,11 @@ def test_a_sweep_is_a_row_for_each_run(tmp_path: Path) -> None:
     assert "seed" in head and "model" not in head and "part" not in head
     assert sum("wandb sync" in line for line in lines) == 1
     assert any(f"wandb sync {tmp_path}/*/wandb/offline-run-*" in line for line in lines)
-    assert lines[-1] == f"chosen: {tmp_path}/kmq/selected.jsonl"
+    assert lines[-3:] == [
+        f"chosen: {tmp_path}/kmq/selected.jsonl",
+        f"look: python -m dsel show {tmp_path}/kmq",
+        f"compare: python -m dsel.compare {tmp_path}/random {tmp_path}/kmq",
+    ]
 
 
 def test_a_selection_alone_names_no_model(tmp_path: Path) -> None:

@@ -12,13 +12,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from dsel.cache import Cache
 from dsel.clusterer.faiss_kmeans import FaissKMeans
 from dsel.config_groups import register
+from dsel.evaluator.base import Metric
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selection, Selector, Static, Step, Train, Work
 from dsel.study import Study
-from dsel.testing import check_selector, number
+from dsel.testing import check_evaluator, check_selector, number
 from dsel.trainer.base import Training
 from tests.conftest import ROOT, make_pool
 
@@ -102,6 +104,35 @@ class Floats(First):
         return Selection(np.arange(study.budget) / 1)
 
 
+class Columns(First):
+    def select(self, study: Study) -> Selection:
+        return Selection(np.arange(study.budget)[:, None])
+
+
+class ColumnsTrained(Selector):
+    def steps(self, study: Study, learner: Any) -> Iterator[Step]:
+        chosen = np.arange(study.budget)
+        yield Choose(Selection(chosen), on=chosen[:, None])
+
+
+@dataclass
+class Gives(Static):
+    given: Any
+
+    def select(self, study: Study) -> Selection:
+        return self.given
+
+
+class AsksUnsaid(First):
+    def steps(self, study: Study, learner: Any) -> Iterator[Step]:
+        learner.nll(study.pool.messages)
+        yield from super().steps(study, learner)
+
+
+class NeedsAList(First):
+    needs: ClassVar[Any] = ["quality"]
+
+
 class OwnChance(First):
     def select(self, study: Study) -> Selection:
         return Selection(np.random.default_rng().choice(len(study.pool), study.budget, replace=False))
@@ -182,7 +213,17 @@ def test_what_keeps_all_promises_passes() -> None:
         (TooMany(), r"TooMany with a budget of 1 of 90 examples: it chooses 2$"),
         (Beyond(), r"its choice has indices from 1 to 90, of 90 examples"),
         (Twice(), r"2 scores for 1 examples"),
-        (Floats(), r"is not an array of whole numbers"),
+        (Floats(), r"Floats: a selection's indices are whole numbers \[m\], not float64 \[1\]"),
+        (Columns(), r"a selection's indices are whole numbers \[m\], not int64 \[1, 1\]"),
+        (ColumnsTrained(), r"what the model is trained on has the shape \[1, 1\], and wants \[m\]"),
+        (Gives(None), r"what a selector chooses is a Selection\(indices\), not NoneType"),
+        (Gives(np.arange(3)), r"what a selector chooses is a Selection\(indices\), not ndarray"),
+        (Gives(0), r"what a selector chooses is a Selection\(indices\), not int"),
+        (
+            AsksUnsaid(),
+            r'AsksUnsaid asks the model for `nll`, and does not need it: needs: .* = frozenset\({"model"}\)',
+        ),
+        (NeedsAList(), r"NeedsAList\.needs=\[quality\]: wants a frozenset of embeddings"),
         (OwnChance(), r"used a second time with the same seed: step 1 trains on other examples"),
         (Remembers(), r"used a second time with the same seed: step 1 trains on other examples"),
         (ReadsMore(), r"it reads quality, which its `needs` lack"),
@@ -206,3 +247,63 @@ def test_a_promise_that_is_broken_is_named(selector: Selector, complaint: str) -
 def test_an_order_that_matters_is_named() -> None:
     with pytest.raises(AssertionError, match="step 1 has other examples when the pool comes in another order"):
         check_selector(First(), permutes=True)
+
+
+class Words:
+    """Words of the answers to what is held out."""
+
+    evaluates = True
+
+    def check(self) -> None: ...
+
+    def need_tasks(self, cache: Cache) -> None: ...
+
+    def evaluate(self, learner: Any, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
+        words = [len(answer.split()) for answer in learner.generate(heldout.prompts)]
+        return {"words": Metric(float(np.mean(words)), 0.1, "words", len(words))}
+
+
+class Plain(Words):
+    def evaluate(self, *given: Any):  # type: ignore[no-untyped-def,override]
+        return {"words": 3.0}
+
+
+class PlainByName(Words):
+    def evaluate(self, *given: Any) -> dict[str, float]:  # type: ignore[override]
+        return {"words": 3.0}
+
+
+class NoMapping(Words):
+    def evaluate(self, *given: Any):  # type: ignore[no-untyped-def,override]
+        return [3.0]
+
+
+class Unfinished(Words):
+    def evaluate(self, *given: Any) -> dict[str, Metric]:
+        return {"words": Metric(float("nan"), 0.1, "words")}
+
+
+@dataclass
+class Drifts(Words):
+    asked: int = 0
+
+    def evaluate(self, *given: Any) -> dict[str, Metric]:
+        self.asked += 1
+        return {"words": Metric(self.asked, 0.1, "words")}
+
+
+@pytest.mark.parametrize(
+    ("evaluator", "complaint"),
+    [
+        (Plain(), r"Plain\.evaluate returns dict\[str, Metric\] \(dsel\.evaluator\.base\); its words is 3\.0"),
+        (PlainByName(), r"PlainByName\.evaluate returns dict\[str, Metric\] \(.*\), not dict\[str, float\]"),
+        (NoMapping(), r"NoMapping\.evaluate returns dict\[str, Metric\] \(.*\), not \[3\.0\]"),
+        (Unfinished(), "Unfinished: words is nan"),
+        (Drifts(), r"Drifts: words is Metric\(value=1.*, and Metric\(value=2.* when asked again"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Words) else "",
+)
+def test_what_an_evaluator_promises(evaluator: Any, complaint: str) -> None:
+    check_evaluator(Words())
+    with pytest.raises(AssertionError, match=complaint):
+        check_evaluator(evaluator)

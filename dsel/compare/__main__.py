@@ -48,9 +48,11 @@ def run(arguments: list[str]) -> None:
     out = None if options.out is None else Path(options.out).expanduser()
     need(out is None or out.is_dir() or not out.exists(), f"--out {options.out}: a file is in the way")
 
+    from dsel.answer import beyond
     from dsel.compare.comparison import compare
     from dsel.compare.report import show, write
     from dsel.compare.subset import common_pool, read, read_pool
+    from dsel.show import say, to_terminal
 
     a, b, why = read(options.a), read(options.b), ""
     whole = read_pool(pool) if pool is not None else None
@@ -61,6 +63,8 @@ def run(arguments: list[str]) -> None:
     if out is not None:
         for file in write(result, out):
             sys.stdout.write(f"written: {file}\n")
+    for line in beyond(a.run, b.run):
+        say(line, to_terminal())
 
 
 def _pool(given: str | None) -> str | dict[str, str] | None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from functools import cache, cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from dsel.config_groups import ROOT
-from dsel.constraints import check_types
+from dsel.config_groups import composed, options
+from dsel.configured import component
+from dsel.constraints import check_types, shown
 from dsel.data.formats import recognise, rename, to_messages
 from dsel.data.local import Local
 from dsel.data.raw import Unreadable
@@ -26,6 +29,7 @@ from dsel.lazy import Lazy, fetched, mapped
 from dsel.pool import Message, Pool
 from dsel.record.facts import OddRecord
 from dsel.record.reader import RunFolder
+from dsel.record.settings import differences, is_setting
 from dsel.record.tables import SELECTION, read_table
 
 AT_ONCE = 200_000  # examples of a pool that is read without being named: some seconds
@@ -170,34 +174,34 @@ def _run(folder: Path) -> RunFolder:
 def _pool_of(run: RunFolder) -> Pool:
     """The pool of a run, loaded again as its record says. Raises `ConfigError` when that is not possible any more.
 
-    The class is that of our own configuration; the record says which, and the values of its options.
+    What is built is our own configuration of the choice that the record names, with the plain values that it has.
     """
-    settings = run.part("data")
-    component = _data().get(str(settings.get("_target_")))
-    if component is None:
-        raise ConfigError(f"{run.folder}: its record does not say where its pool came from: name a file with --pool")
-    options = {f.name: settings[f.name] for f in fields(component) if f.init and f.name in settings}
     try:
-        data = component(**options)
-        check_types(data)
+        data = component(_recorded(run), "data")
+        check_types(data, "data")
         data.check()
         pool, _ = data.load().hold_out(data.holdout)
-    except (TypeError, ValueError, AttributeError) as error:  # a record may have anything for an option
+    except (TypeError, ValueError, AttributeError, OmegaConfBaseException) as error:  # a record may have anything
         raise ConfigError(f"{run.folder}: its pool cannot be loaded as its record says ({error})") from error
     same = pool.fingerprint == run.fingerprint
     need(same, f"{run.folder}: its pool is not what it was when it ran: name a file with --pool")
     return pool
 
 
-@cache
-def _data() -> Mapping[str, Any]:
-    """The data components of our configuration, by what it calls their classes."""
-    from hydra.utils import get_class
-    from omegaconf import OmegaConf
+def _recorded(run: RunFolder) -> DictConfig:
+    """Our configuration with the data set of a run's record. Raises `ConfigError` where the record names none of ours.
 
-    files = [OmegaConf.load(path) for path in (ROOT / "conf" / "data").glob("*.yaml")]
-    targets = {OmegaConf.select(file, "_target_") for file in files} - {None}  # most have their base's
-    return {target: get_class(target) for target in targets}
+    A run of a class or an option that are ours no longer has no pool to load.
+    """
+    choice, settings = run.choice("data"), run.part("data")
+    known = choice in options("data") and isinstance(settings, Mapping)
+    need(known, f"{run.folder}: its record does not say where its pool came from: name a file with --pool")
+    config, _ = composed([f"data={choice}"])
+    for path, value, ours in differences(OmegaConf.to_container(config.data, resolve=True), settings):
+        plain = is_setting(path, value, ours)
+        need(plain, f"{run.folder}: its record has data.{path}={shown(value)}, no setting: name a file with --pool")
+        OmegaConf.update(config, f"data.{path}", value, merge=False)
+    return config
 
 
 def _selection(name: str, file: Path, run: RunFolder | None) -> Subset:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.cache import Cache
+from dsel.constraints import shown
+from dsel.errors import need
 from dsel.evaluator.units import SHARE
 from dsel.pool import Message, Pool
 
@@ -71,6 +74,18 @@ class Metric:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def need_metrics(evaluator: Any, returned: Any = None) -> None:
+    """Raise `ConfigError` for what is no `Metric` by a name: as `evaluate` is declared, or as it `returned`."""
+    wants = f"{type(evaluator).__name__}.evaluate returns dict[str, Metric] (dsel.evaluator.base)"
+    if returned is None:
+        declared = inspect.signature(type(evaluator).evaluate).return_annotation
+        need(declared is inspect.Signature.empty or "Metric" in str(declared), f"{wants}, not {declared}")
+        return
+    need(isinstance(returned, Mapping), f"{wants}, not {shown(returned)}")
+    for name, metric in returned.items():
+        need(isinstance(name, str) and isinstance(metric, Metric), f"{wants}; its {name} is {shown(metric)}")
 
 
 def average(metrics: Mapping[str, Metric]) -> Metric:

@@ -83,7 +83,8 @@ class Harness:
         full: dict[str, Any] = {}
         for name, spec in self._allowed().items():
             log.info("evaluating %s (%d-shot)", name, spec["shots"])
-            with in_place_of_code_eval() if spec.get("unsafe") else nullcontext(), _own_settings_away(learner.model):
+            confined = in_place_of_code_eval() if spec.get("unsafe") else nullcontext()
+            with confined, _own_settings_away(learner.model), _git_unasked():
                 results = lm_eval.simple_evaluate(
                     model=lm,
                     tasks=[name],
@@ -197,6 +198,19 @@ def _tasks(folders: tuple[str, ...], builtin: bool) -> Any:
 def write_task(path: Path, task: Mapping[str, Any]) -> None:
     """A task or group file of the harness."""
     path.write_text(json.dumps(task, indent=2), encoding="utf-8")  # JSON is YAML
+
+
+@contextmanager
+def _git_unasked() -> Iterator[None]:
+    """The harness asks git for the commit of the current folder, and git complains where that is no repository."""
+    import lm_eval.evaluator as module
+
+    asks = module.get_git_commit_hash
+    module.get_git_commit_hash = lambda: None
+    try:
+        yield
+    finally:
+        module.get_git_commit_hash = asks
 
 
 def _live_model(learner: Subject, batch_size: int) -> Any:

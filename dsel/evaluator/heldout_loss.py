@@ -37,6 +37,11 @@ class HeldoutLoss:
         if self.path is not None:
             need_path(self.path, option="evaluator.path")
 
+    @property
+    def wants_heldout(self) -> bool:
+        """Whether it measures on `data.holdout`, which is refused at once where that is 0."""
+        return self.path is None
+
     def extra_identity(self) -> dict[str, Any]:
         return {"path": content_of(self.path)}
 
@@ -51,7 +56,7 @@ class HeldoutLoss:
         from dsel.progress import progress
 
         data = heldout if self.path is None else self._read(cache)
-        need(len(data) > 0, "evaluator=heldout_loss needs data.holdout=… (a fraction or count) or evaluator.path=…")
+        need(len(data) > 0, "evaluator=heldout_loss has no example: a larger data.holdout, or evaluator.path=…")
         if self.limit is not None:
             data = data.take(range(min(self.limit, len(data))))
         losses = []

@@ -17,9 +17,10 @@ from typing import Any
 from dsel.constraints import like
 from dsel.ending import in_one_line
 from dsel.errors import ConfigError, need, need_path
+from dsel.record.settings import literal, override
 from dsel.references import refuse_overrides
 from dsel.report import runs as sources
-from dsel.report.match import Composer, literal, override, shared
+from dsel.report.match import Composer, shared
 from dsel.report.nearest import nearest
 from dsel.report.runs import SOURCES, Found
 from dsel.report.spec import Overrides, Spec, keys, read

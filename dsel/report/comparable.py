@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsel.record.reader import RunFolder
-from dsel.report.match import literal
+from dsel.record.settings import literal
 from dsel.report.statistics import mean
 
 AVERAGE = "average"  # the metric of that name: the mean over the tasks that a run has

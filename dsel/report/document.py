@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dsel.answer import closer
 from dsel.files import write_text
 from dsel.report.figures import draw
 from dsel.report.page import render
@@ -34,7 +35,7 @@ def write(report: Report, folder: Path, *, command: str) -> list[Path]:
 
 
 def show(report: Report, files: Sequence[Path], console: Console | None = None) -> None:
-    """Print the tables, what is missing, and where the files are."""
+    """Print the tables, what is missing, where the files are, and what looks into the runs."""
     console = console or to_terminal()
     for table in report.tables:
         say(table.title, console, style="bold")
@@ -52,4 +53,6 @@ def show(report: Report, files: Sequence[Path], console: Console | None = None) 
     for note in report.notes:
         say(note, console)
     beside = ", ".join(file.name for file in files[1:])
-    say(f"report: {files[0]}, and {beside} beside it", console)
+    placed = {id(run): run for table in report.tables for run in table.placed}
+    for line in (f"report: {files[0]}, and {beside} beside it", *closer(list(placed.values()))):
+        say(line, console)

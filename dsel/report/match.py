@@ -13,15 +13,13 @@ it is compared with ours, value by value, and nothing of it is built.
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import re
 import shlex
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
-from hydra.core.override_parser.types import Quote, QuotedString
 from hydra.errors import HydraException
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -30,13 +28,13 @@ from omegaconf.errors import OmegaConfBaseException
 from dsel import config_groups
 from dsel.config_groups import GROUPS, NO_RESULT
 from dsel.record.reader import RunFolder
+from dsel.record.settings import differences, is_setting, override
 from dsel.report.spec import Overrides, keys
 from dsel.resources import makers
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
 
-LONGEST = 4000  # characters of a setting in a command
 COMPARED = tuple(group for group in GROUPS if group not in NO_RESULT)
 
 
@@ -162,34 +160,6 @@ class Composer:
         return redact({"budget": config.budget, **{group: without_knobs(value) for group, value in found.items()}})
 
 
-def differences(wanted: Any, recorded: Any, path: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """(dotted path, recorded value, ours) of each setting that both configurations have, with different values."""
-    if isinstance(wanted, Mapping) and isinstance(recorded, Mapping):
-        for key, value in wanted.items():
-            if key in recorded:
-                yield from differences(value, recorded[key], f"{path}.{key}" if path else str(key))
-    elif wanted != recorded:
-        yield path, recorded, wanted
-
-
-def is_setting(path: str, value: Any, ours: Any) -> bool:
-    """Whether a recorded value can stand where our configuration has `ours`: a plain one that Hydra reads as it is.
-
-    A class (`_target_`) and an interpolation stand nowhere, a mapping only where ours has nothing.
-    """
-    names, parts = path.split("."), value if isinstance(value, list) else [value]
-    if isinstance(value, Mapping):
-        names, parts = [*names, *map(str, value)], list(value.values())
-    if any(not re.fullmatch(r"[^\W_][\w@/-]*", name) for name in names):
-        return False
-    if isinstance(value, Mapping) and ours is not None or isinstance(ours, Mapping) and value is not None:
-        return False
-    texts = [part for part in parts if isinstance(part, str)]
-    if any("${" in text or "\n" in text or text == "???" for text in texts):
-        return False
-    return not any(isinstance(part, (Mapping, list)) for part in parts) and len(literal(value)) <= LONGEST
-
-
 def without_knobs(config: Any) -> Any:
     """`config` without the fields of its components that do not change what comes out (dsel.component.knob)."""
     if not isinstance(config, Mapping):
@@ -208,26 +178,6 @@ def shared(found: Iterable[Overrides], varied: Iterable[str]) -> Overrides:
     common = set.intersection(*everywhere) if everywhere else set()
     fixed = tuple(varied)
     return tuple(sorted(o for o in common if not any(_is_below(key, fixed) for key in keys([o]))))
-
-
-def override(path: str, value: Any) -> str:
-    """A setting as Hydra's command line reads it."""
-    return f"{path}={literal(value)}"
-
-
-def literal(value: Any) -> str:
-    """`value` as Hydra's command line reads it."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(literal, value)) + "]"
-    if not isinstance(value, str):
-        return json.dumps(value)
-    words = ("null", "true", "false", "nan", "inf")
-    plain = re.fullmatch(r"[A-Za-z_./~][\w./~%+@:-]*", value) and value.lower() not in words
-    return value if plain else QuotedString(value, Quote.single).with_quotes()
 
 
 def _is_below(key: str, varied: Sequence[str]) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dsel.record.reader import RunFolder
-from dsel.report.match import Composer, literal, override
+from dsel.record.settings import literal, override
+from dsel.report.match import Composer
 from dsel.report.spec import Overrides, TableSpec
 
 LOOKED_AT = 4  # cells of a table whose options are those of the run, or nearly

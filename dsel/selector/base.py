@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.cost import Cost
+from dsel.errors import need
 from dsel.pool import Message
 from dsel.study import Study
 from dsel.trainer.base import Training
@@ -34,8 +35,11 @@ class Selection:
     repeats: bool = False
 
     def __post_init__(self) -> None:
-        if not self.repeats and len(np.unique(self.indices)) != len(self.indices):
-            raise ValueError("a selection names an example twice")
+        found = np.asarray(self.indices)
+        whole = found.dtype.kind in "iu" and found.ndim == 1
+        need(whole, f"a selection's indices are whole numbers [m], not {found.dtype} {list(found.shape)}")
+        twice = not self.repeats and len(np.unique(found)) != len(found)
+        need(not twice, "a selection names an example twice in a round, and does not say that it repeats")
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ class Choose:
     selection: Selection
     training: Training = Training()
     on: npt.NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        given = type(self.selection).__name__
+        need(isinstance(self.selection, Selection), f"what a selector chooses is a Selection(indices), not {given}")
 
     @property
     def examples(self) -> npt.NDArray[np.int64]:

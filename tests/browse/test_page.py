@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dsel.browse.__main__ import run
-from dsel.browse.gather import gather
+from dsel.browse.gather import Shown, gather
 from dsel.browse.page import render
 from dsel.record.reader import RunFolder
 from tests.browse.made import made_pool, made_run
@@ -35,6 +39,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def page_file(folder: Path) -> Path:
     return run([str(folder)])
+
+
+@pytest.fixture(scope="module")
+def shown(folder: Path) -> Shown:
+    return gather(RunFolder.read(folder))
 
 
 def test_nothing_of_a_run_is_markup(page_file: Path) -> None:
@@ -62,6 +71,35 @@ def test_a_title_and_a_source_of_any_name_are_text(folder: Path) -> None:
     shown.title, shown.notes, shown.sources[0] = EVIL, [EVIL], EVIL
     text = render(shown, command=f"dsel show {EVIL}")
     assert text.count("<script") == 3 and "<img" not in text
+
+
+ODD = [
+    "\0 NUL \x1b[31m \x7f\x85\ufffe", "half \ud83d and \ude00", "\u202eright to left \u2067isolate",
+    "مرحبا بالعالم " * 40, "x" * 100_000, "e" + "\u0301" * 2000, "\u200b" * 500, "\n\r\n\t" * 300, "👪" * 300,
+    "\u2028\u2029", "", "𝕏" * 500, "]]>", "<!--", "&lt;&amp;", "{{ 7 * 7 }}{% raw %}", "__proto__", "constructor",
+    "NaN", MARKUP,
+]  # fmt: skip
+
+
+def strange(shown: Shown, texts: Sequence[str]) -> Shown:
+    """The same page with these texts in turn wherever it has any."""
+    turn = itertools.cycle(texts)
+    columns = {name: [next(turn) for _ in shown.examples.id] for name in ("id", "text", "answer")}
+    clusters = [replace(cluster, source=next(turn)) for cluster in shown.clusters]
+    own = {"title": next(turn), "notes": [*texts], "facts": [(next(turn), next(turn))]}
+    sources = [next(turn) for _ in shown.sources]
+    return replace(shown, examples=replace(shown.examples, **columns), clusters=clusters, sources=sources, **own)
+
+
+@given(texts=st.lists(st.text(st.characters(codec=None), max_size=30), min_size=1, max_size=4))
+@settings(deadline=None, max_examples=20)
+def test_any_text_is_text(texts: list[str], shown: Shown) -> None:
+    """Lone halves of signs and zero bytes too, which no file of UTF-8 and no page may have."""
+    page = render(strange(shown, [*texts, *ODD]), command=f"dsel show {texts[0]}")
+    assert page.count("<script") == 3 == page.count("</script>") and "<img" not in page
+    assert not re.search("[\0\x1b\ud800-\udfff]", page) and page.encode()
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+    assert data and len(json.loads(data[1])["examples"]["text"]) == N
 
 
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
@@ -130,6 +168,25 @@ def test_the_page_opens_without_a_complaint_or_a_request(page: Page, page_file: 
     assert (shades[0] < shades[1]) == dark
     assert complaints(page) == []
     assert [url for url in page.requests if not url.startswith(("data:", "blob:"))] == [page_file.resolve().as_uri()]
+
+
+@needs_chromium
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_holds_odd_texts(page: Page, shown: Shown, width: int, tmp_path: Path) -> None:
+    file = tmp_path / "odd.html"
+    file.write_text(render(strange(shown, ODD), command="dsel show"), encoding="utf-8")
+    opened(page, file, width=width)
+    rows = page.evaluate("document.querySelectorAll('tbody tr').length")
+    for row in range(rows):
+        page.evaluate(f"document.querySelectorAll('tbody tr')[{row}].click()")
+        assert page.evaluate(f"state.selected === {row} && document.documentElement.scrollWidth <= {width}")
+    tallest = page.evaluate("Math.max(...[...document.querySelectorAll('tbody tr')].map(row => row.offsetHeight))")
+    assert tallest < 120
+    for tab in (1, 2):
+        page.evaluate(f"document.querySelectorAll('[role=tab]')[{tab}].click()")
+        assert page.evaluate("document.querySelectorAll('tbody tr').length") > 0
+    assert page.evaluate("document.querySelectorAll('img[src=x]').length") == 0
+    assert complaints(page) == []
 
 
 @needs_chromium

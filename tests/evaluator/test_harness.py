@@ -227,7 +227,10 @@ def write_problems(path: Path) -> None:
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
 
 
-def test_gsm8k_reads_a_local_file_and_reports_a_standard_error(spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
+def test_gsm8k_reads_a_local_file_and_reports_a_standard_error(
+    spec: CausalLM, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     write_problems(tmp_path / "test.jsonl")
     evaluator = Gsm8kLocal(
         tasks={"gsm8k_local": SPEC}, path=str(tmp_path / "test.jsonl"), limit=6, max_new_tokens=4, chat_template=True
@@ -236,6 +239,7 @@ def test_gsm8k_reads_a_local_file_and_reports_a_standard_error(spec: CausalLM, c
     metrics = evaluator.evaluate(
         Learner(spec, None, cache, seed=0), make_pool(4), make_pool(4).take([]), cache, tmp_path
     )
+    assert "git" not in capfd.readouterr().err  # that this folder is none of its repositories
     found = metrics["gsm8k_local"]
     assert (found.n, found.shots, found.metric) == (6, 2, "exact_match,flexible")
     assert 0 <= found.value <= 1

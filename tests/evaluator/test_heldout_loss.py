@@ -38,5 +38,5 @@ def test_it_reads_any_instruction_file(spec: CausalLM, cache: Cache, tmp_path: P
 
 def test_nothing_held_out_is_said_in_one_line(spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
     pool = make_pool(3)
-    with pytest.raises(ConfigError, match=r"needs data\.holdout"):
+    with pytest.raises(ConfigError, match=r"has no example: a larger data\.holdout"):
         HeldoutLoss().evaluate(Learner(spec, None, cache, seed=0), pool, pool.take([]), cache, tmp_path)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import shlex
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dsel.record.reader import RunFolder
-from dsel.report.match import Composer, differences, literal, shared, without_knobs
+from dsel.report.match import Composer, shared, without_knobs
 from tests.report.made import made_run
 
 
@@ -87,46 +83,10 @@ def test_a_run_with_a_choice_that_is_gone_has_no_place(tmp_path: Path) -> None:
     assert composer().coordinates(own) is None
 
 
-def test_differences_are_of_what_both_have() -> None:
-    one = {"a": {"b": 1, "c": None, "only": 2}, "d": [1, 2], "e": 1.0}
-    other = {"a": {"b": 2, "c": {"rank": 8}}, "d": [1, 3], "e": 1, "more": 0}
-    assert list(differences(one, other)) == [
-        ("a.b", 2, 1), ("a.c", {"rank": 8}, None), ("d", [1, 3], [1, 2]),
-    ]  # fmt: skip
-    assert list(differences(one, one)) == []
-
-
 def test_knobs_go_wherever_a_component_is() -> None:
     scorer = {"_target_": "dsel.scorer.reward.Reward", "hub": "x", "device": "cpu", "tokens_a_batch": 1}
     nested = {"_target_": "dsel.selector.feedback.scored.Scored", "scorer": scorer}
     assert without_knobs(nested)["scorer"] == {"_target_": "dsel.scorer.reward.Reward", "hub": "x"}
-
-
-JSON: Any = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**6), 10**6) | st.floats(-1e6, 1e6).map(lambda v: round(v, 6))
-    | st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Zs"]), max_size=12),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.from_regex("[a-z_]{1,6}", fullmatch=True)
-                                                                .filter(lambda k: k not in ("null", "true", "false",
-                                                                                            "inf", "nan")),
-                                                                inner, max_size=3),
-    max_leaves=6,
-)  # fmt: skip
-
-
-@given(JSON)
-def test_a_value_is_written_as_hydra_reads_it(value: Any) -> None:
-    parsed = OverridesParser.create().parse_override(f"key={literal(value)}").value()
-    assert plain(parsed) == value
-
-
-def plain(value: Any) -> Any:
-    from hydra.core.override_parser.types import QuotedString
-
-    if isinstance(value, QuotedString):
-        return value.text
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    return [plain(item) for item in value] if isinstance(value, list) else value
 
 
 def test_a_command_gives_back_its_overrides() -> None:
