@@ -34,7 +34,7 @@ def note_map(record: Record, known: Mapping[str, Any], pool: Pool) -> None:
     With each point goes what it takes to read the picture: which example it is, and the beginning of its text.
     """
     embeddings, clustering = known.get("embeddings"), known.get("clustering")
-    if not record.writes or embeddings is None or len(embeddings) <= 2:
+    if embeddings is None or len(embeddings) <= 2:
         return
     labels, medoids = (None, None) if clustering is None else (clustering.labels, _medoids(clustering))
     points = plane(embeddings, record.chosen, labels, medoids)

@@ -1,31 +1,37 @@
-"""The processes of a run: the only file that reads what a launcher (torchrun, accelerate) tells each of them.
+"""The processes of a training: the only file that reads, and writes, what tells each of them which one it is.
 
-A process that dies ends the others in seconds: they cannot wait for it longer, as their launcher sends them SIGTERM as
-soon as one has ended with an error or by a signal. For that, a run of several processes lets every error out of itself,
-also in a sweep (`dsel.run`), and what was wrong stands in the output: the error, or the launcher's line on the signal.
+A run is led by one process. Where a training takes several, an engine starts them (`dsel.engine.launch`) with the
+variables of `told`, joins them, and ends them.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
-from typing import TYPE_CHECKING
+import signal
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING, TypeVar
+
+from dsel.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
+PARENT = "DSEL_PARENT"  # the process that a worker ends with
+DIES_WITH_PARENT = 1  # of Linux's prctl: PR_SET_PDEATHSIG
+PATIENCE = timedelta(hours=2)  # of who waits while the first process writes; one that dies is seen at once
+
+T = TypeVar("T")
+
 
 def world_size() -> int:
-    """Number of processes of this job, one a device."""
+    """Number of processes of this training, one a device."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def launched() -> bool:
-    """Whether a launcher has started this process, be it the only one."""
-    return "WORLD_SIZE" in os.environ
-
-
 def rank() -> int:
-    """This process's number among those of the job."""
+    """This process's number among those of the training."""
     return int(os.environ.get("RANK", "0"))
 
 
@@ -34,13 +40,91 @@ def is_main_process() -> bool:
     return rank() == 0
 
 
-def sharded() -> bool:
-    """Whether weights and optimizer are spread over the processes (FSDP, DeepSpeed)."""
-    return any(os.environ.get(f"ACCELERATE_USE_{name}") == "true" for name in ("FSDP", "DEEPSPEED"))
+def refuse_launcher() -> None:
+    """Raise `ConfigError` in a process that a launcher has started beside others: a run starts its own."""
+    if world_size() > 1:
+        raise ConfigError(
+            f"this is one of {world_size()} processes (WORLD_SIZE={world_size()}), and a run starts its own: instead "
+            "of torchrun or accelerate launch, python -m dsel.run … trainer.strategy=auto (or ddp, fsdp2, zero3)"
+        )
+
+
+def told(strategy: str, processes: int, port: int) -> list[dict[str, str]]:
+    """The variables that make each of some new processes one of a training's, by their numbers.
+
+    Args:
+        strategy: the trainer's, not `auto`.
+        processes: how many there are.
+        port: on this machine, of the store where they meet, which its parent holds.
+    """
+    libraries = {
+        "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
+        "zero3": {"ACCELERATE_USE_DEEPSPEED": "true"},
+    }
+    same = {
+        "WORLD_SIZE": str(processes),
+        "LOCAL_WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",  # the parent's: nobody else has to listen at the port
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, processors() // processes))),
+        PARENT: str(os.getpid()),
+        **libraries.get(strategy, {}),
+    }
+    return [{**same, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(processes)]
+
+
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def die_with_parent() -> None:
+    """From here on this process is killed when the one that has started it ends, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != int(os.environ[PARENT]):  # it was faster
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def join(strategy: str) -> None:
+    """Meet the other processes of a training that is shared by `strategy`.
+
+    accelerate cuts weights on GPUs alone, though PyTorch and DeepSpeed do it on a CPU as well: it gets to know the
+    processes as those of several GPUs, or of DeepSpeed, which talk by gloo.
+    """
+    from accelerate import DistributedType, PartialState
+
+    on_cpu = device_of_process().type == "cpu"
+    if strategy == "zero3":
+        PartialState(timeout=PATIENCE, **({"backend": "gloo"} if on_cpu else {}))
+        return
+    PartialState(cpu=on_cpu, timeout=PATIENCE)
+    if strategy == "fsdp2" and on_cpu:
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
+
+
+def leave() -> None:
+    """Part from them, when all have come here."""
+    wait_for_everyone()
+    import torch
+
+    torch.distributed.destroy_process_group()
+
+
+def first_says(value: T) -> T:
+    """What the first process gave, in all of them."""
+    if world_size() == 1:
+        return value
+    from accelerate.utils import broadcast_object_list
+
+    found: list[T] = broadcast_object_list([value])
+    return found[0]
 
 
 def wait_for_everyone() -> None:
-    """Return when every process of this job has come here."""
+    """Return when every process of this training has come here."""
     if world_size() > 1:
         from accelerate import PartialState
 
@@ -48,7 +132,7 @@ def wait_for_everyone() -> None:
 
 
 def device_of_process() -> torch.device:
-    """The accelerator of this process (of its local rank in a distributed job), or the CPU."""
+    """The accelerator of this process (of its local rank in a training of several), or the CPU."""
     import torch
 
     if torch.cuda.is_available():

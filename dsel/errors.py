@@ -22,6 +22,13 @@ class ConfigError(Exception):
         super().__init__(plain(message))
 
 
+class LostWorker(Exception):
+    """A process that this one had started failed, or was killed. The message is one line, with what it said itself."""
+
+    def __init__(self, message: str):
+        super().__init__(plain(message))
+
+
 def plain(text: str) -> str:
     """`text` as a line can show it: line ends as spaces, other signs without a shape escaped as Python does."""
     return ODD.sub(lambda found: found[0].encode("unicode_escape").decode(), " ".join(text.split("\n")))
@@ -79,6 +86,8 @@ def world(error: BaseException) -> str | None:
     """
     cause: BaseException | None = error
     while cause is not None:
+        if isinstance(cause, LostWorker):
+            return str(cause)
         text = " ".join(str(cause).split())
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             advice = "smaller batches need less, for instance trainer.micro_batch_size"

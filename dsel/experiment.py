@@ -215,4 +215,5 @@ class Experiment:
 
         with record.stage("model") as stage:
             stage.cached = self.model.prepare(self.cache)
-        return Learner(self.model, self.trainer, self.cache, seed=self.seed, report=self.tracker.log)
+        report, engine = self.tracker.log, self.engine
+        return Learner(self.model, self.trainer, self.cache, seed=self.seed, report=report, engine=engine)

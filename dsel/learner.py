@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.cache import Cache
+from dsel.engine.base import Engine
+from dsel.engine.local import Local
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode, render
 from dsel.model.generation import generate, generate_with_vllm, vllm_available
@@ -21,7 +23,7 @@ from dsel.model.positions import within
 from dsel.model.trial import try_template
 from dsel.pool import Message, Pool
 from dsel.trainer.base import Training
-from dsel.trainer.job import Job, Report, export, load, run
+from dsel.trainer.job import Job, Report, export, load
 from dsel.trainer.store import Trainings
 
 TOKENS_A_BATCH = 8192  # padded tokens that `nll` scores at once
@@ -41,15 +43,17 @@ class Learner:
         *,
         seed: int,
         report: Report = lambda metrics, step: None,
+        engine: Engine | None = None,
     ):
         self.spec = spec
         self.trainer = trainer
         self.cache = cache
         self.seed = seed
         self._tokenizer = tokenizer = functools.cache(spec.load_tokenizer)
+        engine = engine or Local()
 
         def train(job: Job, examples: Pool, folder: Path) -> None:  # without `self`, whose end is that of its leases
-            run(job, examples, tokenizer(), folder, report)
+            engine.train(job, examples, tokenizer(), folder, report)
 
         self.trainings = Trainings(spec, trainer, cache, seed=seed, train=train)
         self._model: Any = None  # in memory, where somebody has asked for it

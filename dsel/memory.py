@@ -1,15 +1,23 @@
-"""Memory of a training on one device, by formula, from a model's configuration: its weights are not loaded."""
+"""Memory of a training on one device, by formula, from a model's configuration: its weights are not loaded.
+
+And the strategy that follows from it: the cheapest that fits.
+"""
 
 from __future__ import annotations
 
+import logging
 import math
+import os
 from dataclasses import dataclass
 
-from dsel.distributed import world_size
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.trainer.sft import SFT
+from dsel.trainer.strategy import SHARDED, Strategy
+
+log = logging.getLogger(__name__)
 
 NF4 = 4.127 / 8  # bytes of a weight with its share of constants, quantized twice (Dettmers et al. 2023, QLoRA, §3)
+ROOM = 0.9  # of a device's memory, that a training may be planned to take: the libraries take some, too
 TILE_TOKENS, TILE_WORDS = 4096, 32768  # of TRL's logits (trl.kernels.chunked_logprob)
 
 
@@ -32,18 +40,69 @@ class Shape:
     read: int = 0
 
 
-def training(model: CausalLM, trainer: SFT, longest: int) -> dict[str, float]:
-    """`memory` of training `model` (a local folder), here, on examples of up to `longest` tokens."""
+def strategy(model: CausalLM, trainer: SFT, processes: int) -> Strategy:
+    """How so many workers share a training of `model`: as the trainer says, or the cheapest that fits a device.
+
+    `ddp` moves gradients alone; where it takes more than a device has, `fsdp2` moves weights as well.
+    """
+    asked = trainer.strategy
+    if processes == 1 or asked != "auto":
+        if processes == 1 and asked not in ("auto", "single"):
+            log.info("trainer.strategy=%s: one worker has nothing to share, so it is single", asked)
+        return "single" if processes == 1 else asked
+    needed, there = sum(training(model, trainer, trainer.max_length, processes, "ddp").values()), capacity(processes)
+    if needed <= ROOM * there:
+        return "ddp"
+    text = "training: all weights on each device take about %.0f GB, and %.0f GB are there"
+    log.info(text + (": fsdp2" if trainer.can_be_cut else ""), needed / 1e9, there / 1e9)
+    return "fsdp2" if trainer.can_be_cut else "ddp"
+
+
+def capacity(processes: int) -> float:
+    """Bytes that a worker has for itself: of its GPU, or its share of the machine's."""
+    import torch
+
+    if torch.cuda.is_available():
+        return float(torch.cuda.get_device_properties(0).total_memory)
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")) / processes
+
+
+def training(
+    model: CausalLM, trainer: SFT, longest: int, processes: int = 1, strategy: str = "single"
+) -> dict[str, float]:
+    """`memory` of training `model` on examples of up to `longest` tokens, on each device.
+
+    Args:
+        model: what is trained.
+        trainer: how.
+        longest: tokens of an example.
+        processes: workers that share a step.
+        strategy: how; not `auto`.
+
+    Returns:
+        Bytes by part. A strategy that cuts weights leaves a device its share of them, of gradients and of moments, and
+        the two layers that are whole at once (the one that computes, and the next); under `ddp` gradients are there a
+        second time, in the buckets that are summed (Li et al. 2020, PyTorch Distributed, §4.2).
+    """
     import torch
 
     held, asked = torch_dtype(trainer.dtype or model.dtype), torch_dtype(model.dtype)
     weight, compute = held.itemsize, asked.itemsize if asked == torch.bfloat16 else held.itemsize
-    share = math.ceil(trainer.batch_size / world_size()) if trainer.batch_size else trainer.micro_batch_size
+    share = math.ceil(trainer.batch_size / processes) if trainer.batch_size else trainer.micro_batch_size
     if trainer.packing:
         tokens = min(trainer.row_tokens(model.attention), longest * share)
     else:
         tokens = longest * min(trainer.micro_batch_size, share)
-    return memory(shape(model, trainer), trainer, tokens, weight, compute, fused=torch.cuda.is_available())
+    counts = shape(model, trainer)
+    found = memory(counts, trainer, tokens, weight, compute, fused=torch.cuda.is_available())
+    if strategy in SHARDED:
+        own = found["weights"]
+        for part in ("weights", "gradients", "optimizer"):
+            found[part] /= processes
+        found["weights"] += 2 * own / max(counts.layers, 2) * (1 - 1 / processes)
+    elif processes > 1:
+        found["gradients"] *= 2
+    return found
 
 
 def shape(model: CausalLM, trainer: SFT) -> Shape:

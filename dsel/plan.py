@@ -21,7 +21,6 @@ from rich.console import Console
 from dsel import memory
 from dsel.cache import Cache
 from dsel.cost import speed, warnings
-from dsel.distributed import world_size
 from dsel.experiment import Experiment
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
@@ -47,7 +46,7 @@ CHARACTERS = 4  # of English text in a token, roughly: where no tokenizer can be
 SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a model on the hub: all but its weights
 SPEED = (
     "lora quantization dtype packing batch_size batch_tokens micro_batch_size max_length gradient_checkpointing "
-    "optimizer"
+    "optimizer strategy"
 ).split()
 """The settings of a trainer that its tokens per second depend on."""
 
@@ -79,7 +78,10 @@ class Task:
 
 @dataclass(frozen=True)
 class Plan:
-    """What would run. memory: bytes by part, or why they are unknown. place: the device's name and its bytes."""
+    """What would run. memory: bytes by part, or why they are unknown. place: the device's name and its bytes.
+
+    shared: how many workers share a training, and how.
+    """
 
     pool: Pool
     budget: int
@@ -88,6 +90,7 @@ class Plan:
     memory: Mapping[str, float] | str
     place: tuple[str, float]
     gpus: int
+    shared: tuple[int, str] = (1, "single")
 
 
 # gather
@@ -102,7 +105,7 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
     model, evaluator = experiment.model, experiment.evaluator
     problem = experiment.problem()
     pool, study, n, budget = problem.pool, problem.study, len(problem.pool), problem.study.budget
-    here = environment()
+    here, shared = environment(), (1, "single")
     earlier = [r for r in finished(Path(config["runs"])) if hardware(r["environment"]) == hardware(here)]
     tasks: list[Task] = []
 
@@ -141,10 +144,15 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
             add("answers", "generate", f"{work.answers:,} to generate", work.answers)
         if work.scored:
             add("scoring", "scoring", f"{work.scored:,} texts at most, with the model as it learns", work.scored)
-        needed = why if local is None else memory.training(local, trainer, tokens.most)
+        needed = why
+        if local is not None:
+            workers = experiment.engine.processes
+            shared = (workers, memory.strategy(local, trainer, workers))
+            needed = memory.training(local, trainer, tokens.most, *shared)
     if evaluator.evaluates:
         add("evaluation", "evaluate", ", ".join(getattr(evaluator, "tasks", [])) or type(evaluator).__name__)
-    return Plan(pool, budget, tokens, tasks, needed, capacity(here), world_size() if here["gpus"] else 0)
+    gpus = experiment.engine.processes if here["gpus"] else 0
+    return Plan(pool, budget, tokens, tasks, needed, capacity(here), gpus, shared)
 
 
 class Look(Cache):
@@ -237,7 +245,7 @@ def relevant(config: Mapping[str, Any], stage: str) -> list[Any]:
     model, selector, trainer = (config[group] for group in ("model", "selector", "trainer"))
     return {
         "model": [model],
-        "train": [model, [trainer.get(name) for name in SPEED]],
+        "train": [model, [trainer.get(name) for name in SPEED], config.get("engine")],
         "generate": [model, selector.get("max_new_tokens")],
         "scoring": [model, selector.get("feedback")],
         "evaluate": [model, config["evaluator"]],
@@ -298,7 +306,9 @@ def show(plan: Plan, console: Console | None = None) -> None:
     elif plan.memory:
         parts = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in plan.memory.items())
         there = f"{plan.place[1] / 1e9:.0f} GB are there ({plan.place[0]})"
-        whole = f"{sum(plan.memory.values()) / 1e9:.3g} GB in training: {parts}"
+        workers, strategy = plan.shared
+        where = "" if strategy == "single" else f" on each of {workers} devices ({strategy})"
+        whole = f"{sum(plan.memory.values()) / 1e9:.3g} GB in training{where}: {parts}"
         rows.append(("memory", whole, f"by formula; {there}"))
     show_table(Table(rows, title="what would run"), console or to_terminal())
 

@@ -23,7 +23,15 @@ STEP = 64  # items of `tracked` counted at once
 
 T = TypeVar("T")
 
+Tell = Callable[[str, "int | None", str, "int | None"], None]
+
 _displays: list[Progress] = []  # the one that is being drawn, if there is one
+_elsewhere: list[Tell] = []  # who is told of it, if another process draws it
+
+
+def show_elsewhere(tell: Tell) -> None:
+    """From here on, hand what there is to show on: `tell(title, total, unit, count)`, with None when it is over."""
+    _elsewhere[:] = [tell]
 
 
 @contextmanager
@@ -33,6 +41,14 @@ def progress(title: str, *, total: int | None, unit: str) -> Iterator[Callable[[
     On a terminal a bar with throughput and remaining time; elsewhere (a batch job's log) a line after two seconds and
     every 30 s, also where a single step takes longer than that. With -q nothing.
     """
+    if _elsewhere:
+        tell = _elsewhere[0]
+        tell(title, total, unit, 0)
+        try:
+            yield lambda count: tell(title, total, unit, count)
+        finally:
+            tell(title, total, unit, None)
+        return
     if is_quiet():
         yield lambda count: None
         return

@@ -9,10 +9,7 @@ import logging
 import os
 import shutil
 import sys
-import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,17 +22,15 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dsel import config_groups, sweep, usage
 from dsel.config_groups import GROUPS
 from dsel.configured import component, need_names, settings
-from dsel.distributed import is_main_process, launched, world_size
+from dsel.distributed import refuse_launcher
 from dsel.ending import in_one_line
 from dsel.errors import ConfigError, world
-from dsel.evaluator.none import NoEvaluator
 from dsel.explain import one_line
 from dsel.interrupt import heed, wait_for_logging
 from dsel.leftovers import discard, no_empty_sweep
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
 from dsel.secrets import cover
-from dsel.tracker.none import NoTracker
 from dsel.verbosity import without_flags
 
 if TYPE_CHECKING:
@@ -68,15 +63,13 @@ def run(config: DictConfig) -> float | None:
         if several:
             log.error("this run failed: %s", known or one_line(error), exc_info=known is None)
             sweep.failed(Path(str(config.runs)), _asked(), known or one_line(error))
-        if isinstance(error, ConfigError) and is_main_process():
+        if isinstance(error, ConfigError):
             _leave_nothing(config)
         if not several:
             if known is None:
                 raise
             sys.stderr.write(f"dsel: {known}\n")
             sys.exit(2)
-        if world_size() > 1:  # the other processes wait for this one: their launcher ends all
-            raise
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
 
 
@@ -91,8 +84,6 @@ def described(config: DictConfig) -> Experiment:
     from dsel.cache import Cache
     from dsel.experiment import Experiment
 
-    if not is_main_process():  # of a distributed job: it trains with the others, the first one does the rest
-        components |= {"evaluator": NoEvaluator(), "tracker": NoTracker()}
     experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=Cache(given.cache))
     experiment.check()
     return experiment
@@ -102,29 +93,27 @@ def _run(config: DictConfig) -> float | None:
     _refuse_secrets(config)
     from dsel.record.reader import RunFolder
 
-    experiment, main_process = described(config), is_main_process()
+    experiment = described(config)
     components = {group: getattr(experiment, group) for group in GROUPS}
     job, runs = HydraConfig.get(), Path(str(config.runs))
     folder = Path(job.runtime.output_dir)
     key = sweep.run_key(components, {"budget": config.budget, "seed": config.seed})
     if config.plan:
-        if main_process:
-            from dsel import plan
+        from dsel import plan
 
-            plan.show(plan.plan(experiment, OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+        plan.show(plan.plan(experiment, OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
         discard(folder, runs)
         return None
     if job.mode != RunMode.MULTIRUN:
         return _alone(config, experiment, key, folder)
-    with sweep.alone(runs, key) if main_process else nullcontext():
+    with sweep.alone(runs, key):
         earlier = None if config.rerun else sweep.finished(runs, key)
         if earlier is not None:
             log.info("finished before, not run again (rerun=true would): %s", earlier)
             shutil.rmtree(folder, ignore_errors=True)
             sweep.tidy(runs, key, experiment.cache)
         figure = _alone(config, experiment, key, folder) if earlier is None else RunFolder.read(earlier).objective
-        if main_process:
-            sweep.ended(runs, earlier or folder)
+        sweep.ended(runs, earlier or folder)
         return figure
 
 
@@ -134,21 +123,17 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
     from dsel.record.reader import NAME, RunFolder
     from dsel.record.writer import Record
 
-    job, main_process = HydraConfig.get(), is_main_process()
+    job = HydraConfig.get()
     with open_dict(config):
         config.pop("report", None)  # what an experiment's tables show has no part in a run
     record = Record(
         folder,
         OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
         {str(group): choice for group, choice in job.runtime.choices.items() if not str(group).startswith("hydra")},
-        writes=main_process,
     )
     record.facts |= {"key": key, "overrides": _asked()}
     if job.mode == RunMode.MULTIRUN:
         record.facts["sweep"] = os.environ[sweep.SWEEP]
-    gpus = len(record.facts["environment"]["gpus"])
-    if gpus > 1 and not launched():
-        log.info("one of %d GPUs is used; torchrun --nproc_per_node=%d -m dsel.run … uses all of them", gpus, gpus)
     try:
         learner = experiment.run(record)
     except BaseException as error:
@@ -162,14 +147,12 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
             except Exception as second:  # it shall not bury the first
                 log.warning("this failure could not be noted: %s", world(second) or one_line(second))
         raise
-    if main_process:
-        weights = [] if learner is None else learner.trainings.names
-        sweep.remember(Path(str(config.runs)), key, folder, weights)
+    weights = [] if learner is None else learner.trainings.names
+    sweep.remember(Path(str(config.runs)), key, folder, weights)
     record.finish("finished")
-    if main_process:
-        from dsel.summary import show
+    from dsel.summary import show
 
-        show(RunFolder(record.facts, str(folder / NAME), folder))
+    show(RunFolder(record.facts, str(folder / NAME), folder))
     if learner is not None:
         learner.forget()
     return objective(record.facts)
@@ -211,16 +194,15 @@ def main() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
     logging.raiseExceptions = False  # a log that cannot be written (a full disk) is no reason for a traceback a line
     warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
-    if not launched():  # one process drives one GPU; torchrun gives each of its processes its own
-        os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
     cover()
     sweep.begin()
     wait_for_logging()
     with in_one_line():
+        refuse_launcher()
         sys.argv[1:] = map(readable, without_flags(sys.argv[1:]))
         refuse_overrides(sys.argv[1:])
         need_names(sys.argv[1:])
-        with _place_of_process(), no_empty_sweep():
+        with no_empty_sweep():
             run()
             heed()
         if sweep.End.finished:
@@ -228,17 +210,6 @@ def main() -> None:
         if sweep.End.failures:
             sweep.show_failures(sweep.End.failures)
             sys.exit(1)
-
-
-@contextmanager
-def _place_of_process() -> Iterator[None]:
-    """Gives the processes of a distributed job but the first a run folder that goes away with them."""
-    if is_main_process():
-        yield
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        sys.argv += [f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
-        yield
 
 
 if __name__ == "__main__":

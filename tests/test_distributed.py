@@ -1,34 +1,74 @@
-"""One file knows what a launcher says."""
+"""One file knows what tells processes which one they are."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import dsel
 from dsel import distributed
+from dsel.errors import ConfigError
 
-NAMES = {"RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"}
 ALL = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|(MASTER|TORCHELASTIC|ACCELERATE|FSDP|SLURM|OMPI)_\w+")
 
 
-def test_no_other_module_reads_the_launchers_variables():
+def test_no_other_module_knows_their_variables() -> None:
     for path in Path(dsel.__file__).parent.rglob("*.py"):
         texts = [n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)]
         read = [text for text in texts if isinstance(text, str) and ALL.fullmatch(text)]
         assert path.name == "distributed.py" or not read, (path, read)
 
 
-@pytest.mark.parametrize(
-    "said, expected", [({}, (1, 0, True, False)), ({"WORLD_SIZE": "8", "RANK": "3"}, (8, 3, False, True))]
-)
-def test_what_a_launcher_says_is_read(said, expected, monkeypatch):
-    for name in NAMES:
+def test_a_process_alone_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in said.items():
-        monkeypatch.setenv(name, value)
-    found = (distributed.world_size(), distributed.rank(), distributed.is_main_process(), distributed.launched())
-    assert found == expected
+    assert (distributed.world_size(), distributed.rank(), distributed.is_main_process()) == (1, 0, True)
+    assert distributed.first_says("it") == "it"
+    distributed.refuse_launcher()
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp2", "zero3"])
+def test_each_worker_is_told_its_number(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = distributed.told(strategy, 3, 4321)
+    assert len(told) == 3
+    for number, variables in enumerate(told):
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            assert (distributed.world_size(), distributed.rank()) == (3, number)
+            assert distributed.is_main_process() == (number == 0)
+            with pytest.raises(ConfigError, match=r"one of 3 processes \(WORLD_SIZE=3\).*trainer\.strategy=auto"):
+                distributed.refuse_launcher()
+
+
+def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
+    """The parent is killed, and can tell nobody."""
+    child = "import sys, time; from dsel.distributed import *; die_with_parent(); print(os.getpid()); time.sleep(60)"
+    parent = (
+        "import os, subprocess, sys; from dsel.distributed import told\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {'import os; ' + child!r}], stdout=subprocess.PIPE,"
+        " env={**os.environ, **told('ddp', 1, 1)[0]})\n"
+        "print(int(child.stdout.readline()), flush=True)\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -9, done.stderr
+    number, end = int(done.stdout), time.monotonic() + 10
+    while Path(f"/proc/{number}/exe").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not Path(f"/proc/{number}/exe").exists() or _is_dead(number)
+
+
+def _is_dead(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dsel.data.procedural import generate
-from tests.conftest import QUICK, ROOT, computed, offline
+from tests.conftest import QUICK, computed
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -289,37 +286,12 @@ def test_scores_of_the_whole_pool_are_kept_beside_the_selection(dsel_run: Run, t
     assert record["scores"]["highest"] == max(scores.values())
 
 
-DYING = """
-import os
-if os.environ.get("RANK") == "1" and "DIES" in os.environ:
-    import dsel.trainer.sft as sft
-    def dies(*args, **kwargs):
-        if os.environ["DIES"] == "killed":
-            os.kill(os.getpid(), 9)
-        raise RuntimeError("this one is out of luck")
-    sft.tokenized = dies
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["raises", "killed"])
-@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
-def test_a_dead_process_ends_the_others_in_seconds(
-    how: str, sweep: list[str], tmp_path: Path, small_model: Path
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(DYING)
-    options = [*sweep, *QUICK, f"model.path={small_model}", "trainer.batch_size=4", "tracker=none", "evaluator=none"]
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "-m", "dsel.run", *options]
-    environment = offline(
-        tmp_path, PYTHONPATH=os.pathsep.join([str(tmp_path), str(ROOT)]), DIES=how, OMP_NUM_THREADS="1"
-    )
-    start = time.monotonic()
-    done = subprocess.run(
-        [*command, f"runs={tmp_path / 'runs'}"], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300
-    )
-    assert time.monotonic() - start < 240
-    assert done.returncode != 0
-    assert ("out of luck" if how == "raises" else "Signal 9 (SIGKILL)") in done.stderr
+def test_a_launcher_is_refused_in_one_line(dsel_run: Run, tmp_path: Path) -> None:
+    done = dsel_run(*QUICK, f"runs={tmp_path / 'r'}", WORLD_SIZE="8", RANK="3")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "one of 8 processes" in line and "python -m dsel.run … trainer.strategy=auto" in line
+    assert not (tmp_path / "r").exists()
 
 
 def test_a_small_pool_of_ones_own(dsel_run: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:

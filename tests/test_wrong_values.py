@@ -48,6 +48,7 @@ LIGHT = {
     "trainer": "full",
     "evaluator": "procedural",
     "tracker": "none",
+    "engine": "local",
 }
 
 BASE = [*(f"{group}={name}" for group, name in LIGHT.items()), "budget=10"]
@@ -62,7 +63,8 @@ CHOICES = (  # one for each class
     "selector=kmeans_closest selector=kmeans_dynamic selector=kmeans_median selector=kmeans_uniform selector=kmq "
     "selector=longest selector=qdit selector=quality selector=random selector=semdedup selector=uniform "
     "selector/feedback=perplexity selector/feedback=reward selector/feedback=verifier model=tiny model=llama2_7b "
-    "trainer=full evaluator=paper evaluator=procedural evaluator=gsm8k_local evaluator=heldout_loss tracker=wandb"
+    "trainer=full evaluator=paper evaluator=procedural evaluator=gsm8k_local evaluator=heldout_loss tracker=wandb "
+    "engine=local"
 ).split()
 FURTHER = {"scorer=column": ["scorer.name=a"], "evaluator=gsm8k_local": ["evaluator.path=README.md"]}
 
@@ -203,7 +205,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "count": "batch_size max_length micro_batch_size log_every",
         "choice or null": "batch_tokens dtype quantization",
         "not negative": "warmup weight_decay max_grad_norm",
-        "choice": "schedule optimizer",
+        "choice": "schedule optimizer strategy",
         "LoRA": "lora",
         "flag": "packing gradient_checkpointing save merge",
     },
@@ -221,6 +223,9 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "text or null": "entity group",
         "texts": "tags",
         "choice": "mode",
+    },
+    "engine": {
+        "count": "workers",
     },
 }
 MAY_BE = {group: {name: what for what, names in by.items() for name in names.split()} for group, by in OPTIONS.items()}
@@ -423,6 +428,8 @@ WHOLE = [  # overrides of a whole group, of the top, and of what is inside of op
     (["trainer=full", "trainer.schedule=cosin"], "trainer.schedule=cosin: wants one of linear, cosine"),
     (["trainer=full", "trainer.optimizer=adamw_torch_fusd"], "trainer.optimizer=adamw_torch_fusd: wants one of"),
     (["model.attention=flash"], "model.attention=flash: wants one of eager, sdpa"),
+    (["trainer=full", "trainer.strategy=fsdp"], "trainer.strategy=fsdp: wants one of auto, single, ddp, fsdp2, zero3"),
+    (["engine.workers=all"], "engine.workers=all: wants a whole number from 1 or auto"),
     (["model.lora_targets=[]"], "model.lora_targets=[]: wants text, not empty or a list"),
     (["model.lora_targets=[q_proj, 5]"], "model.lora_targets=[q_proj, 5]: wants"),
     (["tracker=wandb", "tracker.tags=[a, 5]"], "tracker.tags=[a, 5]: wants a list of text"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from dsel.cache import Cache
 from dsel.component import digest, knob
 from dsel.constraints import Dtype, NotEmpty, Text, like
-from dsel.distributed import device_of_process, sharded
+from dsel.distributed import device_of_process
 from dsel.errors import need, need_package
 from dsel.hub import loads
 from dsel.model.chat import end_tokens, template
@@ -91,8 +91,10 @@ class CausalLM(Hosted):
         return tokenizer
 
     @loads("model")
-    def load(self, tokenizer: Any, *, dtype: str | None = None, quantization: Any = None) -> Any:
+    def load(self, tokenizer: Any, *, dtype: str | None = None, quantization: Any = None, sharded: bool = False) -> Any:
         """The model on this process's device, in `dtype` (default: the configured one).
+
+        sharded: it is to be cut into pieces for several processes, so that what trains it says where they go.
 
         Its generation configuration stops at all of `end_tokens`, whoever generates with it, also once it is saved.
         """
@@ -100,7 +102,7 @@ class CausalLM(Hosted):
 
         model = self.weights(
             AutoModelForCausalLM,
-            None if sharded() else device_of_process(),
+            None if sharded else device_of_process(),
             dtype=torch_dtype(dtype or self.dtype),
             attn_implementation=self.attention,
             quantization_config=quantization,

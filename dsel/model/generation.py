@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from dsel.distributed import world_size
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
@@ -123,7 +122,7 @@ def vllm_available() -> bool:
     """Whether `generate_with_vllm` can run: the package is there, and a CUDA GPU that no other process trains on."""
     import torch
 
-    return world_size() == 1 and importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
+    return importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
 
 
 def generate_with_vllm(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dsel.distributed import world_size
+from dsel.distributed import processors
 
 PACKAGES = (
     "dsel torch transformers trl peft accelerate datasets lm_eval sentence-transformers faiss-cpu faiss-gpu "
@@ -31,8 +30,7 @@ def environment() -> dict[str, Any]:
         "commit": _git("rev-parse", "HEAD"),
         "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
         "system": platform.platform(),
-        "processors": _processors(),
-        "processes": world_size(),
+        "processors": processors(),
         "gpus": _gpus(),
     }
 
@@ -44,10 +42,6 @@ def _git(*arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _gpus() -> list[str]:

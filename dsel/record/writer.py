@@ -33,14 +33,10 @@ if TYPE_CHECKING:
 
 
 class Record:
-    """Collects a run's facts and keeps `record.json` in `folder` up to date, each time whole.
+    """Collects a run's facts and keeps `record.json` in `folder` up to date, each time whole."""
 
-    In a job of several processes only the first one writes (`writes=True`).
-    """
-
-    def __init__(self, folder: Path, config: Mapping[str, Any], choices: Mapping[str, Any], *, writes: bool = True):
+    def __init__(self, folder: Path, config: Mapping[str, Any], choices: Mapping[str, Any]):
         self.folder = folder
-        self.writes = writes
         self.begun = False  # till then, a run may be refused, and leaves nothing
         self.stages: list[Stage] = []
         self._open: list[Stage] = []
@@ -110,8 +106,7 @@ class Record:
                 "clusters": None if clusters is None else len(np.unique(clusters)),
             }
         )
-        if self.writes:
-            write_selection(self.folder, self._selections, pool)
+        write_selection(self.folder, self._selections, pool)
         self.save()
 
     @property
@@ -122,17 +117,15 @@ class Record:
     def scores(self, pool: Pool, quality: npt.NDArray[np.float32]) -> None:
         """Writes `scores.parquet`: id and quality of every example of the pool, chosen or not."""
         self.facts["scores"] = {"mean": quality.mean(), "lowest": quality.min(), "highest": quality.max()}
-        if self.writes:
-            write_scores(self.folder, pool, quality)
+        write_scores(self.folder, pool, quality)
         self.save()
 
     def clusters(self, facts: Mapping[str, Any], rows: Table, choice: Choice | None) -> None:
         """Writes `clusters.parquet`, a row for each cluster of the pool, and what k was chosen by, where it was."""
         self.facts["clustering"] = dict(facts)
-        if self.writes:
-            write_table(self.folder / "clusters.parquet", rows)
-            if choice is not None:
-                choice.save(self.folder)
+        write_table(self.folder / "clusters.parquet", rows)
+        if choice is not None:
+            choice.save(self.folder)
         self.save()
 
     def note(self, table: str, round: int, columns: Mapping[str, Sequence[Any] | npt.NDArray[Any]]) -> None:
@@ -142,14 +135,12 @@ class Record:
         length = len(next(iter(columns.values())))
         rows = self._tables.setdefault(table, [])
         rows.append(pa.table({"round": np.full(length, round), **columns}))
-        if self.writes:
-            (self.folder / "rounds").mkdir(exist_ok=True)
-            write_table(self.folder / "rounds" / f"{table}.parquet", pa.concat_tables(rows))
+        (self.folder / "rounds").mkdir(exist_ok=True)
+        write_table(self.folder / "rounds" / f"{table}.parquet", pa.concat_tables(rows))
 
     def map(self, points: Table) -> None:
         """Writes `map.parquet`, a plane picture of the pool."""
-        if self.writes:
-            write_table(self.folder / "map.parquet", points)
+        write_table(self.folder / "map.parquet", points)
 
     def training(self, outcome: Mapping[str, float], *, warmup: bool = False) -> None:
         """What the trainer reports of the last round, or of a warm-up after it: examples, tokens, steps, loss."""
@@ -176,6 +167,5 @@ class Record:
         self.save()
 
     def save(self) -> None:
-        if self.writes:
-            self.facts["stages"] = [s.to_dict() for s in self.stages]
-            write_sealed(self.folder / "record.json", finite(self.facts))
+        self.facts["stages"] = [s.to_dict() for s in self.stages]
+        write_sealed(self.folder / "record.json", finite(self.facts))

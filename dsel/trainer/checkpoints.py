@@ -6,13 +6,15 @@ The library would write optimizer and generator states with pickle. Here they ar
 from __future__ import annotations
 
 import logging
+import shutil
 import time
-from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dsel.distributed import is_main_process
 from dsel.files import damage, read_json, remove, seal, write_json
+from dsel.trainer.strategy import Parameters, optimizer_state, set_optimizer_state, state
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -21,32 +23,39 @@ if TYPE_CHECKING:
 
 MOMENTS, SCALARS, GENERATORS = "moments.safetensors", "moments.json", "generators_{}.safetensors"
 BY_NUMBER = "optimizer.safetensors"  # the moments as earlier versions left them
+CHECKPOINTS = "checkpoints"  # their folder, in a training's
 DIGESTS = "digests.json"  # of a checkpoint's files: the last one that is written
-
-Parameters = Iterable[tuple[str, Any]]
-"""A model's parameters with their names, as `named_parameters` gives them."""
 
 log = logging.getLogger(__name__)
 
 
-def resumable_trainer() -> Any:
+def resumable_trainer(*, sharded: bool = False) -> Any:
     """TRL's SFTTrainer with checkpoints free of pickle, and with a schedule that may span several trainings.
+
+    sharded: whether each process has a piece of the weights.
 
     A step is an item of `Steps`: the library need not accumulate, and does not know how many micro batches there are.
     """
     import torch
     from safetensors.torch import load_file, save_file
+    from torch.distributed.fsdp import MixedPrecisionPolicy
     from torch.utils.data import DataLoader
     from trl import SFTTrainer
 
     class ResumableTrainer(SFTTrainer):
-        """part: (i, m) for the i-th of m trainings with one schedule; earlier: folder with the last one's state."""
+        """part: (i, m) for the i-th of m trainings with one schedule; earlier: folder with the last one's state.
+
+        The model it is given has the weights of the checkpoint that it goes on from, where there is one.
+        """
 
         def __init__(
             self, *args: Any, work: Steps, part: tuple[int, int] = (1, 1), earlier: Path | None = None, **kwargs: Any
         ):
             self._work, self._part, self._earlier = work, part, earlier
             super().__init__(*args, **kwargs)
+            if self.is_fsdp_enabled and self.args.bf16:  # products in bfloat16, sums of gradients not
+                policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+                self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
             self.data_collator.padding_free = work.packed
             self.model_accepts_loss_kwargs = True  # the loss, which is TRL's own, is over the labels of a whole step
 
@@ -75,21 +84,28 @@ def resumable_trainer() -> Any:
         def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
             made = 0 if self._earlier is None else steps_made(self._earlier)
             still = num_training_steps * (self._part[1] - self._part[0] + 1)  # parts to come are taken to be as long
-            scheduler = super().create_scheduler(made + still, optimizer)
-            if self._earlier is not None:
-                load_state(self.optimizer, scheduler, self.model.named_parameters(), self._earlier)
-            return scheduler
+            return super().create_scheduler(made + still, optimizer)
+
+        def _prepare_for_training(self, max_steps: int, train_dataloader: Any, resume_from_checkpoint: Any) -> Any:
+            prepared = super()._prepare_for_training(max_steps, train_dataloader, None)
+            known = self._earlier if resume_from_checkpoint is None else Path(resume_from_checkpoint)
+            if known is not None:
+                load_state(self.optimizer, self.lr_scheduler, self.model.named_parameters(), known)
+            return prepared
+
+        def _load_from_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+            """Nothing: its weights are here."""
 
         def create_model_card(self, *args: Any, **kwargs: Any) -> None:
             """None: nobody reads a checkpoint's."""
 
         def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+            weights = {"state_dict": state(self.model, trained=hasattr(self.model, "peft_config"))} if sharded else {}
             if self.args.should_save:
-                self.model.save_pretrained(output_dir)
+                self.model.save_pretrained(output_dir, **weights)
 
         def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-            if self.args.should_save:
-                save_state(self.optimizer, self.lr_scheduler, self.model.named_parameters(), Path(output_dir))
+            save_state(self.optimizer, self.lr_scheduler, self.model.named_parameters(), Path(output_dir))
 
         def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
             super()._save_checkpoint(*args, **kwargs)
@@ -99,15 +115,6 @@ def resumable_trainer() -> Any:
                 write_json(saved / DIGESTS, seal(saved))
                 for older in set(saved.parent.glob("checkpoint-*")) - {saved}:
                     remove(older)
-
-        def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
-            if checkpoint is not None:
-                load_state(self.optimizer, self.lr_scheduler, self.model.named_parameters(), Path(checkpoint))
-
-        def _issue_warnings_after_load(self, load_result: Any) -> None:
-            tied = getattr(self.model, "all_tied_weights_keys", {})  # saved once, under the other name
-            missing = [name for name in load_result.missing_keys if name not in tied]
-            super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
 
         def _save_rng_state(self, output_dir: str) -> None:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
@@ -130,12 +137,17 @@ def resumable_trainer() -> Any:
 
 
 def save_state(optimizer: Any, scheduler: Any, parameters: Parameters, folder: Path) -> None:
-    """Write the optimizer's moments, by the names of `parameters`, and how many steps the schedule has made."""
+    """Write the optimizer's moments, by the names of `parameters`, and how many steps the schedule has made.
+
+    Every process of a training has to call it; the first one writes.
+    """
     import torch
     from safetensors.torch import save_file
 
-    names, state = _names(optimizer, parameters), optimizer.state_dict()["state"]
-    named = {f"{names[i]}.{key}": value for i, values in state.items() for key, value in values.items()}
+    known = optimizer_state(optimizer, parameters)
+    named = {f"{name}.{key}": value for name, values in known for key, value in values.items()}
+    if not is_main_process():
+        return
     tensors = {name: value.contiguous() for name, value in named.items() if torch.is_tensor(value)}
     save_file(tensors, folder / MOMENTS)
     scalars = {name: value for name, value in named.items() if not torch.is_tensor(value)}
@@ -144,11 +156,10 @@ def save_state(optimizer: Any, scheduler: Any, parameters: Parameters, folder: P
 
 def load_state(optimizer: Any, scheduler: Any, parameters: Parameters, folder: Path) -> None:
     """Put `optimizer` and `scheduler`, made anew with the same options, where `save_state` found theirs."""
-    names, saved = _names(optimizer, parameters), moments(folder)
-    if strange := sorted(saved.keys() - set(names)):
+    trained, saved = {name: p for name, p in parameters if p.requires_grad}, moments(folder)
+    if strange := sorted(saved.keys() - trained.keys()):
         raise ValueError(f"{folder / MOMENTS}: nothing that is trained is called {strange[0]}")
-    state = {i: saved[name] for i, name in enumerate(names) if name in saved}
-    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    set_optimizer_state(optimizer, trained.items(), saved)
     scheduler.last_epoch, scheduler._step_count = steps_made(folder) - 1, 2  # step() then sets the rate of this step
     scheduler.step()
 
@@ -167,12 +178,6 @@ def moments(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _names(optimizer: Any, parameters: Parameters) -> list[str]:
-    """The names of the optimizer's parameters, in the order that its `state_dict` numbers them."""
-    called = {id(parameter): name for name, parameter in parameters}
-    return [called[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
-
-
 def why_without_moments(folder: Path) -> str:
     """Why a checkpoint, or a part of a training, has no moments by name."""
     if (folder / BY_NUMBER).exists():
@@ -183,6 +188,15 @@ def why_without_moments(folder: Path) -> str:
 def steps_made(folder: Path) -> int:
     """The optimizer steps of all parts up to the one whose state is in `folder`."""
     return int(read_json(folder / SCALARS)["steps"])
+
+
+def goes_on_from(folder: Path) -> str | None:
+    """`last_checkpoint`, alone in `folder`: those cut short would stand in the way of new ones."""
+    found = last_checkpoint(folder)
+    for other in folder.glob("checkpoint-*"):
+        if str(other) != found:
+            shutil.rmtree(other, ignore_errors=True)
+    return found
 
 
 def last_checkpoint(folder: Path) -> str | None:

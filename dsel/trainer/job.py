@@ -1,22 +1,24 @@
 """A finetuning as a job: from plain data and its examples to a folder of safetensors and `outcome.json`.
 
-Nothing else loads a model to train it, wraps, trains or saves it. One process does a job alone; under a launcher every
-process calls `run` with the same job, and the first one writes.
+Nothing else loads a model to train it, wraps, trains or saves it. One process does a job alone; of several, which an
+engine has started, every one calls `run` with the same job, and the first one writes.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from dsel.distributed import is_main_process
+from dsel.distributed import first_says, is_main_process
 from dsel.files import read_json, write_json
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.pool import Pool
+from dsel.trainer.checkpoints import CHECKPOINTS, goes_on_from
 from dsel.trainer.sft import SFT
+from dsel.trainer.strategy import before_loading, state
 
 OUTCOME = "outcome.json"
 
@@ -74,7 +76,11 @@ def run(job: Job, examples: Pool, tokenizer: Any, folder: Path, report: Report) 
     from accelerate.utils.memory import clear_device_cache
 
     start = None if job.start is None else Path(job.start)
-    model = job.trainer.load(job.model, tokenizer, seed=job.seed, start=start)
+    checkpoint = first_says(goes_on_from(folder / CHECKPOINTS) if is_main_process() else None)
+    cut = before_loading(job.trainer.strategy, bfloat16=job.mixed) if job.trainer.sharded else None
+    model = job.trainer.load(
+        job.model, tokenizer, seed=job.seed, start=start if checkpoint is None else Path(checkpoint)
+    )
     outcome = job.trainer.train(
         model.train(),
         tokenizer,
@@ -85,15 +91,19 @@ def run(job: Job, examples: Pool, tokenizer: Any, folder: Path, report: Report) 
         report=lambda metrics, step: report(metrics, job.steps + step),
         part=job.part,
         earlier=start if job.part[0] > 1 else None,
+        checkpoint=checkpoint,
     )
     model.config.use_cache = True
-    if job.trainer.lora is None and not job.goes_on:
-        model.to(torch_dtype(job.model.dtype))  # master weights were for training only
+    as_trained = job.goes_on or job.trainer.lora is not None
+    dtype = None if as_trained else torch_dtype(job.model.dtype)  # master weights were for training only
+    weights = state(model, trained=job.trainer.lora is not None, dtype=dtype) if job.trainer.sharded else None
+    if dtype is not None:
+        model.to(dtype)
     if is_main_process():
-        save(model, tokenizer, folder)
+        save(model, tokenizer, folder, weights)
         write_json(folder / OUTCOME, outcome)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    del model
+        shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+    del model, cut
     clear_device_cache(garbage_collection=True)  # the trainer's objects hold each other, gradients and optimizer
 
 
@@ -111,16 +121,21 @@ def load(job: Job, tokenizer: Any, folder: Path) -> Any:
     return model.load(tokenizer, dtype=job.trainer.dtype if job.goes_on else None)
 
 
-def save(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a model (of adapters, these alone) and its tokenizer as an ordinary folder of safetensors."""
-    model.save_pretrained(folder)
+def save(model: Any, tokenizer: Any, folder: Path, weights: Mapping[str, Any] | None = None) -> None:
+    """Write a model (of adapters, these alone) and its tokenizer as an ordinary folder of safetensors.
+
+    Args:
+        model: what `tokenizer` belongs to.
+        tokenizer: of the model.
+        folder: is made where it is missing.
+        weights: whole, by name, where the model has a piece of each.
+    """
+    model.save_pretrained(folder, **({} if weights is None else {"state_dict": weights}))
     model.generation_config.save_pretrained(folder)  # which adapters alone would leave out
     tokenizer.save_pretrained(folder)
 
 
 def export(load: Callable[[], Any], tokenizer: Any, folder: Path, *, merge: bool = False) -> None:
-    """`save` what `load` gives, its adapters folded into the weights where they are to `merge`: by one process."""
-    if not is_main_process():
-        return
+    """`save` what `load` gives, its adapters folded into the weights where they are to `merge`."""
     model = load()
     save(model.merge_and_unload() if merge and hasattr(model, "merge_and_unload") else model, tokenizer, folder)

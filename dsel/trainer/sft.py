@@ -6,7 +6,6 @@ import ast
 import importlib.util
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
@@ -17,15 +16,16 @@ import numpy as np
 
 from dsel.component import knob
 from dsel.constraints import AtLeast, Below, Count, Dtype, NotNegative, Positive, Text, like
-from dsel.distributed import device_of_process, is_main_process, rank, sharded, world_size
+from dsel.distributed import device_of_process, first_says, is_main_process, rank, world_size
 from dsel.errors import ConfigError, need, need_package
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.positions import within
 from dsel.pool import Pool
 from dsel.progress import progress
-from dsel.trainer.checkpoints import last_checkpoint, resumable_trainer, save_state, saver
+from dsel.trainer.checkpoints import CHECKPOINTS, resumable_trainer, save_state, saver
 from dsel.trainer.examples import tokenized
 from dsel.trainer.steps import Steps, keeps_apart
+from dsel.trainer.strategy import ELEMENTWISE, SHARDED, Strategy, arguments
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -59,8 +59,10 @@ class SFT:
     dtype: of the weights while training (null: the model's); below it, matrix products run in bfloat16 when the
     model's dtype is bfloat16. lora: rank, alpha and dropout of the adapters, or null to train all weights.
     quantization: `nf4` holds the frozen base weights in 4 bits (QLoRA). checkpoint_minutes: between two checkpoints,
-    from which a killed training goes on. save: keep the trained model in the run
-    folder as safetensors; merge: with the adapters folded into the weights.
+    from which a killed training goes on. strategy: how the workers of the engine share a training: `single` is one of
+    them, under `ddp` each has all weights, under `fsdp2` and `zero3` a piece; `auto` is the first of single, ddp and
+    fsdp2 that uses all of them and fits. save: keep the trained model in the run folder as safetensors; merge: with the
+    adapters folded into the weights.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("trl", "transformers", "peft", "torch")
@@ -83,6 +85,7 @@ class SFT:
     gradient_checkpointing: bool = knob(True)
     log_every: Count = knob(10)
     checkpoint_minutes: Positive = knob(20)
+    strategy: Strategy = knob("auto")
     save: bool = knob(False)
     merge: bool = knob(False)
 
@@ -101,6 +104,26 @@ class SFT:
         need(self.quantization is None or self.lora is not None, "trainer.quantization needs trainer.lora: use qlora")
         if self.quantization:
             need_package("bitsandbytes", install="dsel[gpu]", why="trainer=qlora")
+        if self.strategy in SHARDED:
+            need(
+                self.can_be_cut,
+                f"trainer.strategy={self.strategy} cuts weights into pieces, and trainer.optimizer={self.optimizer} "
+                f"needs whole ones: use {', '.join(ELEMENTWISE)}",
+            )
+        if self.strategy == "zero3":
+            instead = "use trainer.strategy=fsdp2 or ddp"
+            need(self.quantization is None, f"trainer.strategy=zero3 cannot cut weights of 4 bits (nf4): {instead}")
+            need_package("deepspeed", install="dsel[deepspeed]", why="trainer.strategy=zero3")
+
+    @property
+    def can_be_cut(self) -> bool:
+        """Whether the optimizer can work on pieces of the weights."""
+        return self.optimizer in ELEMENTWISE
+
+    @property
+    def sharded(self) -> bool:
+        """Whether this process is one of several that have a piece of the weights each."""
+        return self.strategy in SHARDED and world_size() > 1
 
     def load(self, model: CausalLM, tokenizer: Any, *, seed: int, start: Path | None = None) -> Any:
         """The model ready for `train`, as it was saved in the folder `start` or, without one, from its beginning.
@@ -122,9 +145,10 @@ class SFT:
                 bnb_4bit_quant_type="nf4",
                 bnb_4bit_use_double_quant=True,
                 bnb_4bit_compute_dtype=torch_dtype(model.dtype),
+                bnb_4bit_quant_storage=torch_dtype(model.dtype) if self.sharded else torch.uint8,  # one type is cut
             )
         base = model if start is None or self.lora is not None else replace(model, path=str(start))
-        loaded = base.load(tokenizer, dtype=self.dtype, quantization=quantization)
+        loaded = base.load(tokenizer, dtype=self.dtype, quantization=quantization, sharded=self.sharded)
         if self.lora is None:
             return loaded
         from peft import PeftModel, prepare_model_for_kbit_training
@@ -178,18 +202,17 @@ class SFT:
         report: Callable[[dict[str, float], int], None],
         part: tuple[int, int] = (1, 1),
         earlier: Path | None = None,
+        checkpoint: str | None = None,
     ) -> dict[str, float]:
         """Finetune `model` in place on the examples of `pool`; returns counts and the mean training loss.
 
-        `report(metrics, step)` is called as training goes on. `folder`/checkpoints is where a killed training left its
-        last step and this one begins; the caller removes it when the model is safe. part: (i, m) for the i-th of m
-        trainings with one optimizer and one schedule; their state is left in `folder` for the next one, which is given
-        it as `earlier`. Raises `ConfigError` for parts of a model that is sharded over the processes: each of them
-        knows a piece of the optimizer's state only, which is why there are no checkpoints either.
+        `report(metrics, step)` is called as training goes on. `folder`/checkpoints gets checkpoints; `checkpoint` is
+        the one that a killed training left there, whose weights `model` has, and after which this one begins. part:
+        (i, m) for the i-th of m trainings with one optimizer and one schedule; their state is left in `folder` for the
+        next one, which is given it as `earlier`.
         """
         from transformers import PrinterCallback
 
-        need(part[1] == 1 or not sharded(), "a training in parts needs whole optimizers: no FSDP, no DeepSpeed")
         most = within(self.max_length, model)  # beyond its positions a model fails, or was never trained
         data, counts = tokenized(pool, tokenizer, most)
         if most < self.max_length and max(data["length"]) >= most:
@@ -207,40 +230,25 @@ class SFT:
                 *(self.warmup, total * part[1], peak, self.learning_rate),
             )
         self._say(work, counts["tokens"], row)
-        checkpoints = folder / "checkpoints"
-        settings = self._settings(checkpoints, seed, bfloat16, work)
+        settings = self._settings(folder / CHECKPOINTS, seed, bfloat16, work)
         with progress("training", total=total, unit="steps") as advance:
-            try:
-                trainer = resumable_trainer()(
-                    model,
-                    args=settings,
-                    train_dataset=data,
-                    processing_class=tokenizer,
-                    callbacks=[
-                        _reporter(advance, report, total / work.in_epoch),
-                        *([] if sharded() else [saver(self.checkpoint_minutes)]),
-                    ],
-                    work=work,
-                    part=part,
-                    earlier=earlier,
-                )
-            except ValueError as error:
-                if "DataParallel" in str(error):
-                    hint = "launch with torchrun --nproc_per_node=N -m dsel.run …, or make one visible"
-                    raise ConfigError(f"several GPUs are visible to one process: {hint}") from error
-                raise
+            trainer = resumable_trainer(sharded=self.sharded)(
+                model,
+                args=settings,
+                train_dataset=data,
+                processing_class=tokenizer,
+                callbacks=[_reporter(advance, report, total / work.in_epoch), saver(self.checkpoint_minutes)],
+                work=work,
+                part=part,
+                earlier=earlier,
+            )
             trainer.remove_callback(PrinterCallback)
             if self.packing:
                 self._check_packing(model, data, trainer.data_collator, bfloat16)
-            checkpoint = None if sharded() else last_checkpoint(checkpoints)
             if checkpoint is not None:
                 log.info("training: goes on from %s", Path(checkpoint).name)
-            if is_main_process():  # those cut short would stand in the way of new ones
-                for other in checkpoints.glob("checkpoint-*"):
-                    if str(other) != checkpoint:
-                        shutil.rmtree(other, ignore_errors=True)
             result = trainer.train(resume_from_checkpoint=checkpoint)
-            if part[0] < part[1] and trainer.is_world_process_zero():
+            if part[0] < part[1]:
                 save_state(trainer.optimizer, trainer.lr_scheduler, trainer.model.named_parameters(), folder)
         return {
             "examples": len(data),
@@ -263,7 +271,7 @@ class SFT:
             how = f"an epoch is {work.rows():,} packed rows of at most {row:,} tokens"
         else:
             how = f"at most {self.micro_batch_size} at once on a device"
-        devices = f"; {world_size()} devices" if world_size() > 1 else ""
+        devices = f"; {world_size()} workers ({self.strategy})" if world_size() > 1 else ""
         log.info(
             "training on %s examples (%s tokens): %s steps of %s, %s%s",
             *(f"{examples:,}", f"{tokens:,}", f"{len(work):,}", each, how, devices),
@@ -272,12 +280,15 @@ class SFT:
     def _check_packing(self, model: Any, data: Dataset, collate: Any, bfloat16: bool) -> None:
         """Raises `ConfigError` when the examples of a row would read each other."""
         attention, instead = str(model.config._attn_implementation), "use trainer.packing=false"
-        if sharded():  # a piece of a model cannot be asked
-            need("flash" in attention, f"trainer.packing of a sharded model needs flash attention: {instead}")
+        if self.sharded and "flash" in attention:  # it does, and does not run where the weights are yet
             return
+        if self.sharded and self.strategy == "zero3":  # a piece of a model cannot be asked
+            raise ConfigError(f"trainer.packing under trainer.strategy=zero3 needs flash attention: {instead}")
         first, second = (data[i]["input_ids"][:PROBE] for i in (0, -1))
-        apart = keeps_apart(model, first, second, collate, bfloat16=bfloat16)
-        need(apart, f"trainer.packing: with {attention} attention this model mixes the examples of a row: {instead}")
+        asked = is_main_process() or not self.sharded  # else the weights are not here
+        apart = asked and keeps_apart(model, first, second, collate, bfloat16=bfloat16)
+        mixes = f"trainer.packing: with {attention} attention this model mixes the examples of a row: {instead}"
+        need(first_says(apart), mixes)
         if model.device.type == "cuda" and "flash" not in attention:
             text = "packing without flash attention may be slower than padding: %s compares all tokens of a row"
             log.warning(text, attention)
@@ -285,7 +296,7 @@ class SFT:
     def _settings(self, folder: Path, seed: int, bfloat16: bool, work: Steps) -> Any:
         from trl import SFTConfig
 
-        return SFTConfig(
+        settings = SFTConfig(
             output_dir=str(folder),
             max_steps=len(work),
             learning_rate=self.learning_rate,
@@ -297,7 +308,7 @@ class SFT:
             max_grad_norm=self.max_grad_norm,
             optim=self.optimizer,
             gradient_checkpointing=self.gradient_checkpointing,
-            bf16=bfloat16,
+            **arguments(self.strategy if world_size() > 1 else "single", bfloat16=bfloat16),
             use_cpu=device_of_process().type == "cpu",
             seed=seed,
             logging_steps=self.log_every,
@@ -306,6 +317,9 @@ class SFT:
             disable_tqdm=True,
             dataloader_pin_memory=device_of_process().type == "cuda",
         )
+        if settings.n_gpu > 1:  # one is this process's, whatever else it sees
+            settings._n_gpu = 1
+        return settings
 
 
 def _mean_loss(history: list[dict[str, float]], checkpoint: str | None, result: Any) -> float:

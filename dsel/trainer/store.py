@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dsel.cache import Cache, Lease, found, publish, set_aside
+from dsel.cache import Cache, Lease, found
 from dsel.component import identity
-from dsel.distributed import is_main_process, wait_for_everyone, world_size
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
 from dsel.trainer.base import Training
@@ -43,8 +41,7 @@ class Fit:
 class Trainings:
     """Has done what is not in the cache yet, and keeps it there until `forget`: a killed run does not train again.
 
-    last: the newest one, None before any. train: `dsel.trainer.job.run`, or what else does a job and fills the folder.
-    Under a launcher every process has one of these, and all train together; the first one keeps the folders.
+    last: the newest one, None before any. train: an engine's, or what else does a job and fills the folder.
     """
 
     def __init__(
@@ -60,15 +57,14 @@ class Trainings:
         trainer = self._trainer if training.epochs is None else replace(self._trainer, epochs=training.epochs)
         fit = Fit(pool, trainer, training, None if training.restart else self.last, self._steps)
         folder = self._cache.path("fits", self.key(fit))
-        if is_main_process() and folder not in self._leases:
+        if folder not in self._leases:
             self._leases[folder] = Lease(folder)
         known = found(folder)
         self.folder(fit)
         self.last = fit
-        if training.part[0] > 1 and is_main_process():  # twice the model's size, and used up
+        if training.part[0] > 1:  # twice the model's size, and used up
             self._leases[self._cache.path("fits", self.key(fit.before))].drop(MOMENTS)
         outcome = outcome_of(folder)
-        wait_for_everyone()  # the first process may forget what the others have not read yet
         self._steps += int(outcome["steps"])
         if known:
             log.info("training: reused what an interrupted run had learnt (%s)", folder.name)
@@ -91,19 +87,7 @@ class Trainings:
         folder = self._cache.path("fits", key)
         if needs and found(folder) and not found(folder, needs):
             log.warning("training: %s is done again, %s", folder.name, why_without_moments(folder))
-        if world_size() == 1:
-            return self._cache.artifact("fits", key, build, needs=needs)[0]
-        if not found(folder, needs):  # every process takes part in training, so the first one alone has the lock
-            with self._cache.lock(folder, "fits") if is_main_process() else nullcontext():
-                if is_main_process():
-                    set_aside(folder)
-                unfinished = folder.with_suffix(".partial")
-                unfinished.mkdir(parents=True, exist_ok=True)
-                build(unfinished)
-                if is_main_process():
-                    publish(unfinished, folder, key)
-                wait_for_everyone()
-        return folder
+        return self._cache.artifact("fits", key, build, needs=needs)[0]
 
     def _build(self, fit: Fit, folder: Path) -> None:
         if fit.before is not None:

@@ -71,7 +71,7 @@ class Shaped(CausalLM):
 
     shape: str = "llama3-8b"
 
-    def load(self, tokenizer: Any, *, dtype: str | None = None, quantization: Any = None) -> Any:
+    def load(self, tokenizer: Any, *, dtype: str | None = None, quantization: Any = None, sharded: bool = False) -> Any:
         import torch
         from transformers import AutoModelForCausalLM, LlamaConfig
 

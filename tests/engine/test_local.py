@@ -180,6 +180,18 @@ def test_every_worker_is_plain_data_that_can_be_sent(group: str, name: str) -> N
         assert built.shard_size > 0 and built.suffix == ".npy"
 
 
+def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    assert (Local(workers=3).processes, Local().processes) == (3, 1)
+    Local(workers=3).check()  # on a CPU
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert Local().processes == 2
+    monkeypatch.setattr("dsel.engine.local.device_of_process", lambda: torch.device("cuda", 0))
+    with pytest.raises(ConfigError, match=r"engine\.workers=3: 2 GPUs can be seen here; auto takes all"):
+        Local(workers=3).check()
+
+
 def test_the_engine_changes_nothing_in_what_comes_out() -> None:
     from dsel.sweep import run_key
 

@@ -21,8 +21,8 @@ from dsel.selector.base import Selection
 from tests.conftest import make_pool
 
 
-def record(folder: Path, **options: bool) -> Record:
-    return Record(folder, {"seed": 0}, {"selector": "random", "model": "tiny", "trainer": "full"}, **options)
+def record(folder: Path) -> Record:
+    return Record(folder, {"seed": 0}, {"selector": "random", "model": "tiny", "trainer": "full"})
 
 
 def read(folder: Path) -> dict:
@@ -129,18 +129,6 @@ def test_stages_count_their_own_time(tmp_path: Path) -> None:
     embed = next(s for s in read(tmp_path)["stages"] if s["name"] == "embed")
     assert embed["items"] == 10
     assert embed["per_second"] == pytest.approx(10 / inner.seconds, rel=0.01)
-
-
-def test_only_the_first_process_writes(tmp_path: Path) -> None:
-    run = record(tmp_path, writes=False)
-    run.round(Selection(np.array([1])), make_pool(3))
-    run.note("weights", 1, {"weight": np.ones(2)})
-    labels = np.array([0, 1, 1])
-    clustering = Clustering(labels, np.zeros((2, 2), dtype=np.float32), np.ones(3, dtype=np.float32), None)
-    note_computed(run, {"clustering": clustering, "quality": np.ones(3)}, make_pool(3), low_quality=0.3)
-    assert run.facts["clustering"]["k"] == 2
-    run.finish("finished")
-    assert not list(tmp_path.iterdir())
 
 
 def test_status_says_how_far_it_came(tmp_path: Path) -> None:

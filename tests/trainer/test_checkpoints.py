@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dsel.cache import Cache
-from dsel.distributed import sharded, world_size
-from dsel.errors import ConfigError
 from dsel.files import seal, write_json
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
-from dsel.trainer import checkpoints
 from dsel.trainer.base import Training
 from dsel.trainer.checkpoints import BY_NUMBER, DIGESTS, MOMENTS, last_checkpoint, load_state, save_state
 from dsel.trainer.sft import SFT
-from tests.conftest import ROOT, make_pool, offline
+from tests.conftest import make_pool
 
 SETTINGS: dict[str, Any] = {
     "epochs": 2,
@@ -375,105 +364,3 @@ def test_a_kill_while_the_weights_are_written_costs_what_came_after_the_checkpoi
     curve = Curve()
     new_learner(spec, cache, curve).fit(make_pool(32))
     assert curve.steps == [8]
-
-
-@pytest.mark.parametrize("name", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_a_sharded_model_has_no_checkpoints_and_no_parts(
-    name: str, spec: CausalLM, cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not sharded()
-    with monkeypatch.context() as patch:
-        patch.setenv(name, "true")
-        assert sharded()
-    killed(new_learner(spec, cache, Curve(dies_at=5)), make_pool(32))  # whole, it would go on from here
-    monkeypatch.setattr("dsel.trainer.sft.sharded", lambda: True)
-    curve = Curve(dies_at=5)
-    folder = killed(new_learner(spec, cache, curve), make_pool(32))
-    assert curve.steps == [1, 2, 3, 4]
-    assert not list(folder.rglob("checkpoint-*"))
-    with pytest.raises(ConfigError, match="no FSDP, no DeepSpeed"):
-        new_learner(spec, cache).fit(make_pool(8), part(1, 2))
-
-
-# Several processes: this file is their program
-
-
-def program(model: str, cache: str, result: str, dies_at: int | None, lora: dict[str, Any] | None) -> None:
-    """Four fits of one learner: one, on from there, and two parts of one training. The first process forgets them
-    early; the others are late in reading what came out, and their clocks, which no checkpoint shall go by, stand still.
-    """
-    curve, first, read = Curve(), os.environ.get("RANK", "0") == "0", Path.read_text
-
-    def late(path: Path, *args: Any, **kwargs: Any) -> str:
-        time.sleep(1 if path.name == "outcome.json" else 0)
-        return read(path, *args, **kwargs)
-
-    if not first:
-        checkpoints.time = SimpleNamespace(monotonic=lambda: 0.0)  # type: ignore[assignment, attr-defined]
-        Path.read_text = late  # type: ignore[assignment, method-assign]
-
-    def report(metrics: dict[str, float], step: int) -> None:
-        if step == dies_at and first:
-            os.kill(os.getpid(), signal.SIGKILL)
-        curve(metrics, step)
-
-    spec = CausalLM(hub="", path=model, dtype="float32")
-    learner = Learner(spec, SFT(**{**SETTINGS, "lora": lora}), Cache(cache), seed=3, report=report)
-    outcomes = [learner.fit(make_pool(16), Training(epochs=1))]
-    outcomes += [learner.fit(make_pool(16, prompt="More: {i}"), Training(epochs=1, restart=False))]
-    outcomes += [learner.fit(make_pool(32, prompt=f"Part {i}: {{i}}"), part(i, 2)) for i in (1, 2)]
-    if first:
-        assert learner.model is not None
-    learner.forget()
-    if first:
-        losses = learner.nll(make_pool(8).messages).tolist()
-        found = {"processes": world_size(), "outcomes": outcomes, "nll": losses, **vars(curve)}
-        Path(result).write_text(json.dumps(found))
-
-
-@pytest.fixture
-def launch(small_model: Path, tmp_path: Path) -> Callable[..., dict[str, Any] | None]:
-    def start(
-        processes: int, cache: str, dies_at: int | None = None, lora: dict[str, Any] | None = None
-    ) -> dict[str, Any] | None:
-        launcher = [] if processes == 1 else ["-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-        result = tmp_path / f"{cache}.json"
-        arguments = json.dumps([str(small_model), str(tmp_path / cache), str(result), dies_at, lora])
-        done = subprocess.run(
-            [sys.executable, *launcher, "-m", "tests.trainer.test_checkpoints", arguments],
-            cwd=ROOT, env=offline(tmp_path, OMP_NUM_THREADS="1"), capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert (done.returncode == 0) == (dies_at is None), done.stderr
-        return json.loads(result.read_text()) if dies_at is None else None
-
-    return start
-
-
-def test_two_processes_go_on_as_one_does(launch: Callable[..., dict[str, Any]], spec: CausalLM, tmp_path: Path) -> None:
-    program(str(spec.path), str(tmp_path / "one"), str(tmp_path / "one.json"), None, None)
-    one, two = json.loads((tmp_path / "one.json").read_text()), launch(2, "two")
-    assert (one["processes"], two["processes"]) == (1, 2)
-    for mine, theirs in zip(one["outcomes"], two["outcomes"], strict=True):
-        assert theirs == {**mine, "loss": pytest.approx(mine["loss"], rel=1e-4)}
-    assert two["rates"] == one["rates"]
-    assert len(one["rates"]) == 2 + 2 + 4 + 4
-    np.testing.assert_allclose(two["losses"], one["losses"], rtol=1e-4)
-    np.testing.assert_allclose(two["nll"], one["nll"], rtol=1e-4)
-
-
-@pytest.mark.slow
-def test_two_processes_killed_in_a_training_go_on(launch: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
-    """Each has a generator of its own for dropout; the weights end the same bit for bit, so the losses do."""
-    calm = launch(2, "calm", lora=DROPOUT["lora"])
-    launch(2, "killed", dies_at=7, lora=DROPOUT["lora"])  # in the third fit, after two of four steps
-    (folder,) = (tmp_path / "killed").glob("fits/*.partial/checkpoints/*")
-    assert {"generators_0.safetensors", "generators_1.safetensors"} <= {p.name for p in folder.iterdir()}
-    again = launch(2, "killed", lora=DROPOUT["lora"])
-    assert [o.pop("cached", 0) for o in again["outcomes"]] == [1, 1, 0, 0]
-    assert again["nll"] == calm["nll"]
-    for mine, theirs in zip(calm["outcomes"], again["outcomes"], strict=True):
-        assert theirs == {**mine, "loss": pytest.approx(mine["loss"], rel=1e-6)}
-
-
-if __name__ == "__main__":
-    program(*json.loads(sys.argv[1]))

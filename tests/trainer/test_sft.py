@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +16,7 @@ from dsel.model.chat import IGNORED, encode
 from dsel.pool import Example, Pool
 from dsel.trainer.examples import tokenized
 from dsel.trainer.sft import SFT
-from tests.conftest import QUICK, ROOT, checked, make_pool, offline
+from tests.conftest import ROOT, checked, make_pool
 from tests.trainer import small
 
 SMOLLM2 = ROOT / "models" / "smollm2-135m-instruct"
@@ -47,6 +44,11 @@ SETTINGS: dict[str, Any] = {**small.SETTINGS, "epochs": 2}
         ({"checkpoint_minutes": 0}, r"trainer\.checkpoint_minutes=0"),
         ({"quantization": "int3"}, r"trainer\.quantization=int3"),
         ({"quantization": "nf4"}, "use qlora"),
+        ({"strategy": "fsdp"}, r"trainer\.strategy=fsdp: wants one of auto, single, ddp, fsdp2, zero3.*mean fsdp2"),
+        (
+            {"strategy": "fsdp2", "optimizer": "adafactor"},
+            r"strategy=fsdp2 cuts weights into pieces, and trainer\.optimizer=adafactor needs whole ones: use adamw",
+        ),
         ({"lora": {"foo": 1}}, r"trainer\.lora\.foo=1: unknown; there are rank, alpha, dropout"),
         ({"lora": {"rank": 8}}, r"trainer\.lora={rank: 8}: set alpha and dropout"),
     ],
@@ -54,6 +56,15 @@ SETTINGS: dict[str, Any] = {**small.SETTINGS, "epochs": 2}
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         checked(SFT(**options), "trainer")
+
+
+def test_zero3_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "deepspeed" else name)
+    with pytest.raises(ConfigError, match=r"needs the package 'deepspeed': pip install 'dsel\[deepspeed\]'"):
+        checked(SFT(strategy="zero3"), "trainer")
+    quantized = SFT(strategy="zero3", quantization="nf4", lora={"rank": 4, "alpha": 8, "dropout": 0.0})
+    with pytest.raises(ConfigError, match=r"zero3 cannot cut weights of 4 bits \(nf4\): use trainer\.strategy=fsdp2"):
+        checked(quantized, "trainer")
 
 
 def fitted(spec: CausalLM, cache: Cache, pool: Pool, seed: int = 0, **options: Any) -> tuple[Learner, list[float]]:
@@ -229,33 +240,6 @@ def test_a_warm_up_longer_than_training_is_reported(
 ) -> None:
     fitted(spec, cache, make_pool(8), warmup=1000, epochs=1)
     assert "warm-up (1000 steps) is longer than training (1)" in caplog.text
-
-
-@pytest.mark.parametrize("packing", [False, True], ids=["padded", "packed"])
-def test_one_process_and_two_are_the_same_experiment(packing: bool, run_folder: Path) -> None:
-    """A distributed job (gloo, on the CPU) takes the same steps over the same examples as a single process.
-
-    The last step has a single example, so that the second process has nothing to learn from.
-    """
-    records = []
-    for name, launcher in (("one", []), ("many", ["-m", "torch.distributed.run", "--nproc_per_node=2"])):
-        runs = run_folder / f"distributed-{packing}-{name}"
-        options = [*QUICK, "budget=49", "evaluator=none", "tracker=none", "trainer.log_every=1", f"runs={runs}"]
-        options += [f"trainer.packing={packing}", "trainer.max_length=128"]
-        subprocess.run(
-            [sys.executable, *launcher, "-m", "dsel.run", *options],
-            cwd=ROOT, env=offline(run_folder, OMP_NUM_THREADS="1"), check=True, capture_output=True, timeout=500,
-        )  # fmt: skip
-        (record,) = runs.glob("*/record.json")  # one run folder, however many processes
-        records.append(json.loads(record.read_text())["rounds"][0]["training"])
-        log = (record.parent / "run.log").read_text()
-        losses = [float(line.split("loss ")[1].split(",")[0]) for line in log.splitlines() if ": loss " in line]
-        assert len(losses) == 4
-        records[-1]["losses"] = losses
-    one, many = records
-    assert one["steps"] == many["steps"]
-    assert one["examples"] == many["examples"] == 49
-    np.testing.assert_allclose(many["losses"], one["losses"], atol=2e-4)
 
 
 # A plain loop

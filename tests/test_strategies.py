@@ -1,0 +1,160 @@
+"""Whole runs whose trainings are shared by two workers, beside those of one, and what a kill costs them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from tests.conftest import QUICK, ROOT, offline
+from tests.faults import inject
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+STRATEGIES = ["ddp", "fsdp2", *(["zero3"] if importlib.util.find_spec("deepspeed") else [])]
+LORA = ["trainer=lora", "trainer.lora={rank: 4, alpha: 8, dropout: 0.0}", "trainer.learning_rate=5e-3"]
+ROUNDS = ["selector=iterative_perplexity", "selector.rounds=2", "selector.max_new_tokens=8", "scorer=column"]
+KINDS = {
+    "full": ["budget=49"],
+    "lora": ["budget=49", *LORA],
+    "iterit": ["selector=iterit", "selector.epochs=3", "data.size=200"],
+    "iterit-lora": ["selector=iterit", "selector.epochs=3", "data.size=200", *LORA],
+    "iterative": [*ROUNDS, "scorer.name=rating"],
+}
+TOY = ["trainer.batch_size=16", "trainer.micro_batch_size=4", "trainer.log_every=1", "tracker=none"]
+
+# a worker, the second, that ends at its third checkpoint
+DYING = """
+import os
+if os.environ.get("RANK") == "1" and "DIES" in os.environ:
+    import dsel.trainer.checkpoints as checkpoints
+    save, calls = checkpoints.save_state, []
+    def dies(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == 3 and os.environ["DIES"] == "killed":
+            os.kill(os.getpid(), 9)
+        if len(calls) == 3:
+            raise RuntimeError("this one is out of luck")
+        return save(*args, **kwargs)
+    checkpoints.save_state = dies
+"""
+
+
+class Runs:
+    """Runs of one configuration in folders beside each other."""
+
+    def __init__(self, folder: Path, model: Path, kind: str):
+        self.folder = folder
+        self.options = [*QUICK, *TOY, *KINDS[kind], f"model.path={model}", "evaluator.per_kind=2"]
+
+    def start(self, name: str, *more: str, module: str = "dsel.run", **environment: str) -> tuple[int, str]:
+        """The exit code and what was said; a cache for each name."""
+        path = os.pathsep.join(
+            [str(self.folder), *os.environ.get("PYTHONPATH", str(ROOT)).split(os.pathsep), str(ROOT)]
+        )
+        done = subprocess.run(
+            [sys.executable, "-m", module, *self.options, f"runs={self.folder / name / 'runs'}", *more],
+            cwd=ROOT, env=offline(self.folder / name, OMP_NUM_THREADS="1", PYTHONPATH=path, **environment),
+            capture_output=True, text=True, timeout=900,
+        )  # fmt: skip
+        return done.returncode, done.stderr
+
+    def left(self, name: str) -> dict[str, Any]:
+        """What the finished run of a name has chosen, learnt and scored."""
+        for file in sorted((self.folder / name).glob("runs/*/record.json")):
+            record = json.loads(file.read_text())
+            if record["status"] == "finished":
+                trainings = [part["training"] for part in record["rounds"]]
+                log = (file.parent / "run.log").read_text()
+                losses = [float(line.split("loss ")[1].split(",")[0]) for line in log.splitlines() if ": loss " in line]
+                rows = pq.read_table(file.parent / "selection.parquet").to_pylist()
+                selection = [(row["round"], row["id"]) for row in rows]
+                return {"losses": losses, "trainings": trainings, "metrics": record["metrics"], "selection": selection}
+        raise AssertionError(f"{name}: no finished run")
+
+
+def same(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Losses to 1e-4 (the log has four digits), and the rest as it is."""
+    assert len(found["losses"]) == len(expected["losses"]) > 0
+    np.testing.assert_allclose(found["losses"], expected["losses"], atol=2e-4)
+    assert found["metrics"] == expected["metrics"]
+    assert found["selection"] == expected["selection"]
+    for mine, theirs in zip(found["trainings"], expected["trainings"], strict=True):
+        assert abs(mine.pop("loss") - theirs["loss"]) < 1e-4
+        mine.pop("cached", None)
+        assert mine == {name: value for name, value in theirs.items() if name != "loss"}
+
+
+def two(strategy: str) -> list[str]:
+    return ["engine.workers=2", f"trainer.strategy={strategy}"]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Callable[[str], Runs]:
+    """Runs of a kind beside each other, of which `one` has been made by one worker."""
+
+    @cache
+    def made(kind: str) -> Runs:
+        runs = Runs(tmp_path_factory.mktemp(kind), small_model, kind)
+        code, said = runs.start("one")
+        assert code == 0, said
+        return runs
+
+    return made
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_runs_of_two_workers_are_runs_of_one(strategy: str, kind: str, alone: Callable[[str], Runs]) -> None:
+    runs = alone(kind)
+    code, said = runs.start(strategy, *two(strategy), "trainer.save=true")
+    assert code == 0, said
+    assert f"2 workers ({strategy})" in said
+    same(runs.left(strategy), runs.left("one"))
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("kind", ["full", "lora", "iterit"])
+def test_a_run_whose_leader_is_killed_goes_on(kind: str, strategy: str, tmp_path: Path, small_model: Path) -> None:
+    runs, often = Runs(tmp_path, small_model, kind), ["trainer.checkpoint_minutes=1e-9"]
+    assert runs.start("calm", *two(strategy))[0] == 0
+    step = "dsel.engine.launch:_hear step"
+    fault = {"point": [step] * (3 if kind != "iterit" else 8), "fault": "SIGKILL"}
+    told = {inject.FAULT: json.dumps(fault), inject.STRUCK: str(tmp_path / "struck")}
+    code, said = runs.start("killed", *two(strategy), *often, module="tests.faults.inject", **told)
+    assert code == -9, said
+    code, said = runs.start("killed", *two(strategy), *often)
+    assert code == 0, said
+    assert said.count("goes on from checkpoint-") == 1
+    found, expected = runs.left("killed"), runs.left("calm")
+    expected["losses"] = expected["losses"][-len(found["losses"]) :]
+    same(found, expected)
+
+
+@pytest.mark.parametrize(("how", "strategy"), [("raises", "ddp"), ("killed", "fsdp2")])
+@pytest.mark.parametrize("sweep", [[], ["-m"]], ids=["run", "sweep"])
+def test_a_worker_that_dies_ends_the_run_in_one_line(
+    how: str, strategy: str, sweep: list[str], tmp_path: Path, small_model: Path
+) -> None:
+    """And the next run goes on from the checkpoint before, by another strategy and with another number of workers."""
+    (tmp_path / "sitecustomize.py").write_text(DYING)
+    runs, often = Runs(tmp_path, small_model, "full"), ["trainer.checkpoint_minutes=1e-9"]
+    start = time.monotonic()
+    code, said = runs.start("here", *sweep, *two(strategy), *often, DIES=how)
+    assert time.monotonic() - start < 240
+    assert code == (1 if sweep else 2), said
+    lines = [line for line in said.splitlines() if "worker 2 of 2" in line]
+    wanted = "failed: RuntimeError: this one is out of luck" if how == "raises" else "was killed by SIGKILL"
+    assert wanted in lines[-1] and "dsel:" in said
+    code, said = runs.start("here", *often)
+    assert code == 0 and "goes on from checkpoint-2" in said, said
