@@ -73,6 +73,14 @@ class Lazy(Sequence[T], Generic[T]):
         return repr(list(self)) if self._length <= 20 else f"<{self._length:,} items: {self[0]!r}, …>"
 
 
+class Conversations(Lazy[list[T]]):
+    """Conversations whose `texts`, what all turns of each say, can be had without making their turns."""
+
+    def __init__(self, turns: Lazy[list[T]], texts: Sequence[str]):
+        super().__init__(len(turns), turns.fetch, turns.block)
+        self.texts = texts
+
+
 def mapped(function: Callable[..., S], *items: Sequence[Any]) -> Lazy[S]:
     """`function` of each of `items`, made when it is asked for; of several sequences, of those at the same place."""
     block = min(each.block if isinstance(each, Lazy) else BLOCK for each in items)

@@ -35,8 +35,10 @@ class Rows:
         """
         if not self.path.exists():
             self._create(values.shape[1:], values.dtype)
-        order = np.argsort(rows, kind="stable")
-        rows, values = np.asarray(rows)[order], np.ascontiguousarray(values[order])
+        if (np.diff(rows) < 0).any():
+            order = np.argsort(rows, kind="stable")
+            rows, values = rows[order], values[order]
+        values = np.ascontiguousarray(values)
         with self.path.open("r+b") as file:
             shape, dtype, offset = header(file)
             if (shape, dtype) != ((self.n, *values.shape[1:]), values.dtype):

@@ -19,7 +19,7 @@ from dsel.batches import ROWS, Distinct, Fingerprint, original_column, original_
 from dsel.columns import Columns
 from dsel.component import digest
 from dsel.errors import need
-from dsel.lazy import blocks, mapped
+from dsel.lazy import Conversations, blocks, mapped
 from dsel.messages import Message as Message
 from dsel.messages import (
     cut_to_first,
@@ -119,7 +119,7 @@ class Pool:
     @property
     def messages(self) -> Sequence[list[Message]]:
         """Each example's turns, n lists of messages."""
-        return self.rows.lazy("messages", from_column)
+        return Conversations(self.rows.lazy("messages", from_column), self.texts)
 
     @property
     def sources(self) -> Sequence[str]:

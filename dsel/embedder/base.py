@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import need
+from dsel.lazy import Conversations, mapped
 from dsel.pool import Message, text_of
 from dsel.progress import tracked
 from dsel.reading import Counts, joined, note_cut, shorten, windows, with_counts
@@ -41,6 +42,7 @@ class Embedder(ABC):
 
     suffix: ClassVar[str] = ".npy"
     by_length: ClassVar[bool] = True  # the longest texts are read first, with others of their length
+    by_turn: ClassVar[bool] = True  # `read` is given conversations; else `encode` texts, which takes less time
     advice = ""  # how more of a text can be read
 
     def check(self) -> None:
@@ -67,8 +69,10 @@ class Embedder(ABC):
         """A copy, so that the model it loads goes with it."""
         return replace(self)._records
 
-    def _records(self, conversations: list[list[Message]]) -> npt.NDArray[np.void]:
-        vectors, counts = self.read([self.turns(messages) for messages in conversations])
+    def _records(self, rows: list[Any]) -> npt.NDArray[Any]:
+        if not self.by_turn:
+            return self.stored(self.encode(rows))
+        vectors, counts = self.read([self.turns(messages) for messages in rows])
         return with_counts(self.stored(vectors), counts)
 
     def stored(self, vectors: npt.NDArray[np.floating]) -> Stored:
@@ -88,16 +92,18 @@ class Embedder(ABC):
         """
         if not len(conversations):
             raise ValueError("no texts to embed")
-        sizes = self._lengths(conversations) if self.by_length else None
-        found, read = engine.fill(self, conversations, scratch / FILE, title="embedding", sizes=sizes)
+        texts = self.texts(conversations)
+        rows = conversations if self.by_turn else texts
+        sizes = lengths(texts) if self.by_length else None
+        found, read = engine.fill(self, rows, scratch / FILE, title="embedding", sizes=sizes)
         note_cut(scratch, "embedder", read, self.advice)
         return found
 
-    def _lengths(self, conversations: Sequence[Sequence[Message]]) -> npt.NDArray[np.int64]:
-        """The characters of what is read of each example."""
-        n = len(conversations)
-        all_turns = map(self.turns, tracked(conversations, "lengths of the texts", total=n, unit="texts"))
-        return np.fromiter((len(joined(turns)) for turns in all_turns), np.int64, n)
+    def texts(self, conversations: Sequence[Sequence[Message]]) -> Sequence[str]:
+        """What is read of each example, in one text."""
+        if self.text == "both" and isinstance(conversations, Conversations):
+            return conversations.texts
+        return mapped(lambda messages: joined(self.turns(messages)), conversations)
 
 
 @dataclass(kw_only=True)
@@ -155,6 +161,12 @@ class Tokenized(Limited):
 
     def _size(self, text: str) -> int:
         return self.sizes([text])[0]
+
+
+def lengths(texts: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The characters of each text."""
+    counted = tracked(texts, "lengths of the texts", total=len(texts), unit="texts")
+    return np.fromiter(map(len, counted), np.int64, len(texts))
 
 
 def nothing_cut(n: int) -> Counts:

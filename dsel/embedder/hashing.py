@@ -25,6 +25,7 @@ class Hashing(Embedder):
 
     version: ClassVar[int] = 1
     by_length: ClassVar[bool] = False
+    by_turn: ClassVar[bool] = False
 
     @property
     def shard_size(self) -> int:

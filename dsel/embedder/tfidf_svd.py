@@ -12,11 +12,9 @@ import numpy as np
 
 from dsel.constraints import Count, Seed
 from dsel.embedder.base import FILE, Embedder, Stored, Vectors
-from dsel.lazy import mapped
 from dsel.npy import Rows
 from dsel.pool import Message
 from dsel.progress import progress, tracked
-from dsel.reading import joined
 from dsel.shards import HERE, Map
 from dsel.words import words_and_signs
 
@@ -74,7 +72,7 @@ class TfidfSvd(Embedder):
         n = len(conversations)
         rows = Rows(scratch / FILE, n)
         rows.path.unlink(missing_ok=True)
-        texts = mapped(lambda messages: joined(self.turns(messages)), conversations)
+        texts = self.texts(conversations)
         found = self._streamed(texts, scratch) if n > IN_MEMORY else [(0, self.encode(list(texts)))]
         for start, vectors in found:
             rows.write(np.arange(start, start + len(vectors)), self.stored(vectors))

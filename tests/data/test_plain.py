@@ -139,13 +139,13 @@ def _equal(one: Chunk, two: Chunk) -> bool:
     return True
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=120)
 @given(st.one_of(pairs, chats, mixed), st.sampled_from(MEANINGS))
 def test_rows_of_python(rows: list[Any], meaning: Meaning) -> None:
     same(rows, meaning)
 
 
-@settings(deadline=None, max_examples=400)
+@settings(deadline=None, max_examples=120)
 @given(st.one_of(pairs, chats), st.sampled_from(MEANINGS))
 def test_rows_of_arrow(rows: list[Any], meaning: Meaning) -> None:
     batch = _batch(rows)
@@ -168,7 +168,7 @@ def _batch(rows: Sequence[dict[str, Any]]) -> pa.RecordBatch | None:
     return pa.record_batch(columns) if columns else None
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(st.one_of(pairs, chats))
 def test_the_text_of_rows(rows: list[Any]) -> None:
     batch = _batch(rows)
