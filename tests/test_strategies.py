@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -57,13 +57,15 @@ class Runs:
         self.folder = folder
         self.options = [*QUICK, *TOY, *KINDS[kind], f"model.path={model}", "evaluator.per_kind=2"]
 
-    def start(self, name: str, *more: str, module: str = "dsel.run", **environment: str) -> tuple[int, str]:
+    def start(
+        self, name: str, *more: str, module: str = "dsel.run", flags: Sequence[str] = (), **environment: str
+    ) -> tuple[int, str]:
         """The exit code and what was said; a cache for each name."""
         path = os.pathsep.join(
             [str(self.folder), *os.environ.get("PYTHONPATH", str(ROOT)).split(os.pathsep), str(ROOT)]
         )
         done = subprocess.run(
-            [sys.executable, "-m", module, *self.options, f"runs={self.folder / name / 'runs'}", *more],
+            [sys.executable, "-m", module, *flags, *self.options, f"runs={self.folder / name / 'runs'}", *more],
             cwd=ROOT, env=offline(self.folder / name, OMP_NUM_THREADS="1", PYTHONPATH=path, **environment),
             capture_output=True, text=True, timeout=900,
         )  # fmt: skip
@@ -150,11 +152,11 @@ def test_a_worker_that_dies_ends_the_run_in_one_line(
     (tmp_path / "sitecustomize.py").write_text(DYING)
     runs, often = Runs(tmp_path, small_model, "full"), ["trainer.checkpoint_minutes=1e-9"]
     start = time.monotonic()
-    code, said = runs.start("here", *sweep, *two(strategy), *often, DIES=how)
+    code, said = runs.start("here", *two(strategy), *often, flags=sweep, DIES=how)
     assert time.monotonic() - start < 240
     assert code == (1 if sweep else 2), said
-    lines = [line for line in said.splitlines() if "worker 2 of 2" in line]
-    wanted = "failed: RuntimeError: this one is out of luck" if how == "raises" else "was killed by SIGKILL"
-    assert wanted in lines[-1] and "dsel:" in said
+    reason = "failed: RuntimeError: this one is out of luck" if how == "raises" else "was killed by SIGKILL"
+    beginning = "this run failed" if sweep else "dsel"
+    assert f"{beginning}: worker 2 of 2 of the training {reason}" in said
     code, said = runs.start("here", *often)
     assert code == 0 and "goes on from checkpoint-2" in said, said
