@@ -149,7 +149,11 @@ def _refresher(t: Traversal, threads: ThreadPoolExecutor, device: str) -> Refres
 
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
-    """As many threads as BLAS would use, which works in the one that calls it instead."""
+    """As many threads as BLAS would use, which works in the one that calls it instead.
+
+    For all of a choice, and not for each refresh as `in_threads` has it: BLAS's own, woken for the small products in
+    between, would wait for more at full speed and take twice the processor time.
+    """
     from threadpoolctl import threadpool_info, threadpool_limits
 
     count = max((library["num_threads"] for library in threadpool_info() if library["user_api"] == "blas"), default=1)

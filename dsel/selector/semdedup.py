@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BLOCK = 2048
+BLOCK = 1024
 
 
 def redundancy(
@@ -72,11 +72,13 @@ def _nearest(x: Matrix, scale: Floats, device: str) -> Callable[..., Floats]:
 
         return highest_cosines(x, scale, place)
 
+    own = np.triu(np.ones((BLOCK, BLOCK), dtype=bool))
+
     def nearest(rows: Indices, others: Indices, *, before: bool) -> Floats:
         ours = read(x, rows) / scale[rows, None]
         similar: Floats = ours @ (ours if before else read(x, others) / scale[others, None]).T
         if before:
-            similar[np.triu_indices(len(rows))] = -1
+            np.copyto(similar, -1, where=own[: len(rows), : len(rows)])
         return similar.max(axis=1)  # type: ignore[no-any-return]
 
     return nearest
