@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -26,9 +27,9 @@ FILES = ("*.json", "model.safetensors")
 class Model2Vec(Hosted, Tokenized):
     """A model of the model2vec library by its hub id, or from a local folder (`path`).
 
-    max_length: tokens of a text; null keeps the model's own limit, which is 512 where it says nothing. Its vectors have
-    no positions, so `long=mean` is the mean of all of the text. Vectors are normalised to length 1 unless `normalize`
-    is false. Texts without a token that the model knows get the mean of all tokens.
+    max_length: tokens of a text; null keeps the model's own limit, which is 512 where it says nothing. Longer texts are
+    read in full unless `long=cut`: as tokens have no positions here, that costs nothing more. Vectors are normalised to
+    length 1 unless `normalize` is false. Texts without a token that the model knows get the mean of all tokens.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("model2vec", "tokenizers")
@@ -40,6 +41,7 @@ class Model2Vec(Hosted, Tokenized):
     revision: Text | None = None
     max_length: Count | None = None
     normalize: bool = True
+    long: Literal["cut", "mean"] = field(default="mean", kw_only=True)
 
     def check(self) -> None:
         super().check()
@@ -105,11 +107,14 @@ class Model2Vec(Hosted, Tokenized):
         tokens = self._tokens(texts)
         if limit is None:
             return self._means(tokens), nothing_cut(len(texts))
+        if self.long == "mean":
+            counts = np.array([[len(ids), len(ids), limit] for ids in tokens], dtype=np.int64)
+            runs = [_windows(ids, limit) for ids in tokens]
+            return means(self._means([ids for some in runs for ids in some]), [len(some) for some in runs]), counts
         parts, counts = self.parts(conversations, texts, [len(ids) for ids in tokens], limit)
         whole = counts[:, 0] <= limit
-        read = [[ids] if w else self._tokens(some) for w, ids, some in zip(whole, tokens, parts, strict=True)]
-        vectors = self._means([ids[:limit] for some in read for ids in some])
-        return means(vectors, [len(some) for some in read]), counts
+        cut = iter(self._tokens([text for (text,), w in zip(parts, whole, strict=True) if not w]))
+        return self._means([ids if w else next(cut)[:limit] for ids, w in zip(tokens, whole, strict=True)]), counts
 
     def _means(self, tokens: list[list[int]]) -> Vectors:
         """The mean of the vectors of each text's tokens."""
@@ -125,6 +130,12 @@ class Model2Vec(Hosted, Tokenized):
         if self.normalize:
             found /= np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
         return found.astype(np.float32)
+
+
+def _windows(ids: list[int], limit: int) -> list[list[int]]:
+    """The tokens in as few runs of about the same length as `limit` allows."""
+    each = math.ceil(len(ids) / max(1, math.ceil(len(ids) / limit)))
+    return [ids[i : i + each] for i in range(0, len(ids), each)] if each else [ids]
 
 
 def _without(tokens: list[list[int]], unknown: int) -> np.ndarray:

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from dsel.component import digest, identity
+from dsel.data.local import Local
 from dsel.embedder.sentence_transformer import SentenceTransformer
 from dsel.errors import ConfigError
-from dsel.reading import cuts
+from dsel.reading import cuts, sentence
+from tests.conftest import ROOT, shared
 from tests.embedder.chats import chat, chats
 
 TEXTS = ["one", "two three one", "three " * 30, "query: two"]
@@ -154,3 +156,19 @@ def test_a_limit_beyond_the_models_positions_is_its_positions(
         vectors = embedder(model_folder, max_length=4096).embed(chats(["one two " * 400]), tmp_path)
     assert np.isfinite(vectors).all() and cuts(tmp_path)[0]["limit"] == 512
     assert "embedder.max_length=4096: the model has 512 positions" in caplog.text
+
+
+@pytest.mark.slow
+def test_of_alpaca_gpt4_a_quarter_is_longer_than_minilm_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the run says so: its texts are counted by the real tokenizer, the vectors here are none."""
+    folder = ROOT / "models" / "all-minilm-l6-v2"
+    if not folder.exists():
+        pytest.skip(f"needs {folder}")
+    pool = Local(path=str(shared("data/alpaca_gpt4_999.json"))).load()
+    monkeypatch.setattr(SentenceTransformer, "encode", lambda self, texts: np.ones((len(texts), 2), np.float32))
+    embedder(folder).embed(pool.messages, tmp_path)
+    (cut,) = cuts(tmp_path)
+    assert (cut["of"], cut["limit"]) == (999, 256) and 0.25 < cut["texts"] / cut["of"] < 0.3
+    assert "texts are longer than the 256 tokens that the embedder reads" in sentence(cut)
+    assert sentence(cut).endswith("embedder.long=mean reads all")
+    assert embedder(folder, long="mean").embed(pool.messages[:50], tmp_path).shape == (50, 2)
