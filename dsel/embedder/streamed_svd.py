@@ -27,7 +27,7 @@ FIRST, MOST = 2**20, 2**25  # entries of the table, at first and at most
 FULL = 0.7  # of the entries
 S3, S60, WHICH = np.uint64(3), np.uint64(60), np.uint64(PARTS - 1)
 ROWS = 16_384  # of the matrix, gone through at once
-WIDTH = 32  # dimensions that a thread computes
+WIDTH = 72  # dimensions that a thread computes: loops that are long enough for vector units, and two for 128 + 10
 OVERSAMPLES, ITERATIONS = 10, 5  # of the randomised SVD, as scikit-learn has them
 REORDER = {"reassoc", "contract", "nsz", "nnan"}
 
@@ -238,7 +238,7 @@ def svd(rows: Matrix, rank: int, seed: int) -> Floats:
     n = len(rows.starts) - 1
     with progress(f"SVD of TF-IDF to {rank} dimensions", total=(ITERATIONS + 1) * n, unit="rows") as advance:
         for _ in range(ITERATIONS):
-            w = np.linalg.qr(_through(rows, np.linalg.qr(w)[0], advance))[0]
+            w = np.linalg.qr(_through(rows, w, advance))[0]
         z = _through(rows, w, advance)
     # With Q an orthonormal basis of A w, Q'A = e^(-1/2) E' z', of the eigenvalues e and vectors E of w'A'A w = w'z.
     values, vectors = np.linalg.eigh((w.T @ z + z.T @ w) / 2)
@@ -290,14 +290,17 @@ def _both(columns: Any, values: Floats, starts: Indices, w: Any, out: Any) -> No
     """Add A'(A w) to `out`; each thread has some of the dimensions, so that sums are made in one order."""
     for b in prange(len(w)):
         product = np.empty(WIDTH, dtype=np.float32)
+        flat, sums = w[b].reshape(-1), out[b].reshape(-1)  # one index: four times as fast
         for i in range(len(starts) - 1):
             product[:] = 0
             for j in range(starts[i], starts[i + 1]):
+                at, value = np.int64(columns[j]) * WIDTH, values[j]
                 for k in range(WIDTH):
-                    product[k] += values[j] * w[b, columns[j], k]
+                    product[k] += value * flat[at + k]
             for j in range(starts[i], starts[i + 1]):
+                at, value = np.int64(columns[j]) * WIDTH, values[j]
                 for k in range(WIDTH):
-                    out[b, columns[j], k] += values[j] * product[k]
+                    sums[at + k] += value * product[k]
 
 
 @njit(parallel=True, nogil=True, fastmath=REORDER)  # type: ignore[untyped-decorator]
