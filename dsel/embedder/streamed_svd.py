@@ -7,8 +7,10 @@ some arrays of [features, dimensions]; time grows with the number of terms in al
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from numba import njit, prange
 
 from dsel.arrays import Doubles, Floats, Indices
 from dsel.embedder.terms import ONE, S30, Hashes, batches, terms
+from dsel.files import piece, save_piece
 from dsel.progress import progress, tracked
 
 Counts = npt.NDArray[np.uint32]
@@ -35,22 +38,25 @@ REORDER = {"reassoc", "contract", "nsz", "nnan"}
 class Table:
     """How often each term occurs, and in how many texts.
 
-    It grows to `MOST` entries. Then the rarest terms are dropped, those that were in one text, then in two: a term that
-    is more frequent than there were such times is never lost, and its count lacks no more than that (lossy counting,
-    Manku & Motwani 2002). `lost` says how many.
+    It grows to `MOST` entries. Then the rarest terms are dropped, those that were in one text, when it is full again in
+    two, and so on (as in lossy counting, Manku & Motwani 2002). `drops` are the times; no count lacks more than `lost`.
     """
 
     def __init__(self) -> None:
         self.numbers = np.zeros((PARTS, FIRST // PARTS), dtype=np.uint64)
         self.times, self.texts = (np.zeros(self.numbers.shape, dtype=np.uint32) for _ in range(2))
         self.used = np.zeros(PARTS, dtype=np.int64)
-        self.lost = 0
+        self.drops = 0
 
     def add(self, texts: list[str], ngram_max: int) -> None:
         numbers, counts, starts, sizes = terms(texts, ngram_max)
-        need = int(sizes.sum())
-        self._make_room(need)
+        self._make_room(int(sizes.sum()))
         _add(numbers, counts, starts, sizes, self.numbers, self.times, self.texts, self.used)
+
+    @property
+    def lost(self) -> int:
+        """How many texts a term may be in that are not counted."""
+        return self.drops * (self.drops + 1) // 2
 
     def _make_room(self, more: int) -> None:
         """For so many more terms, however they are spread over the parts."""
@@ -59,8 +65,8 @@ class Table:
             if size * PARTS < MOST:
                 self._fill(size * 2, 0)
             elif self.used.max() > FULL * size / 2:
-                self.lost += 1
-                self._fill(size, self.lost)
+                self.drops += 1
+                self._fill(size, self.drops)
             else:  # one batch has more terms than the table is to hold
                 self._fill(size * 2, 0)
 
@@ -74,6 +80,9 @@ class Table:
     def most(self, min_df: int, limit: int) -> tuple[Hashes, Indices]:
         """The terms in `min_df` texts or more that occur most often, `limit` at most, and the texts that each is in."""
         kept = self.texts >= max(1, min_df)
+        times = self.times[kept]
+        if len(times) > limit:
+            kept &= self.times >= np.partition(times, len(times) - limit)[len(times) - limit]
         numbers, times, texts = self.numbers[kept], self.times[kept], self.texts[kept]
         first = np.lexsort((numbers, -times.astype(np.int64)))[:limit]
         return numbers[first], texts[first].astype(np.int64)
@@ -164,9 +173,9 @@ def matrix(
     idf = (np.log((1 + n) / (1 + frequency)) + 1).astype(np.float32)
     table, slots = _indexed(known)
     small = np.uint16 if len(known) <= 2**16 else np.int32
-    starts = [np.zeros(1, dtype=np.int64)]
-    files = [folder / "shard-terms-columns", folder / "shard-terms-values"]
-    with files[0].open("wb") as columns, files[1].open("wb") as values:
+    ends = [np.zeros(1, dtype=np.int64)]
+    made = {name: folder / f"shard-made-{name}" for name in ("columns", "values")}
+    with made["columns"].open("wb") as columns, made["values"].open("wb") as values:
         for batch in batches(tracked(texts, "TF-IDF of the texts", total=n, unit="texts")):
             found = terms(batch, ngram_max)
             column, value = np.empty(len(found.numbers), dtype=small), np.empty(len(found.numbers), dtype=np.float32)
@@ -174,12 +183,33 @@ def matrix(
             inside = np.repeat(found.starts - np.cumsum(sizes) + sizes, sizes) + np.arange(sizes.sum())
             columns.write(column[inside].data)
             values.write(value[inside].data)
-            starts.append(starts[-1][-1] + np.cumsum(sizes))
-    ends = np.concatenate(starts)
-    if not ends[-1]:
-        return Matrix(np.empty(0, dtype=small), np.empty(0, dtype=np.float32), ends, len(known))
-    maps = [np.memmap(file, dtype, "r") for file, dtype in zip(files, (small, np.float32), strict=True)]
-    return Matrix(maps[0], maps[1], ends, len(known))
+            ends.append(ends[-1][-1] + np.cumsum(sizes))
+    for name, file in made.items():
+        save_piece(_piece(folder, name), partial(os.rename, file))
+    starts = np.concatenate([*ends, [len(known)]])
+    save_piece(_piece(folder, "starts.npy"), lambda file: np.save(file, starts))
+    return _read(folder)
+
+
+def made_before(folder: Path) -> Matrix | None:
+    """What `matrix` has made in `folder`, in a run that was killed later; None where it has not made all of it."""
+    whole = all(piece(_piece(folder, name)) is not None for name in ("columns", "values", "starts.npy"))
+    return _read(folder) if whole else None
+
+
+def _read(folder: Path) -> Matrix:
+    *_, features = starts = np.load(_piece(folder, "starts.npy"))
+    small = np.uint16 if features <= 2**16 else np.int32
+    maps = [_mapped(_piece(folder, name), kind) for name, kind in (("columns", small), ("values", np.float32))]
+    return Matrix(maps[0], maps[1], starts[:-1], int(features))
+
+
+def _mapped(file: Path, kind: type) -> npt.NDArray[Any]:
+    return np.memmap(file, kind, "r") if file.stat().st_size else np.empty(0, dtype=kind)
+
+
+def _piece(folder: Path, name: str) -> Path:
+    return folder / f"shard-terms-{name}"
 
 
 def _indexed(known: Hashes) -> tuple[Hashes, Indices]:

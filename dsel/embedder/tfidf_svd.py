@@ -82,13 +82,15 @@ class TfidfSvd(Embedder):
         """The same vectors but for the noise of the SVD, some rows at a time; `scratch` gets files of the matrix."""
         from dsel.embedder import streamed_svd as streamed
 
-        n = len(texts)
-        table = streamed.count(texts, n, self.ngram_max)
-        if table.lost:
-            log.warning("TF-IDF: terms in %d texts or fewer are not counted, as memory is bounded", table.lost)
-        known, frequency = table.most(self.min_df, self.max_features)
-        if not len(known):  # no word occurs in min_df texts
-            known, frequency = table.most(1, self.max_features)
-        del table
-        rows = streamed.matrix(texts, n, self.ngram_max, known, frequency, self.sublinear_tf, scratch)
+        rows = streamed.made_before(scratch)
+        if rows is None:
+            n = len(texts)
+            table = streamed.count(texts, n, self.ngram_max)
+            if table.lost:
+                log.warning("TF-IDF: memory is bounded, and up to %d texts of a rare term are not counted", table.lost)
+            known, frequency = table.most(self.min_df, self.max_features)
+            if not len(known):  # no word occurs in min_df texts
+                known, frequency = table.most(1, self.max_features)
+            del table
+            rows = streamed.matrix(texts, n, self.ngram_max, known, frequency, self.sublinear_tf, scratch)
         return streamed.project(rows, streamed.svd(rows, self.dimensions, self.seed))

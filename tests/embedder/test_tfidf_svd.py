@@ -124,8 +124,30 @@ def test_block_by_block_vectors_are_those_of_all_at_once(tmp_path: Path, in_bloc
     assert_unit_rows(found, len(texts))
     expected = TfidfSvd(**options).encode(texts)
     np.testing.assert_allclose(found @ found.T, expected @ expected.T, atol=1e-4)
-    again = np.array(found)
-    np.testing.assert_array_equal(TfidfSvd(**options).embed(chats(texts), tmp_path), again)
+
+
+def test_a_killed_run_goes_on_from_the_matrix(tmp_path: Path, in_blocks: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, own = many(), TfidfSvd(dimensions=4)
+    (tmp_path / "alone").mkdir()
+    expected = own.embed(chats(texts), tmp_path / "alone")
+    counted, svd = streamed.count, streamed.svd
+    calls: list[int] = []
+
+    def count(*given: Any) -> streamed.Table:
+        calls.append(1)
+        return counted(*given)
+
+    monkeypatch.setattr(streamed, "count", count)
+    monkeypatch.setattr(streamed, "svd", lambda *given: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        own.embed(chats(texts), tmp_path)
+    monkeypatch.setattr(streamed, "svd", svd)
+    np.testing.assert_array_equal(own.embed(chats(texts), tmp_path), expected)
+    assert len(calls) == 1
+    with (tmp_path / "shard-terms-values").open("r+b") as file:
+        file.write(b"!")
+    np.testing.assert_array_equal(own.embed(chats(texts), tmp_path), expected)
+    assert len(calls) == 2
 
 
 def test_a_full_table_loses_the_rarest_terms_alone(monkeypatch: pytest.MonkeyPatch) -> None:
