@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 PROBES = 24  # cells that an example looks into
 SAMPLE = 32  # points a cell that its centre is found from
 ITERATIONS = 8
+LARGE = 16  # times the mean size of a cell: a larger one falls into pieces
 QUERIES = 1024  # compared at once
 ROUND = 256  # picks between two looks at all examples, at most
 VERSION = 1  # of the graph: another one, other neighbours
@@ -104,6 +105,7 @@ def _by_cells(x: Matrix, norms: Floats, nearest: NDArray[np.int32], similarities
     from dsel.selector.tiles import keep_nearest
 
     centres = _centres(x, norms)
+    most = LARGE * -(-len(x) // len(centres))
     similarities[:] = -np.inf
 
     def compare(queries: Indices, members: Indices, points: Floats) -> None:
@@ -116,12 +118,17 @@ def _by_cells(x: Matrix, norms: Floats, nearest: NDArray[np.int32], similarities
         asking, asking_ends = _grouped(probed.ravel(), len(centres))
         asking //= probed.shape[1]
         for cell in tracked(range(len(centres)), "neighbours", total=len(centres), unit="cells"):
-            inside = members[member_ends[cell] : member_ends[cell + 1]]
+            within = members[member_ends[cell] : member_ends[cell + 1]]
             queries = asking[asking_ends[cell] : asking_ends[cell + 1]]
-            points = _units(x, norms, inside)
-            # An example asks a cell once: no two threads have the same row.
-            for done in [pool.submit(compare, queries[some], inside, points) for some in slices(len(queries), QUERIES)]:
-                done.result()
+            # A cell of very many, copies most of them, falls into pieces: any of them are neighbours.
+            pieces = -(-len(within) // most)
+            for piece in range(pieces):
+                inside, outside = within[piece::pieces], queries[piece::pieces]
+                points = _units(x, norms, inside)
+                # An example asks a cell once: no two threads have the same row.
+                batches = [outside[some] for some in slices(len(outside), QUERIES)]
+                for done in [pool.submit(compare, batch, inside, points) for batch in batches]:
+                    done.result()
 
 
 def _cells(

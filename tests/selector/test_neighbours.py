@@ -63,6 +63,14 @@ def test_rows_on_disk_in_half_precision_have_the_same_graph_each_time(tmp_path: 
     ]
 
 
+def test_a_cell_of_copies_falls_into_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(neighbours, "LARGE", 1)
+    x = np.concatenate([np.ones((300, 8)), scattered(100, 8)])
+    found = graph(x, 5, tmp_path)
+    np.testing.assert_allclose(found.similarities[:300], 1, atol=1e-5)
+    assert (found.nearest[:300] < 300).all()
+
+
 def test_torch_compares_all_pairs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(neighbours, "torch_device", lambda name: torch.device("cpu"))
     x = scattered(300, 6)
