@@ -10,7 +10,8 @@ from numpy.typing import ArrayLike
 from dsel.arrays import Indices, check_budget, unit_rows
 from dsel.blocks import Where, torch_device
 from dsel.constraints import Count
-from dsel.selector import neighbours
+from dsel.cost import Cost
+from dsel.selector import coverage, neighbours
 from dsel.selector.base import Selection, Static
 from dsel.selector.coverage import lazy_greedy
 from dsel.study import Study
@@ -56,6 +57,11 @@ class FacilityLocation(Static):
 
     def check(self) -> None:
         torch_device(self.device, "selector.device")
+
+    def cost(self, n: int, d: int, budget: int, k: int) -> Cost:
+        if self.neighbours is None:
+            return coverage.cost(n, d, self.device)
+        return neighbours.cost(n, d, budget, self.neighbours, self.device)
 
     def select(self, study: Study) -> Selection:
         if self.neighbours is None:

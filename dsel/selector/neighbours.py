@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsel.arrays import Doubles, Floats, Indices, check_budget
 from dsel.blocks import Matrix, blocks, full_precision, lengths, matrix, parts, read, torch_device
+from dsel.cost import Cost
 from dsel.progress import progress, tracked
 from dsel.selector.products import Lists, blas_threads, slices
 from dsel.study import Study
@@ -50,6 +51,12 @@ class Graph:
         return cls(
             *(np.asarray(np.load(folder / f"{name}.npy", mmap_mode="r")) for name in ("nearest", "similarities"))
         )
+
+
+def cost(n: int, d: int, budget: int, k: int, device: str) -> Cost:
+    """What `build` and `greedy` take."""
+    pairs = 2.0 * n * d * (n if torch_device(device) else 1000 + 2 * (1 + PROBES / 4) * math.sqrt(n))
+    return Cost(pairs + 2.0 * n * d * budget, 8.0 * n * (k + 1) + 700.0 * n, device)
 
 
 def of(study: Study, k: int, device: str) -> Graph:

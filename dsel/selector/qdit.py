@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike
 from dsel.arrays import Indices, check_budget, finite_scores, unit_rows
 from dsel.blocks import Where, torch_device
 from dsel.constraints import Count, Positive, Share
-from dsel.selector import neighbours
+from dsel.cost import Cost
+from dsel.selector import coverage, neighbours
 from dsel.selector.base import Selection, Static
 from dsel.selector.coverage import lazy_greedy
 from dsel.study import Study
@@ -53,6 +54,11 @@ class QDIT(Static):
 
     def check(self) -> None:
         torch_device(self.device, "selector.device")
+
+    def cost(self, n: int, d: int, budget: int, k: int) -> Cost:
+        if self.neighbours is None:
+            return coverage.cost(n, d, self.device)
+        return neighbours.cost(n, d, budget, self.neighbours, self.device)
 
     def select(self, study: Study) -> Selection:
         quality, x, budget, alpha = study.quality_or_fail(), study.embeddings, study.budget, self.alpha
