@@ -81,16 +81,31 @@ def logits_at(
     as from `packed`. The vocabulary projection runs at these positions only, except for models that rescale logits
     after it.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal, backbone, head = parts_of(model)
     inputs = {"input_ids": ids, "attention_mask": mask, "use_cache": False, **more}
-    at_once = LOGITS_ON_CPU if ids.device.type == "cpu" else LOGITS_ELSEWHERE
-    rows = max(1, at_once // causal.get_output_embeddings().weight.shape[0])
-    if any(getattr(causal.config, name, None) for name in RESCALED):
+    rows = at_once(causal)
+    if rescales(causal):
         yield from (part.float() for part in causal(**inputs).logits[where].split(rows))
         return
-    backbone, head = getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
     for part in backbone(**inputs).last_hidden_state[where].split(rows):
         yield head(part).float()
+
+
+def parts_of(model: Any) -> tuple[Any, Any, Any]:
+    """The causal model without an adapter's wrapper, what of it makes hidden states, and what makes logits of them."""
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return causal, getattr(causal, causal.base_model_prefix), causal.get_output_embeddings()
+
+
+def rescales(causal: Any) -> bool:
+    """Whether it does more to logits after the head."""
+    return any(getattr(causal.config, name, None) for name in RESCALED)
+
+
+def at_once(causal: Any) -> int:
+    """For how many positions there should be logits at a time."""
+    size = LOGITS_ON_CPU if causal.device.type == "cpu" else LOGITS_ELSEWHERE
+    return max(1, size // causal.get_output_embeddings().weight.shape[0])
 
 
 def packs(model: Any) -> bool:
@@ -100,8 +115,7 @@ def packs(model: Any) -> bool:
     turn the packing into a mask of all tokens against all: there, padding without a mask is faster, as it is what its
     flash kernel takes.
     """
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    backbone = getattr(causal, causal.base_model_prefix)
+    causal, backbone, _ = parts_of(model)
     return (
         causal.device.type == "cuda"
         and "flash" in str(causal.config._attn_implementation)
