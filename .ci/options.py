@@ -11,7 +11,9 @@ from dsel.config_groups import ROOT, options
 from dsel.options import CONF, Option, described, heading, listed, top
 
 PAGE = ROOT / "docs" / "options.md"
-GROUPS = "data embedder clusterer scorer selector selector/feedback model trainer evaluator engine tracker".split()
+GROUPS = (
+    "data targets embedder clusterer scorer selector selector/feedback model trainer evaluator engine tracker".split()
+)
 
 HEAD = """\
 # Options

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE if (PACKAGE / "conf").is_dir() else PACKAGE.parent  # a wheel has them inside, a checkout beside
 FOLDERS = ("experiments", "sweeps")
-GROUPS = ("data", "embedder", "clusterer", "scorer", "selector", "model", "trainer", "evaluator", "tracker", "engine")
+GROUPS = tuple("data targets embedder clusterer scorer selector model trainer evaluator tracker engine".split())
 """The groups of which a run has one component each."""
 
 NO_RESULT = ("tracker", "engine")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from dsel.cache import Cache
 from dsel.clusterer.base import Clusterer
-from dsel.computed import note_computed, note_map
+from dsel.computed import note_computed, note_contamination, note_map
 from dsel.constraints import Seed, check_types
 from dsel.cost import Cost, warnings
 from dsel.data.base import Data
@@ -22,11 +23,13 @@ from dsel.hub import need_models
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool, resolve_budget
 from dsel.record.writer import Record
-from dsel.resources import RESOURCES, closure, makers, need_known
+from dsel.resources import NO_TARGETS, RESOURCES, closure, makers, need_known
 from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selection, Selector, Train
 from dsel.stage import unrecorded
 from dsel.study import Notes, Stages, Study, unnoted
+from dsel.targets.base import Targets
+from dsel.targets.none import NoTargets
 from dsel.tracker.base import Tracker
 from dsel.trainer.base import Trainer
 
@@ -50,6 +53,7 @@ class Experiment:
     """The components of a run, one from each config group, and its top-level settings."""
 
     data: Data
+    targets: Targets
     embedder: Embedder
     clusterer: Clusterer
     scorer: Scorer
@@ -69,7 +73,8 @@ class Experiment:
         need_known(self.selector.needs, f"{type(self.selector).__name__}.needs")
         need_metrics(self.evaluator)
         resolve_budget(self.budget, n=2**63)
-        for component in (self.data, self.selector, self.trainer, self.evaluator, self.tracker, self.engine):
+        others = (self.trainer, self.evaluator, self.tracker, self.engine)
+        for component in (self.data, self.targets, self.selector, *others):
             component.check()
         for group in makers(self.selector.needs):
             getattr(self, group).check()
@@ -78,6 +83,8 @@ class Experiment:
         if getattr(self.evaluator, "wants_heldout", False):
             words = "set data.holdout to a fraction or a count of examples that are kept out of the pool"
             need(self.data.holdout > 0, f"{type(self.evaluator).__name__} measures on held-out examples: {words}")
+        if "targets" in makers(self.selector.needs):
+            need(not isinstance(self.targets, NoTargets), NO_TARGETS)
         if self.trainer.trains or self.evaluator.evaluates:
             self.model.check()
 
@@ -93,7 +100,8 @@ class Experiment:
         """
         with stage("data") as reading:
             whole = self.data.load(self.cache)
-            pool, heldout = whole.hold_out(self.data.holdout)
+            rest, target = self.targets.take(whole, self.cache)
+            pool, heldout = rest.hold_out(self.data.holdout)
             reading.items, reading.cached = len(pool), whole.found
         if self.budget == 1 and isinstance(self.budget, int):
             log.warning(
@@ -108,6 +116,8 @@ class Experiment:
             embedder=self.embedder,
             clusterer=self.clusterer,
             scorer=self.scorer,
+            targets=self.targets,
+            target=target,
             cache=self.cache,
             stage=stage,
             note=note,
@@ -142,6 +152,8 @@ class Experiment:
         pool, study = problem.pool, problem.study
         log.info("pool: %d usable examples, %d rows skipped", len(pool), sum(pool.skipped.values()))
         record.pool(pool, study.budget)
+        if study.target is not None:
+            record.targets({"examples": len(study.target), "tasks": dict(Counter(study.target.tasks).most_common())})
         self._need_readers(study)
         self._warn(study)
         record.begun = True
@@ -167,6 +179,7 @@ class Experiment:
                     stage.items, stage.cached = int(outcome["examples"]), "cached" in outcome
                 record.training(outcome, warmup=warmup)
         note_map(record, study.computed, pool)
+        note_contamination(record, pool, study.target)
 
         if learner is not None and self.evaluator.evaluates:
             with record.stage("evaluate"):
@@ -202,6 +215,8 @@ class Experiment:
             if not study.is_cached(name):
                 for group in RESOURCES[name].groups:
                     need_models(getattr(self, group), group)
+                    if hasattr(getattr(self, group), "prepare"):
+                        getattr(self, group).prepare(self.cache)
 
     def _warn(self, study: Study) -> None:
         for line in warnings("the selection", self.cost(study)):

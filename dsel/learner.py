@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from dsel.arrays import Floats
 from dsel.cache import Cache
 from dsel.engine.base import Engine
 from dsel.engine.local import Local
+from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode, render
 from dsel.model.generation import generate, generate_with_vllm, vllm_available
@@ -23,8 +25,8 @@ from dsel.model.positions import within
 from dsel.model.trial import try_template
 from dsel.pool import Message, Pool
 from dsel.trainer.base import Training
-from dsel.trainer.job import Job, Report, export, load
-from dsel.trainer.store import Trainings
+from dsel.trainer.job import Job, Report, export, load, outcome_of
+from dsel.trainer.store import Fit, Trainings
 
 TOKENS_A_BATCH = 8192  # padded tokens that `nll` scores at once
 
@@ -159,6 +161,58 @@ class Learner:
         """Mean loss over the labelled tokens of each text, in nats: float64[n], NaN for a text without any."""
         with self._precision():
             return mean_nll(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH)
+
+    def rate(self) -> float:
+        """The mean learning rate of the last finetuning, where it was to keep its `moments`."""
+        return float(outcome_of(self.trainings.folder(self._last()))["learning_rate"])
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained in the model as it stands; at least one."""
+        from dsel.model.gradients import trained
+
+        return max(1, sum(trained(self.model).values()))
+
+    def gradients(
+        self,
+        conversations: Sequence[list[Message]],
+        *,
+        dimensions: int | None = 8192,
+        seed: int = 0,
+        step: str | None = None,
+        max_length: int = 2048,
+    ) -> Floats:
+        """The gradient of each conversation's mean loss over its responses, of LoRA's parameters: float32[n, d].
+
+        The model stands as it is, without dropout; all gradients are in memory at once before they are projected.
+
+        Args:
+            conversations: n of them; one whose responses `max_length` cuts away has the gradient zero.
+            dimensions: of a random projection of ±1, a multiple of 8; None leaves all parameters.
+            seed: of the projection.
+            step: instead of each gradient the step that Adam would take with it, from the moments that the last
+                finetuning kept (`Training.moments`): as `paper` or `code` has it (`dsel.selector.less.adam_step`).
+            max_length: tokens of a conversation.
+        """
+        from dsel.model.gradients import Projection, adam_steps, per_example, trained
+
+        most = within(max_length, self.model)
+        encoded = [encode(self.tokenizer, messages, most) for messages in conversations]
+        sizes = trained(self.model)
+        kept = None if step is None else self.trainings.moments(self._last())
+        found: Any = None
+        with self._precision():
+            for rows, values in per_example(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH):
+                found = values.new_empty(len(encoded), values.shape[1]) if found is None else found
+                found[rows] = values if kept is None else adam_steps(values, kept, sizes, eps=step or "paper")
+        if dimensions is not None:
+            found = Projection(sum(sizes.values()), dimensions, seed)(found)
+        return np.asarray(found.cpu().numpy(), dtype=np.float32)
+
+    def _last(self) -> Fit:
+        if self.trainings.last is None:
+            raise ConfigError("the model has not been finetuned yet: gradients are of LoRA's parameters")
+        return self.trainings.last
 
     def _precision(self) -> Any:
         """The precision a model is asked in: as in training where its weights are training's."""

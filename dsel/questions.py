@@ -70,6 +70,32 @@ class Losses(Numbers):
 
 
 @dataclass(frozen=True)
+class Gradients(Numbers):
+    """The gradient of each conversation, or Adam's step with it, as `Learner.gradients` has them.
+
+    memory: bytes that the gradients of a shard may take.
+    """
+
+    dimensions: int | None
+    seed: int
+    step: str | None
+    memory: float
+
+    @property
+    def shard_size(self) -> int:
+        return max(1, min(base.SHARD, int(self.memory / (4 * self.learner.parameters))))
+
+    def build(self) -> Read:
+        return partial(
+            self.learner.gradients,
+            dimensions=self.dimensions,
+            seed=self.seed,
+            step=self.step,
+            max_length=self.max_length,
+        )
+
+
+@dataclass(frozen=True)
 class Difficulties(Numbers):
     """The instruction-following difficulty of each (conversation before, response), in records of what was read."""
 

@@ -25,14 +25,19 @@ from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 from dsel.scorer.none import NoScorer
 from dsel.shards import Map
+from dsel.targets.base import Target, Targets
+from dsel.targets.none import NoTargets
 
 POOL = "pool"
+NO_TARGETS = "this selector chooses for targets: say which, for instance targets=local targets.path=…"
 
 
 class Source(Protocol):
     """What resources are made of: the pool, the components, and each other. A `Study` is one."""
 
     pool: Pool
+    targets: Targets
+    target: Target | None
     embedder: Embedder
     clusterer: Clusterer
     scorer: Scorer
@@ -57,6 +62,7 @@ class Resource:
         load: Reads it from there.
         part: What some examples have of it: `part(whole, indices)`.
         exists: Whether the components make it at all; else it is None.
+        items: How many examples are read for it.
         check: Raises `ConfigError` where the pool and the components do not suit each other. Loads nothing.
         trial: The same before a run, for what takes a look at a tokenizer. Loads no weights.
     """
@@ -69,6 +75,7 @@ class Resource:
     load: Callable[[Path], Any]
     part: Callable[[Any, Indices], Any] = lambda whole, indices: whole[indices]
     exists: Callable[[Source], bool] = lambda source: True
+    items: Callable[[Source], int] = lambda source: len(source.pool)
     check: Callable[[Source], None] = lambda source: None
     trial: Callable[[Source], None] = lambda source: None
 
@@ -76,6 +83,27 @@ class Resource:
 def embed(source: Source, folder: Path) -> None:
     vectors = source.embedder.embed(source.pool.messages, folder, source.engine)
     keep(folder, "embeddings", vectors, source.pool, "the embedder")
+
+
+def embed_targets(source: Source, folder: Path) -> None:
+    wanted = target_of(source).pool
+    keep(folder, "embeddings", source.embedder.embed(wanted.messages, folder, source.engine), wanted, "the embedder")
+
+
+def target_of(source: Source) -> Target:
+    """The targets, for a method that cannot do without: `ConfigError` with `targets=none`."""
+    if source.target is None:
+        raise ConfigError(NO_TARGETS)
+    return source.target
+
+
+def _by_text(source: Source) -> None:
+    """Raise `ConfigError` for an embedder whose vectors of targets are none of the pool's space."""
+    need(
+        source.embedder.by_text,
+        "this embedder makes vectors of a pool as a whole, and none of targets beside it: wants another, as "
+        "embedder=minilm, model2vec, hashing or rds",
+    )
 
 
 def cluster(source: Source, folder: Path) -> None:
@@ -101,6 +129,18 @@ RESOURCES: dict[str, Resource] = {
         build=embed,
         load=lambda folder: np.load(folder / "embeddings.npy", mmap_mode="r"),
         part=lambda whole, indices: np.asarray(whole)[indices],
+    ),
+    "target_embeddings": Resource(
+        groups=("embedder", "targets"),
+        of=(POOL,),
+        stage="embed targets",
+        kind="embeddings",
+        build=embed_targets,
+        load=lambda folder: np.load(folder / "embeddings.npy"),
+        part=lambda whole, indices: whole,
+        exists=lambda source: not isinstance(source.targets, NoTargets),
+        items=lambda source: len(target_of(source)),
+        check=_by_text,
     ),
     "clustering": Resource(
         groups=("clusterer",),

@@ -24,9 +24,11 @@ from dsel.engine.local import Local
 from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.reading import cuts, sentence
-from dsel.resources import POOL, RESOURCES, clear, closure, score
+from dsel.resources import POOL, RESOURCES, clear, closure, score, target_of
 from dsel.scorer.base import Scorer
 from dsel.stage import Stage, unrecorded
+from dsel.targets.base import Target, Targets
+from dsel.targets.none import NoTargets
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +50,7 @@ class Study:
     `rng` is the run's generator: a selector draws from it and from nothing else. `stage(name)` opens a timed stage
     of the run's record, and `note(table, round, columns)` adds rows to one of the record's tables. `verify(indices,
     responses) -> bool[m]` says whether each response is right for its example, where the pool knows. `engine` has
-    many examples read.
+    many examples read. `target` has the examples to choose for, of the component `targets`.
     """
 
     pool: Pool
@@ -58,6 +60,8 @@ class Study:
     clusterer: Clusterer
     scorer: Scorer
     cache: Cache
+    targets: Targets = field(default_factory=NoTargets)
+    target: Target | None = None
     stage: Stages = unrecorded
     note: Notes = unnoted
     verify: Callable[[npt.NDArray[np.int64], Sequence[str]], npt.NDArray[np.bool_]] | None = None
@@ -105,7 +109,8 @@ class Study:
             if other != POOL:
                 self.resource(other)  # before this one's stage begins
         build = partial(resource.build, self)
-        return resource.load(self.artifact(resource.stage, resource.kind, self.key(name), build))
+        items = resource.items(self)
+        return resource.load(self.artifact(resource.stage, resource.kind, self.key(name), build, items=items))
 
     def key(self, name: str) -> Any:
         """What a resource, or the pool, is known by in the cache."""
@@ -139,6 +144,10 @@ class Study:
         quality, key = RESOURCES["quality"], {POOL: pool.fingerprint, "scorer": identity(scorer)}
         build = partial(score, scorer, pool, engine=self.engine)
         return quality.load(self.artifact(quality.stage, quality.kind, key, build, items=len(pool)))
+
+    def target_or_fail(self) -> Target:
+        """`target`, for a method that cannot do without: `ConfigError` with `targets=none`."""
+        return target_of(self)
 
     def quality_or_fail(self) -> npt.NDArray[np.float32]:
         """`quality`, for a method that cannot do without: `ConfigError` with `scorer=none`."""

@@ -34,7 +34,9 @@ from dsel.resources import closure, need_known
 from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selector, Step, Train
 from dsel.study import Study
+from dsel.targets.base import Target
 
+MADE_TARGETS = 5
 EPOCHS = 3.0  # the trainer's, where a selector does not say
 
 
@@ -195,10 +197,22 @@ def made_pool(n: int = 90) -> Pool:
     return Pool.build("made", examples)
 
 
+@dataclass
+class MadeTargets:
+    """Stands for whatever targets come from."""
+
+    def check(self) -> None:
+        """Nothing can be missing."""
+
+    def take(self, pool: Pool, cache: Cache) -> tuple[Pool, Target]:
+        return pool, Target.of(made_pool(MADE_TARGETS))
+
+
 def made_study(folder: Path, pool: Pool, budget: int, *, seed: int = 0, **parts: Any) -> Study:
     """A selection problem with its cache in `folder`; `parts` replace what is made up for it."""
     made: dict[str, Any] = {"embedder": Directions(), "scorer": Chance(), "verify": pool.verifier}
     made["clusterer"] = FaissKMeans(k=min(7, len(pool)), niter=10, nredo=1)
+    made["targets"], made["target"] = MadeTargets(), Target.of(made_pool(MADE_TARGETS))
     return Study(pool.blind(), budget, np.random.default_rng(seed), **{**made, **parts}, cache=Cache(folder))
 
 
@@ -240,6 +254,7 @@ class StandIn:
 
     model = None  # it has no weights, and no limit of positions
     has_engine = False
+    parameters = 8
 
     @property
     def tokenizer(self) -> Any:
@@ -259,6 +274,13 @@ class StandIn:
 
     def nll(self, conversations: Sequence[list[Message]], **options: Any) -> Doubles:
         return np.array([self._loss("\n".join(map(text_of, messages))) for messages in conversations])
+
+    def rate(self) -> float:
+        return 1e-4
+
+    def gradients(self, conversations: Sequence[list[Message]], **options: Any) -> Floats:
+        texts = [f"{self.trained} " + "\n".join(map(text_of, messages)) for messages in conversations]
+        return np.stack([np.random.default_rng(zlib.crc32(text.encode())).normal(size=8) for text in texts])
 
     def losses(self, encoded: Sequence[tuple[Sequence[int], Sequence[int]]]) -> Doubles:
         return np.array([self._loss(str(list(ids))) for ids, _ in encoded])

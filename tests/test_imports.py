@@ -17,11 +17,12 @@ LAYERS = {
     "what asks the learner": "selector evaluator",
     "study and learner": "study resources questions learner",
     "engine": "engine memory",
-    "components": "embedder clusterer scorer trainer model tracker",
+    "components": "targets embedder clusterer scorer trainer model tracker",
     "readers": "data",
     "ground": "pool stored columns batches messages lazy cache stage distributed files npy errors component "
     "constraints protocols hub secrets guard checked configured reading progress interrupt words ngrams arrays blocks "
-    "cost references overrides config_groups shards explain show options verbosity ending",
+    "retrieval contamination tasks cost references overrides config_groups shards explain show options verbosity "
+    "ending",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 

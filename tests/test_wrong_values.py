@@ -40,6 +40,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 LIGHT = {
     "data": "procedural",
+    "targets": "split",
     "embedder": "tfidf_svd",
     "clusterer": "faiss_kmeans",
     "scorer": "length",
@@ -51,22 +52,30 @@ LIGHT = {
     "engine": "local",
 }
 
-BASE = [*(f"{group}={name}" for group, name in LIGHT.items()), "budget=10"]
+BASE = [*(f"{group}={name}" for group, name in LIGHT.items()), "targets.sources=[a]", "budget=10"]
 
 CHOICES = (  # one for each class
-    "data=procedural data=local data=p3 data=oasst1 embedder=tfidf_svd embedder=minilm embedder=nv_embed "
-    "embedder=llama2 embedder=cohere "
-    "embedder=openai embedder=hashing embedder=model2vec "
+    "data=procedural data=local data=p3 data=oasst1 targets=local targets=split targets=lm_eval "
+    "embedder=tfidf_svd embedder=minilm embedder=nv_embed embedder=llama2 embedder=cohere "
+    "embedder=openai embedder=hashing embedder=model2vec embedder=rds "
     "clusterer=faiss_kmeans scorer=column scorer=deita_quality scorer=evol scorer=ifd scorer=judge "
     "scorer=length scorer=perplexity scorer=reward scorer=superfiltering selector=deita selector=facility_location "
     "selector=graphfilter selector=ifd selector=iterative selector=iterit selector=kcenter selector=kmeans_centroids "
     "selector=kmeans_closest selector=kmeans_dynamic selector=kmeans_median selector=kmeans_uniform selector=kmq "
     "selector=longest selector=qdit selector=quality selector=random selector=semdedup selector=uniform "
+    "selector=nearest selector=bm25 selector=dsir selector=tsds selector=less selector=mig selector=full "
+    "selector=per_source "
     "selector/feedback=perplexity selector/feedback=reward selector/feedback=verifier model=tiny model=llama2_7b "
     "trainer=full evaluator=paper evaluator=procedural evaluator=gsm8k_local evaluator=heldout_loss tracker=wandb "
     "engine=local"
 ).split()
-FURTHER = {"scorer=column": ["scorer.name=a"], "evaluator=gsm8k_local": ["evaluator.path=README.md"]}
+FURTHER = {
+    "scorer=column": ["scorer.name=a"],
+    "evaluator=gsm8k_local": ["evaluator.path=README.md"],
+    "embedder=rds": ["+model=tiny"],
+    "targets=split": ["targets.sources=[a]"],
+    "targets=lm_eval": ["targets.tasks=[a]"],
+}
 
 VALUES = {
     "word": "abc",
@@ -96,6 +105,7 @@ SORTS = {  # what an option may be → which of VALUES it may be
     "share": "zero half",
     "part": "zero half",
     "ratio": "half null",
+    "above zero": "half",
     "cosine": "minus zero half",
     "holdout": "zero half three",
     "sample or null": "half three null",
@@ -136,8 +146,20 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "part": "near_duplicates",
         "not negative": "zipf",
     },
+    "targets": {
+        "file or null": "path",
+        "text or null": "split task subtask",
+        "columns": "columns",
+        "choice or null": "format",
+        "count or null": "limit",
+        "texts": "sources tasks",
+        "positive": "split.examples",
+        "count": "lm_eval.examples",
+        "choice": "documents",
+        "whole": "seed",
+    },
     "embedder": {
-        "choice": "text long store dtype pooling input_type",
+        "choice": "text long store dtype pooling input_type rds.model",
         "text": "model",
         "any text": "hub prefix",
         "file or null": "path",
@@ -176,18 +198,24 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
     "selector": {
         "number": "threshold",
         "choice": "metric weights restart final scope turn normalise draw feedback score_type update tail "
-        "estimate allocation then tokens scorer device",
-        "flag": "fill accumulate end_token replace",
-        "count": "ngram_max rounds max_new_tokens max_prompt epochs per_cluster perplexity.max_length",
-        "positive": "guide_epochs",
-        "not negative": "temperature",
+        "estimate allocation then tokens scorer device rule on_taken tsds.neighbours gain projection eps subtask "
+        "reduce shares",
+        "flag": "fill accumulate end_token replace norm",
+        "count": "buckets max_k kde_k max_words checkpoints ngram_max rounds max_new_tokens max_prompt epochs "
+        "per_cluster perplexity.max_length",
+        "positive": "guide_epochs k1 c memory",
+        "not negative": "temperature sigma",
+        "above zero": "tsds.alpha power warmup",
+        "whole": "seed",
+        "text or null": "labels",
+        "texts or null": "per_source.weights",
         "ratio": "ratio",
         "from 1": "update_ratio",
-        "share": "decay alpha",
-        "long enough": "max_length",
+        "share": "decay alpha b max_share",
+        "long enough": "max_length dimensions",
         "count or null": "neighbours",
         "positive or null": "quality_scale",
-        "cosine": "semdedup.threshold",
+        "cosine": "semdedup.threshold mig.threshold",
     },
     "model": {
         "any text": "hub",
@@ -293,7 +321,8 @@ def composed_sections() -> Iterator[tuple[str, tuple[str, ...], str, Any]]:
     for choice in CHOICES:
         group = choice.partition("=")[0].partition("/")[0]
         base = ("selector=iterative", choice) if "/" in choice else (choice, *FURTHER.get(choice, ()))
-        section = OmegaConf.to_container(composed(f"+{base[0]}", *base[1:], name=None)[group])
+        whole = composed(f"+{base[0]}", *base[1:], name=None)
+        section = OmegaConf.to_container(whole[group], resolve="+model=tiny" in base)  # which it refers to
         inner: Any = section["feedback"] if "/" in choice else section  # type: ignore[index,call-overload]
         yield group, base, inner["_target_"].split(".")[-2], section
 

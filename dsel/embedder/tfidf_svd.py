@@ -32,6 +32,7 @@ class TfidfSvd(Embedder):
     (`dsel.embedder.streamed_svd`).
     """
 
+    by_text: ClassVar[bool] = False
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
     dimensions: Count = 128

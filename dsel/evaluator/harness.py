@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypedDict
 
@@ -25,11 +24,12 @@ from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.pool import Pool
 from dsel.progress import progress
+from dsel.tasks import TASKS as TASKS
+from dsel.tasks import index_of_tasks
 
 log = logging.getLogger(__name__)
 
 KEPT = ("results", "groups", "n-shot", "n-samples", "versions")  # of the harness's results, in evaluation.json
-TASKS = Path(__file__).parent / "tasks"
 
 
 class _Measured(TypedDict):
@@ -135,7 +135,7 @@ class Harness:
                 ) from error
 
     def _manager(self, cache: Cache) -> Any:
-        return _tasks(tuple(str(p) for p in self.task_folders(cache)), self.uses_builtin_tasks)
+        return index_of_tasks(tuple(str(p) for p in self.task_folders(cache)), self.uses_builtin_tasks)
 
     def task_folders(self, cache: Cache) -> list[Path]:
         """Folders with task files beside the harness's own."""
@@ -185,14 +185,6 @@ def metric_of(name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) ->
         higher_is_better=True if better is None else bool(better),
         unit=unit_of(wanted),
     )
-
-
-@lru_cache(maxsize=1)
-def _tasks(folders: tuple[str, ...], builtin: bool) -> Any:
-    """The harness's index of tasks: read once in a process, as it has thousands of files of its own."""
-    from lm_eval.tasks import TaskManager
-
-    return TaskManager(include_path=list(folders), include_defaults=builtin)
 
 
 def write_task(path: Path, task: Mapping[str, Any]) -> None:

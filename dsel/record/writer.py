@@ -138,6 +138,16 @@ class Record:
         (self.folder / "rounds").mkdir(exist_ok=True)
         write_table(self.folder / "rounds" / f"{table}.parquet", pa.concat_tables(rows))
 
+    def targets(self, facts: Mapping[str, Any]) -> None:
+        """What was chosen for: how many examples, and of which tasks."""
+        self.facts["targets"] = dict(facts)
+        self.save()
+
+    def contamination(self, facts: Mapping[str, Any]) -> None:
+        """How much of what is evaluated on, or chosen for, is in what was chosen."""
+        self.facts["contamination"] = dict(facts)
+        self.save()
+
     def map(self, points: Table) -> None:
         """Writes `map.parquet`, a plane picture of the pool."""
         write_table(self.folder / "map.parquet", points)

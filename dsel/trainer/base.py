@@ -26,12 +26,14 @@ class Training:
 
     epochs: instead of the trainer's own. restart: from the base model, else from where the last finetuning left it.
     part: (i, m) for the i-th of m finetunings, i from 1, that are one training: one optimizer and one learning rate
-    schedule over all of them.
+    schedule over all of them. moments: the optimizer's moments are kept, for who asks for them afterwards
+    (`Learner.moments`), and the mean learning rate is in what the trainer reports.
     """
 
     epochs: float | None = None
     restart: bool = True
     part: tuple[int, int] = (1, 1)
+    moments: bool = False
 
     @property
     def goes_on(self) -> bool:

@@ -33,7 +33,7 @@ class Job:
     model: the base model; where it builds itself, it has been. examples: what their pool is known by. start: the folder
     that an earlier job filled and this one goes on from; None is the base model. part: (i, m) for the i-th of m jobs
     that are one training; above 1 the optimizer goes on from `start` too. steps: those that came before, for the
-    training curve.
+    training curve. moments: the optimizer's state stays in the folder, whether a part follows or not.
     """
 
     model: CausalLM
@@ -43,6 +43,7 @@ class Job:
     start: str | None = None
     part: tuple[int, int] = (1, 1)
     steps: int = 0
+    moments: bool = False
 
     @property
     def goes_on(self) -> bool:
@@ -92,6 +93,7 @@ def run(job: Job, examples: Pool, tokenizer: Any, folder: Path, report: Report) 
         part=job.part,
         earlier=start if job.part[0] > 1 else None,
         checkpoint=checkpoint,
+        moments=job.moments,
     )
     model.config.use_cache = True
     as_trained = job.goes_on or job.trainer.lora is not None

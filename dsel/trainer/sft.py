@@ -203,13 +203,14 @@ class SFT:
         part: tuple[int, int] = (1, 1),
         earlier: Path | None = None,
         checkpoint: str | None = None,
+        moments: bool = False,
     ) -> dict[str, float]:
         """Finetune `model` in place on the examples of `pool`; returns counts and the mean training loss.
 
         `report(metrics, step)` is called as training goes on. `folder`/checkpoints gets checkpoints; `checkpoint` is
         the one that a killed training left there, whose weights `model` has, and after which this one begins. part:
         (i, m) for the i-th of m trainings with one optimizer and one schedule; their state is left in `folder` for the
-        next one, which is given it as `earlier`.
+        next one, which is given it as `earlier`. moments: it is left there in any case.
         """
         from transformers import PrinterCallback
 
@@ -247,12 +248,15 @@ class SFT:
                 self._check_packing(model, data, trainer.data_collator, bfloat16)
             if checkpoint is not None:
                 log.info("training: goes on from %s", Path(checkpoint).name)
+            rate: dict[str, float] = {}
             result = trainer.train(resume_from_checkpoint=checkpoint)
-            if part[0] < part[1]:
+            if part[0] < part[1] or moments:
+                rate["learning_rate"] = mean_rate(trainer.lr_scheduler, result.global_step)
                 save_state(trainer.optimizer, trainer.lr_scheduler, trainer.model.named_parameters(), folder)
         return {
             "examples": len(data),
             **counts,
+            **rate,
             "steps": result.global_step,
             "loss": _mean_loss(trainer.state.log_history, checkpoint, result),
         }
@@ -329,6 +333,13 @@ def _mean_loss(history: list[dict[str, float]], checkpoint: str | None, result: 
     sizes = np.diff([0, *(step for step, _ in logged)])
     before = float(np.dot(sizes, [loss for _, loss in logged]))
     return (before + result.training_loss * (result.global_step - start)) / result.global_step
+
+
+def mean_rate(scheduler: Any, steps: int) -> float:
+    """The mean learning rate of the last so many steps, of all parts of a training those of this one."""
+    own = getattr(scheduler, "scheduler", scheduler)
+    last: int = own.last_epoch
+    return float(own.base_lrs[0] * np.mean([own.lr_lambdas[0](step) for step in range(last - steps, last)]))
 
 
 def _reporter(advance: Callable[[int], None], report: Callable[[dict[str, float], int], None], epochs: float) -> Any:

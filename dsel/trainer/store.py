@@ -14,7 +14,7 @@ from dsel.component import identity
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
 from dsel.trainer.base import Training
-from dsel.trainer.checkpoints import MOMENTS, why_without_moments
+from dsel.trainer.checkpoints import MOMENTS, moments, why_without_moments
 from dsel.trainer.job import Job, outcome_of
 from dsel.trainer.sft import SFT
 
@@ -79,7 +79,16 @@ class Trainings:
     def job(self, fit: Fit) -> Job:
         """`fit` as plain data."""
         start = None if fit.before is None else str(self._cache.path("fits", self.key(fit.before)))
-        return Job(self._model, fit.trainer, fit.pool.fingerprint, self._seed, start, fit.training.part, fit.steps)
+        return Job(
+            self._model,
+            fit.trainer,
+            fit.pool.fingerprint,
+            self._seed,
+            start,
+            fit.training.part,
+            fit.steps,
+            fit.training.moments,
+        )
 
     def folder(self, fit: Fit, needs: Sequence[str] = ()) -> Path:
         """Where the weights of `fit`, and the files it `needs`, are: trained now, unless they are there."""
@@ -93,6 +102,10 @@ class Trainings:
         if fit.before is not None:
             self.folder(fit.before, needs=(MOMENTS,) if fit.training.part[0] > 1 else ())
         self._train(self.job(fit), fit.pool, folder)
+
+    def moments(self, fit: Fit) -> dict[str, dict[str, Any]]:
+        """What the optimizer held of each trained parameter after `fit`, by name; trained again where it is gone."""
+        return moments(self.folder(fit, needs=(MOMENTS,)))
 
     @property
     def names(self) -> list[str]:

@@ -349,7 +349,7 @@ class Manager:
 
 
 def test_tasks_are_asked_for_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> None:
-    monkeypatch.setattr("dsel.evaluator.harness._tasks", lambda folders, builtin: Manager())
+    monkeypatch.setattr("dsel.evaluator.harness.index_of_tasks", lambda folders, builtin: Manager())
 
     def asked(**tasks: Any) -> str:
         with pytest.raises(ConfigError) as caught:

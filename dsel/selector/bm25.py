@@ -1,0 +1,91 @@
+"""The examples whose words are the targets', by BM25: what a plain search engine would find."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from dsel.arrays import Floats
+from dsel.constraints import Positive, Share
+from dsel.progress import progress, tracked
+from dsel.retrieval import CELLS
+from dsel.selector.base import Selection, Static
+from dsel.selector.nearest import Rule, choose
+from dsel.study import Study
+from dsel.words import words
+
+
+class Index:
+    """What bm25s makes of some texts (Lù 2024), in rows: BM25 as Lucene has it (Kamphuis et al. 2020).
+
+    Memory is about 16 bytes for each word of the texts while it is made.
+    """
+
+    def __init__(self, texts: Sequence[str], *, k1: float = 1.5, b: float = 0.75):
+        from bm25s import BM25
+        from bm25s.tokenization import Tokenized
+        from scipy.sparse import csc_matrix
+
+        vocabulary: dict[str, int] = {}
+        ids = [
+            [vocabulary.setdefault(word, len(vocabulary)) for word in words(text.lower())]
+            for text in tracked(texts, "words of the pool", total=len(texts), unit="texts")
+        ]
+        found = BM25(k1=k1, b=b, method="lucene")
+        with progress("index of words", total=None, unit=""):
+            found.index(Tokenized(ids, vocabulary or {"": 0}), show_progress=False)
+        parts = found.scores
+        self.vocabulary = vocabulary
+        self.weights: Any = csc_matrix(
+            (parts["data"], parts["indices"], parts["indptr"]), shape=(len(ids), len(parts["indptr"]) - 1)
+        ).tocsr()
+
+    def scores(self, queries: Sequence[str]) -> Iterator[Floats]:
+        """How well each text fits each of m queries, float32[rows, m], so many texts at a time."""
+        from scipy.sparse import csr_matrix
+
+        entries = [
+            (row, self.vocabulary[word], count)
+            for row, query in enumerate(queries)
+            for word, count in Counter(words(query.lower())).items()
+            if word in self.vocabulary
+        ]
+        rows, columns, counts = zip(*entries, strict=True) if entries else ((), (), ())
+        shape = (len(queries), self.weights.shape[1])
+        asked = csr_matrix((np.array(counts, np.float32), (rows, columns)), shape=shape).T.tocsr()
+        step = max(1, CELLS // len(queries))
+        for start in range(0, self.weights.shape[0], step):
+            yield (self.weights[start : start + step] @ asked).toarray().astype(np.float32)
+
+
+@dataclass
+class Bm25(Static):
+    """`selector=bm25`: all turns of an example are one text, and those of a target one query.
+
+    k1: how soon more of the same word counts no more. b: how much a long text's words count less. rule, on_taken: as of
+    `selector=nearest`.
+    """
+
+    k1: Positive = 1.5
+    b: Share = 0.75
+    rule: Rule = "round_robin"
+    on_taken: Literal["skip", "next"] = "skip"
+
+    needs: ClassVar[frozenset[str]] = frozenset({"targets"})
+
+    def select(self, study: Study) -> Selection:
+        target = study.target_or_fail()
+        index, queries = Index(study.pool.texts, k1=self.k1, b=self.b), list(target.pool.texts)
+        chosen, similar = choose(
+            lambda: index.scores(queries),
+            target,
+            len(study.pool),
+            study.budget,
+            rule=self.rule,
+            on_taken=self.on_taken,
+        )
+        return Selection(chosen, scores=similar)

@@ -1,0 +1,141 @@
+"""LESS: the gradients of the pool that point where the targets' do (Xia et al. 2024, arXiv 2402.04333)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsel.arrays import Floats
+from dsel.component import knob
+from dsel.constraints import Above, AtLeast, AtMost, Count, Positive, Seed
+from dsel.errors import need
+from dsel.pool import Pool
+from dsel.questions import Gradients
+from dsel.selector.base import Choose, Selection, Selector, Step, Train, Work
+from dsel.study import Study
+from dsel.trainer.base import Training
+
+if TYPE_CHECKING:
+    from dsel.learner import Learner
+
+FILE = "gradients.npy"
+ROWS = 8192  # of a pool's features that are compared at once
+
+
+def influence(
+    pool: Sequence[ArrayLike],
+    targets: Sequence[ArrayLike],
+    rates: Sequence[float],
+    subtasks: Sequence[NDArray[np.int64]],
+    *,
+    subtask: str = "mean_gradient",
+    reduce: str = "max",
+) -> Floats:
+    """How much training on each example lowers the loss on the targets: float32[n] (Xia et al. 2024, Eq. 6).
+
+    Args:
+        pool: for each checkpoint the features of the pool, float32[n, d].
+        targets: for each checkpoint those of the targets, float32[m, d].
+        rates: for each the mean learning rate of its epoch; only how they compare matters.
+        subtasks: which targets, by number, each subtask has.
+        subtask: the cosine to the mean of a subtask's gradients, or with `mean_cosine` the mean of the cosines to each
+            of them, as the released code has it. Features are brought to length one in either case.
+        reduce: the `max` over subtasks, or their `mean`.
+    """
+    shares = np.asarray(rates, dtype=np.float64) / np.sum(rates)
+    total = sum(
+        np.float32(share) * similarities(here, there, subtasks, subtask=subtask)
+        for here, there, share in zip(pool, targets, shares, strict=True)
+    )
+    return np.asarray(total.max(axis=1) if reduce == "max" else total.mean(axis=1), dtype=np.float32)
+
+
+def similarities(pool: ArrayLike, targets: ArrayLike, subtasks: Sequence[NDArray[np.int64]], *, subtask: str) -> Floats:
+    """The cosines of `influence` at one checkpoint, float32[n, subtasks]. An example without a gradient has 0."""
+    wanted = _of_length_one(targets) if subtask == "mean_cosine" else np.asarray(targets, dtype=np.float32)
+    means = np.stack([wanted[rows].mean(axis=0) for rows in subtasks])
+    means = means if subtask == "mean_cosine" else _of_length_one(means)
+    x = np.asanyarray(pool)
+    out = np.empty((len(x), len(means)), dtype=np.float32)
+    for start in range(0, len(x), ROWS):
+        out[start : start + ROWS] = _of_length_one(x[start : start + ROWS]) @ means.T
+    return out
+
+
+def _of_length_one(rows: ArrayLike) -> Floats:
+    x = np.asarray(rows, dtype=np.float32)
+    return x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), np.float32(1e-30))
+
+
+@dataclass
+class Less(Selector):
+    """`selector=less`: a warm-up on a random part of the pool, and the gradients at each of its checkpoints.
+
+    The warm-up trains LoRA on the share `warmup` of the pool for as many epochs as there are `checkpoints`, with the
+    trainer's settings. Of each example of the pool the step that Adam would take with its gradient is compared with the
+    gradients of the targets, weighted by the epoch's mean learning rate, and the budget's highest are chosen; the base
+    model is then finetuned on them. projection: to so many `dimensions` by a random matrix of ±1 (`rademacher`), or
+    `none`. subtask, reduce: see `influence`; eps: see `dsel.model.gradients.adam_steps`. memory: gigabytes that
+    gradients may take before they are projected.
+
+    Paper and released code differ: `eps=code subtask=mean_cosine` is the code.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"model", "targets"})
+
+    warmup: Annotated[float, Above(0), AtMost(1)] = 0.05
+    checkpoints: Count = 4
+    projection: Literal["rademacher", "none"] = "rademacher"
+    dimensions: Count = 8192
+    eps: Literal["paper", "code"] = "paper"
+    subtask: Literal["mean_gradient", "mean_cosine"] = "mean_gradient"
+    reduce: Literal["max", "mean"] = "max"
+    max_length: Annotated[int, AtLeast(64)] = 2048
+    seed: Seed = 0
+    memory: Positive = knob(2.0)
+
+    def check(self) -> None:
+        fits = self.projection == "none" or self.dimensions % 8 == 0
+        need(fits, f"selector.dimensions={self.dimensions}: wants a multiple of 8")
+
+    def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
+        n, target = len(study.pool), study.target_or_fail()
+        subtasks = target.by_subtask()
+        warm = np.sort(study.rng.permutation(n)[: self._warm(n)])
+        total, rates = np.zeros((n, len(subtasks))), 0.0
+        for epoch in range(1, self.checkpoints + 1):
+            yield Train(warm, Training(1, restart=epoch == 1, part=(epoch, self.checkpoints), moments=True))
+            rate = learner.rate()
+            here = self._features(study, learner, study.pool, step=self.eps)
+            there = self._features(study, learner, target.pool, step=None)
+            total += rate * similarities(here, there, subtasks, subtask=self.subtask)
+            rates += rate
+        scores = (total.max(axis=1) if self.reduce == "max" else total.mean(axis=1)) / rates
+        chosen = np.argsort(-scores, kind="stable")[: study.budget]
+        yield Choose(Selection(chosen, scores=scores[chosen].astype(np.float32)))
+
+    def plan(self, n: int, budget: int, epochs: float) -> Work:
+        return Work([(self._warm(n), 1)] * self.checkpoints + [(budget, epochs)], scored=n * self.checkpoints)
+
+    def _warm(self, n: int) -> int:
+        return max(1, round(self.warmup * n))
+
+    def _features(self, study: Study, learner: Learner, pool: Pool, step: str | None) -> NDArray[np.floating]:
+        """The gradients of some examples, or Adam's steps with them, projected: [n, d], memory-mapped."""
+        dimensions = self.dimensions if self.projection == "rademacher" else None
+
+        def build(folder: Path) -> None:
+            worker = Gradients(learner, self.max_length, dimensions, self.seed, step, self.memory * 1e9)
+            study.engine.fill(worker, pool.messages, folder / FILE, title="gradients", sizes=pool.lengths)
+
+        key = {
+            "model": learner.state, "pool": pool.fingerprint, "max_length": self.max_length, "seed": self.seed,
+            "dimensions": dimensions, "step": step,
+        }  # fmt: skip
+        folder = study.artifact("gradients", "gradients", key, build, items=len(pool))
+        return np.asarray(np.load(folder / FILE, mmap_mode="r"))

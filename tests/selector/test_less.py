@@ -1,0 +1,86 @@
+"""LESS from raw gradients: what the released code made of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from dsel.arrays import unit_rows
+from dsel.model.gradients import adam_steps
+from dsel.selector import less
+from tests.conftest import GOLDEN
+
+
+def adam_step(gradients, first, second, *, eps):
+    moments = {"all": {"exp_avg": first, "exp_avg_sq": second}}
+    return adam_steps(torch.tensor(gradients), moments, {"all": gradients.shape[1]}, eps=eps).numpy()
+
+
+@pytest.fixture(scope="module")
+def golden():
+    return np.load(GOLDEN / "targets" / "less.npz")
+
+
+@pytest.fixture(scope="module")
+def features(golden):
+    """Projected and normalised, of the pool and the targets at both checkpoints."""
+    bits = np.load(GOLDEN / "targets" / "less_rademacher_512.npz")["rademacher_bits"]
+    signs = np.where(np.unpackbits(bits, axis=1)[:, :512], 1, -1).astype(np.float32)
+    pool, targets = [], []
+    for i in (1, 2):
+        moments = golden[f"m_ckpt{i}"], golden[f"v_ckpt{i}"]
+        pool.append(unit_rows(adam_step(golden[f"train_rawgrad_ckpt{i}"], *moments, eps="code") @ signs))
+        targets.append(unit_rows(golden[f"tydiqa_rawgrad_ckpt{i}"] @ signs))
+    return pool, targets
+
+
+def test_features_are_the_released_ones(golden, features):
+    for i in (1, 2):
+        for ours, name in zip(features, ("train", "tydiqa"), strict=True):
+            np.testing.assert_allclose(ours[i - 1], golden[f"{name}_projected_normalised_ckpt{i}"], atol=1e-4)
+
+
+def test_scores_and_choice_are_the_released_ones(golden, features):
+    subtasks = np.arange(18).reshape(9, 2)
+    scores = less.influence(*features, golden["checkpoint_weights_raw"], subtasks, subtask="mean_cosine")
+    np.testing.assert_allclose(scores, golden["influence_score"], atol=1e-4)
+    rows = golden["example_rows"][:24]
+    np.testing.assert_array_equal(rows[np.argsort(-scores, kind="stable")[:8]], golden["top8_rows"])
+
+
+def test_influence_against_the_definition():
+    rng = np.random.default_rng(0)
+    pool, targets = rng.normal(size=(2, 7, 5)), rng.normal(size=(2, 6, 5))
+    subtasks, rates = [np.array([0, 1, 2]), np.array([3]), np.array([4, 5])], [3e-5, 1e-5]
+
+    def cosine(a, b):
+        return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+
+    for reduce, over in (("max", max), ("mean", lambda values: sum(values) / len(values))):
+        expected = []
+        for i in range(7):
+            each = [
+                sum(r / 4e-5 * cosine(pool[c, i], targets[c, rows].mean(axis=0)) for c, r in enumerate(rates))
+                for rows in subtasks
+            ]
+            expected.append(over(each))
+        ours = less.influence(pool, targets, rates, subtasks, reduce=reduce)
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
+
+
+def test_adam_step_is_that_of_torch():
+    rng = np.random.default_rng(1)
+    weight = torch.nn.Parameter(torch.zeros(20))
+    optimizer = torch.optim.Adam([weight], lr=1.0)
+    for _ in range(3):
+        weight.grad = torch.tensor(rng.normal(size=20), dtype=torch.float32)
+        optimizer.step()
+    state, before = optimizer.state[weight], weight.detach().clone()
+    first, second = (state[name].numpy().copy() for name in ("exp_avg", "exp_avg_sq"))
+    gradient = rng.normal(size=(1, 20)).astype(np.float32)
+    weight.grad = torch.tensor(gradient[0])
+    optimizer.step()
+    step = (before - weight.detach()).numpy() * (1 - 0.9**4)  # without the correction of the first moment
+    corrected = np.sqrt((0.999 * second + 0.001 * gradient[0] ** 2) / (1 - 0.999**4)) + 1e-8
+    ours = adam_step(gradient, first, second, eps="paper")[0]
+    root = np.sqrt(0.999 * second + 0.001 * gradient[0] ** 2) + 1e-8
+    np.testing.assert_allclose(ours * root / corrected, step, rtol=2e-5)
