@@ -42,17 +42,29 @@ VARIANTS = [name for name in options("selector") if name.startswith("iterative_"
 def test_every_selector_runs_in_the_quickstart(selector: str, spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
     """With its own embedder and scorer, and nothing of the hub but a feedback that a selector is called after."""
     small = ["data.size=60", "clusterer.k=4", "trainer.epochs=1", "trainer.max_length=64", "evaluator=none"]
-    run_toy(["experiments=quickstart", f"selector={selector}", *small, "tracker=none"], spec, cache, tmp_path)
+    small += FURTHER.get(selector, [])
+    budget = 60 if selector == "full" else 12
+    run_toy(["experiments=quickstart", f"selector={selector}", *small, "tracker=none"], spec, cache, tmp_path, budget)
 
 
-def run_toy(overrides: list[str], spec: CausalLM, cache: Cache, folder: Path) -> None:
+TARGETS = ["targets=split", "targets.sources=[classroom]", "targets.examples=3"]
+FURTHER = {  # what those that choose for a target are told of it
+    "bm25": TARGETS,
+    "dsir": TARGETS,
+    "nearest": [*TARGETS, "embedder=hashing"],
+    "tsds": [*TARGETS, "embedder=hashing"],
+    "less": [*TARGETS, "trainer=lora", "trainer.max_length=64", "selector.checkpoints=2", "selector.dimensions=64"],
+}
+
+
+def run_toy(overrides: list[str], spec: CausalLM, cache: Cache, folder: Path, budget: int = 12) -> None:
     """Without training where the selector does not look; where it does, the model is its feedback."""
     if "feedback" in composed(overrides).selector:
         overrides = [*overrides, "selector/feedback=perplexity", "selector.max_new_tokens=4"]
     parts = {group: instantiate(composed(overrides)[group], _convert_="all") for group in GROUPS}
     if "model" not in parts["selector"].needs:
         parts["trainer"] = NoTrainer()
-    made = Experiment(**parts | {"model": spec}, budget=12, seed=0, cache=cache)
+    made = Experiment(**parts | {"model": spec}, budget=budget, seed=0, cache=cache)
     made.check()
     record = Record(folder, {}, {})
     made.run(record)
