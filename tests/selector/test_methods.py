@@ -111,7 +111,7 @@ def test_kmeans_uniform_gives_each_cluster_its_share(study: Callable) -> None:
 
 
 def test_a_selection_with_a_duplicate_is_an_error() -> None:
-    with pytest.raises(ValueError, match="twice"):
+    with pytest.raises(ConfigError, match="twice"):
         Selection(np.array([3, 1, 3]))
 
 
