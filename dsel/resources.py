@@ -184,7 +184,8 @@ def need_known(needs: object, name: str) -> None:
 def makers(needs: Iterable[str] = RESOURCES) -> list[str]:
     """The config groups that `needs` name, or that the resources among them are made with; by default all there are."""
     used = {*needs, *(group for name in closure(needs) for group in RESOURCES[name].groups)}
-    return [group for resource in RESOURCES.values() for group in resource.groups if group in used]
+    groups = dict.fromkeys(group for resource in RESOURCES.values() for group in resource.groups)
+    return [group for group in groups if group in used]
 
 
 def keep(folder: Path, name: str, values: npt.NDArray[Any], pool: Pool, maker: str) -> None:

@@ -78,6 +78,11 @@ class Study:
         return self.resource("embeddings")
 
     @property
+    def target_embeddings(self) -> Floats | None:
+        """float32[m, d] of the targets; None with `targets=none`."""
+        return self.resource("target_embeddings")
+
+    @property
     def clustering(self) -> Clustering:
         """The clusters of the embeddings."""
         return self.resource("clustering")

@@ -39,7 +39,7 @@ def test_what_needs_come_to(needs: tuple[str, ...], resources: list[str], groups
 
 
 def test_all_makers() -> None:
-    assert makers() == ["embedder", "clusterer", "scorer"]
+    assert makers() == ["embedder", "targets", "clusterer", "scorer"]
 
 
 def test_a_study_says_what_was_computed(tmp_path: Path) -> None:
@@ -47,8 +47,11 @@ def test_a_study_says_what_was_computed(tmp_path: Path) -> None:
     assert study.computed == {} and not any(study.is_cached(name) for name in RESOURCES)
     assert study.quality is study.computed["quality"]
     assert study.clustering is study.computed["clustering"]
-    assert [name for name in RESOURCES if name in study.computed] == list(RESOURCES)
-    assert all(study.is_cached(name) for name in RESOURCES)
+    assert [name for name in RESOURCES if name in study.computed] == [
+        name for name in RESOURCES if name != "target_embeddings"
+    ]
+    assert study.target_embeddings is None  # as there are no targets
+    assert all(study.is_cached(name) for name in ("embeddings", "clustering", "quality"))
 
 
 @pytest.mark.parametrize("shape", [(3,), (10, 1), ()])
