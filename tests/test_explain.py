@@ -30,8 +30,8 @@ from dsel.explain import explain
         ),
         (["scorer=none", "scorer.bogus=1"], "; scorer=none has no options"),
         (["selector=random,kmq", "budgit=2"], "(did you mean budget?)"),
-        (["k=3"], "(did you mean clusterer.k?); there are data, embedder, "),
-        (["nonsense.here=3"], "unknown key 'nonsense'; there are data, embedder, "),
+        (["k=3"], "(did you mean clusterer.k?); there are data, targets, embedder, "),
+        (["nonsense.here=3"], "unknown key 'nonsense'; there are data, targets, embedder, "),
     ],
 )
 def test_candidates_are_of_what_is_chosen(overrides: list[str], words: str) -> None:

@@ -375,12 +375,12 @@ def test_a_wrong_value_gets_one_line_and_a_right_one_none(
 
 
 WHOLE = [  # overrides of a whole group, of the top, and of what is inside of options → how the line begins
-    (["selector=[random]"], "selector=[random]: wants one of deita, facility_location"),
-    (["selector=null"], "selector=null: wants one of deita"),
+    (["selector=[random]"], "selector=[random]: wants one of bm25, deita, dsir"),
+    (["selector=null"], "selector=null: wants one of bm25, deita"),
     (["selector={a: 1}"], "unknown key 'selector.a'"),
-    (["selector=5"], "selector=5: wants one of deita"),
-    (["selector=true"], "selector=true: wants one of deita"),
-    (["selector="], "selector='': wants one of deita"),
+    (["selector=5"], "selector=5: wants one of bm25, deita"),
+    (["selector=true"], "selector=true: wants one of bm25, deita"),
+    (["selector="], "selector='': wants one of bm25, deita"),
     (["selector=rndom"], "selector=rndom: no such option (did you mean random?)"),
     (["model="], "model='': wants one of gemma3_1b"),
     (["model=[tiny,llama2_7b]"], "model=[tiny, llama2_7b]: wants one of gemma3_1b"),
@@ -397,7 +397,7 @@ WHOLE = [  # overrides of a whole group, of the top, and of what is inside of op
     (["selector=iterative", "selector/feedback=null"], "selector/feedback=null: wants one of judge"),
     (["selector=iterative", "~selector.feedback"], "selector.feedback is not set"),
     (["selector=semdedup", "selector.then=null"], "selector.then=null: wants a selector, as selector@selector.then="),
-    (["selector=semdedup", "selector@selector.then=5"], "selector=5: wants one of deita"),
+    (["selector=semdedup", "selector@selector.then=5"], "selector=5: wants one of bm25, deita"),
     (["+selector.foo=1"], "selector.foo=1: KMQ has no such option"),
     (["+selector.drow=1"], "selector.drow=1: KMQ has no such option (did you mean draw?)"),
     (["selector._target_=foo"], "selector._target_=foo: wants the dotted name of a class"),

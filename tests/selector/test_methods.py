@@ -62,7 +62,9 @@ def build(method: str, *overrides: str) -> Selector:
 
 # A method that is told the model has rounds and tests of its own.
 FILES = sorted(p.stem for p in (ROOT / "conf" / "selector").glob("*.yaml"))
-METHODS = [name for name in FILES if "model" not in build(name).needs]
+APART = {"full", "mig"}  # has one budget; embeds labels: dsel.testing tries both
+OTHERS = ("model", "targets", "target_embeddings")
+METHODS = [name for name in FILES if name not in APART and not build(name).needs & set(OTHERS)]
 
 
 def chosen(method: str, study: Study, *overrides: str) -> Selection:
