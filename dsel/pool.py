@@ -272,26 +272,5 @@ def resolve_budget(budget: float, n: int) -> int:
     return int(budget)
 
 
-def _json(row: Mapping[str, Any]) -> str:
-    try:
-        text = json.dumps(row, ensure_ascii=False, default=str, allow_nan=False)
-    except ValueError:  # NaN and infinity are not JSON
-        row = _finite(row)
-        text = json.dumps(row, ensure_ascii=False, default=str)
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:  # a column no format reads may still hold broken bytes: keep them, escaped
-        text = json.dumps(row, default=str)
-    return text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _holdout_message(share: float, n: int) -> str:
     return f"data.holdout={share}: give a fraction below 1 or a whole number of examples below the pool's {n}"
