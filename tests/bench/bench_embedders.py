@@ -17,10 +17,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -31,11 +27,11 @@ from dsel.embedder.base import Embedder
 from dsel.embedder.hashing import Hashing
 from dsel.embedder.model2vec import Model2Vec
 from dsel.embedder.tfidf_svd import TfidfSvd
+from tests.bench.measuring import measured
 from tests.conftest import ROOT
 
 MINILM = ROOT / "models" / "all-minilm-l6-v2"
 NAMES = ("hashing", "model2vec", "tfidf_svd")
-STATUS = Path("/proc/self/status")
 
 
 def main() -> None:
@@ -82,13 +78,12 @@ def measure(asked: argparse.Namespace) -> dict[str, object]:
     with tempfile.TemporaryDirectory(dir=asked.cache) as folder:
         made = embedder(asked.embedders[0], asked.model, Path(folder) / "model", asked.store)
         made.encode(["compiled and loaded", "compiled and loaded"])
-        with most() as memory:
-            wall, cpu = time.perf_counter(), time.process_time()
-            (Path(folder) / "out").mkdir()
-            vectors = made.embed(messages, Path(folder) / "out")
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        (Path(folder) / "out").mkdir()
+        took = measured(lambda: made.embed(messages, Path(folder) / "out"))
+        vectors = took.result
         return {
-            "texts": size, "seconds": wall, "cpu": cpu, "rate": size / wall, "memory": memory[0] / 1e9,
+            "texts": size, "seconds": took.seconds, "cpu": took.cpu_seconds, "rate": size / took.seconds,
+            "memory": took.peak / 1e9,
             "shape": list(vectors.shape), "dtype": str(vectors.dtype), "file": vectors.nbytes / 1e9,
         }  # fmt: skip
 
@@ -105,25 +100,6 @@ def embedder(name: str, model: Path, folder: Path, store: str) -> Embedder:
     vectors = np.random.default_rng(0).normal(size=(tokenizer.get_vocab_size(), 256)).astype(np.float32)
     StaticModel(vectors, tokenizer).save_pretrained(folder)
     return Model2Vec(hub="", path=str(folder), store=store)
-
-
-@contextmanager
-def most() -> Iterator[list[int]]:
-    """The most bytes of anonymous memory inside, in a list of one."""
-    found, over = [0], threading.Event()
-
-    def look() -> None:
-        while not over.wait(0.02):
-            line = next(line for line in STATUS.read_text().splitlines() if line.startswith("RssAnon"))
-            found[0] = max(found[0], int(line.split()[1]) * 1024)
-
-    thread = threading.Thread(target=look, daemon=True)
-    thread.start()
-    try:
-        yield found
-    finally:
-        over.set()
-        thread.join()
 
 
 if __name__ == "__main__":

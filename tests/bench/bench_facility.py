@@ -19,8 +19,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,8 +27,8 @@ import numpy as np
 
 from dsel.arrays import unit_rows
 from dsel.selector import facility_location, neighbours, qdit
-from tests.bench.bench_million import anonymous
 from tests.bench.bench_selectors import made_up, plain_greedy, same
+from tests.bench.measuring import measured
 
 T = TypeVar("T")
 
@@ -54,28 +52,13 @@ print(json.dumps([time.perf_counter() - start, time.process_time() - cpu, [int(i
 """
 
 
-def measured(what: str, function: Callable[[], T]) -> tuple[T, float]:
+def timed(what: str, function: Callable[[], T]) -> tuple[T, float]:
     """One call: says its seconds, CPU seconds and memory, and returns its result and its seconds."""
-    before = peak = anonymous()
-    stop = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(0.02):
-            peak = max(peak, anonymous())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start, cpu = time.perf_counter(), time.process_time()
-    try:
-        result = function()
-    finally:
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        stop.set()
-        watcher.join()
-    print(f"{what:52}{seconds:8.2f} s{cpu:9.2f} s CPU{(peak - before) / 2**20:8.0f} MB")
+    took = measured(function)
+    seconds, cpu, memory = took.seconds, took.cpu_seconds, (took.peak - took.before) / 2**20
+    print(f"{what:52}{seconds:8.2f} s{cpu:9.2f} s CPU{memory:8.0f} MB")
     sys.stdout.flush()
-    return result, seconds
+    return took.result, seconds
 
 
 def one_pass(x: np.ndarray) -> None:
@@ -91,13 +74,13 @@ def value(x: np.ndarray, chosen: np.ndarray) -> float:
 
 def exact(x: np.ndarray, o: argparse.Namespace) -> np.ndarray:
     name = f"{len(x)} x {x.shape[1]}, budget {o.budget}"
-    _, once = measured("one pass over all products", lambda: one_pass(x))
-    chosen, seconds = measured(
+    _, once = timed("one pass over all products", lambda: one_pass(x))
+    chosen, seconds = timed(
         f"facility location, {name}", lambda: facility_location.greedy(x, o.budget, device=o.device)
     )
     print(f"{'':52}{seconds / once:8.2f} passes")
     quality = np.random.default_rng(0).random(len(x))
-    measured(f"QDIT, {name}", lambda: qdit.greedy(x, quality, o.budget, device=o.device))
+    timed(f"QDIT, {name}", lambda: qdit.greedy(x, quality, o.budget, device=o.device))
     if o.plain:
         few, budget = x[: o.plain], max(1, o.plain // 20)
         ours = facility_location.greedy(few, budget, device=o.device)
@@ -112,7 +95,7 @@ def others(x: np.ndarray, o: argparse.Namespace) -> None:
         np.save(path, x)
         best: dict[str, float] = {}
         for _ in range(o.rounds):
-            ours, seconds = measured(f"ours, {len(x)}, budget {o.small_budget}",
+            ours, seconds = timed(f"ours, {len(x)}, budget {o.small_budget}",
                                      lambda: facility_location.greedy(x, o.small_budget))  # fmt: skip
             best["ours"] = min(seconds, best.get("ours", np.inf))
             for name in ("apricot", "submodlib"):
@@ -130,9 +113,9 @@ def others(x: np.ndarray, o: argparse.Namespace) -> None:
 
 def graph(x: np.ndarray, o: argparse.Namespace, wanted: np.ndarray | None) -> None:
     with tempfile.TemporaryDirectory(dir=o.folder) as folder:
-        measured(f"{o.k} neighbours of {len(x)}", lambda: neighbours.build(x, o.k, Path(folder), device=o.device))
+        timed(f"{o.k} neighbours of {len(x)}", lambda: neighbours.build(x, o.k, Path(folder), device=o.device))
         found = neighbours.Graph.load(Path(folder))
-        chosen, _ = measured(f"facility location on them, budget {o.budget}",
+        chosen, _ = timed(f"facility location on them, budget {o.budget}",
                              lambda: neighbours.greedy(x, found, o.budget))  # fmt: skip
     drawn = np.random.default_rng(0).choice(len(x), o.budget, replace=False)
     if wanted is not None:

@@ -15,8 +15,6 @@ import argparse
 import json
 import logging
 import tempfile
-import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -28,6 +26,7 @@ import numpy.typing as npt
 
 from dsel.clusterer.base import Clustering
 from dsel.clusterer.faiss_kmeans import FaissKMeans
+from tests.bench.measuring import measured
 
 KINDS = {"groups": (400, 0.6), "diffuse": (400, 1.5), "tight": (1000, 0.3), "decaying": (300, 0.0)}
 BLOCK = 50_000
@@ -51,32 +50,15 @@ def made(path: Path, n: int, d: int, kind: str, dtype: str) -> npt.NDArray[Any]:
     return np.load(path, mmap_mode="r")
 
 
-def anonymous() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line.split()[1] for line in lines if line.startswith("RssAnon")))
-
-
 def measure(work: Callable[[], Clustering]) -> tuple[Clustering, dict[str, float]]:
     """What `work` finds, its wall and CPU seconds, and the peak of anonymous memory: in all, and above that before."""
-    before, stop = anonymous(), threading.Event()
-    peak = before
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(0.02):
-            peak = max(peak, anonymous())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    cpu, start = time.process_time(), time.perf_counter()
-    try:
-        found = work()
-    finally:
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        stop.set()
-        watcher.join()
-    facts = {"seconds": seconds, "cpu_seconds": cpu, "peak_gb": peak / 2**30, "above_gb": (peak - before) / 2**30}
-    return found, facts
+    took = measured(work)
+    return took.result, {
+        "seconds": took.seconds,
+        "cpu_seconds": took.cpu_seconds,
+        "peak_gb": took.peak / 2**30,
+        "above_gb": (took.peak - took.before) / 2**30,
+    }
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from dsel.batches import Distinct, Fingerprint
 from dsel.cache import Cache
 from dsel.data.local import Local
 from dsel.lazy import fetched
+from tests.bench.measuring import anonymous
 from tests.conftest import ROOT
 
 
@@ -44,16 +45,7 @@ def run(path: Path, cache: Path, folder: Path, *overrides: str) -> str:
     seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     processors = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert child.returncode == 0
-    return f"{seconds:6.1f} s, {processors:6.1f} s of processors, {peak / 1e6:5.2f} GB"
-
-
-def anonymous(process: int) -> int:
-    """Kilobytes that belong to a process alone, 0 where it has ended."""
-    try:
-        lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon:")), 0)
+    return f"{seconds:6.1f} s, {processors:6.1f} s of processors, {peak / 1e9:5.2f} GB"
 
 
 def parts(path: Path, cache: Path) -> None:

@@ -21,8 +21,6 @@ import json
 import subprocess
 import sys
 import tempfile
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +42,7 @@ from dsel.selector.quality import Quality
 from dsel.selector.random import Random
 from dsel.selector.semdedup import SemDedup
 from tests.bench.bench_selectors import measure, plain_kcenter
+from tests.bench.measuring import measured
 
 D = 384
 BLOCK = 65_536
@@ -123,12 +122,6 @@ def problem(place: Path, kind: str, budget: int) -> Problem:
     return Problem(embeddings, clustering, quality, budget, np.random.default_rng(2))
 
 
-def anonymous() -> int:
-    """Bytes of this process that no file holds."""
-    status = Path("/proc/self/status").read_text()
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("RssAnon"))
-
-
 def one(name: str, place: Path, kind: str, budget: int, device: str) -> dict[str, float]:
     """Seconds, CPU seconds and peak of anonymous memory of one choice, in a process that has compiled what it needs."""
     study = problem(place, kind, budget)
@@ -140,22 +133,8 @@ def one(name: str, place: Path, kind: str, budget: int, device: str) -> dict[str
         np.random.default_rng(0),
     )
     SELECTORS[name](small, device)
-    before = peak = anonymous()
-    stop = threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(0.02):
-            peak = max(peak, anonymous())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    start, cpu = time.perf_counter(), time.process_time()
-    SELECTORS[name](study, device)
-    seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    stop.set()
-    watcher.join()
-    return {"seconds": seconds, "cpu": cpu, "before": before, "peak": peak}
+    took = measured(lambda: SELECTORS[name](study, device))
+    return {"seconds": took.seconds, "cpu": took.cpu_seconds, "before": took.before, "peak": took.peak}
 
 
 @njit(fastmath={"reassoc", "contract"})  # type: ignore[untyped-decorator]

@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ import psutil
 
 from dsel.clusterer import kmeans, silhouette
 from dsel.selector import deita, facility_location, kcenter, qdit, sampling
+from tests.bench.measuring import measured
 
 
 @dataclass
@@ -47,24 +46,9 @@ class Row:
 
 def measure(function: Callable[[], Any]) -> Run:
     """One call: wall and CPU seconds, and the peak of resident memory, looked at every five milliseconds."""
-    process, stop = psutil.Process(), threading.Event()
-    before = peak = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal peak
-        while not stop.wait(0.005):
-            peak = max(peak, process.memory_info().rss)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    cpu, start = time.process_time(), time.perf_counter()
-    try:
-        result = function()
-    finally:
-        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        stop.set()
-        watcher.join()
-    return Run(seconds, cpu, (peak - before) / 2**20, result)
+    process = psutil.Process()
+    took = measured(function, lambda: process.memory_info().rss, every=0.005)
+    return Run(took.seconds, took.cpu_seconds, (took.peak - took.before) / 2**20, took.result)
 
 
 def row(work: str, ours: Run, reference: str, theirs: Run, agreement: str) -> Row:
