@@ -19,7 +19,7 @@ import numpy.typing as npt
 from numba import njit, prange
 
 from dsel.arrays import Doubles, Floats, Indices
-from dsel.embedder.terms import ONE, S30, Hashes, batches, terms
+from dsel.embedder.terms import S30, Hashes, batches, slot, terms
 from dsel.files import piece, save_piece
 from dsel.progress import progress, tracked
 
@@ -100,15 +100,12 @@ def _add(
     used: Any,
 ) -> None:
     for part in prange(PARTS):
-        last = np.uint64(known.shape[1] - 1)
         for i in range(len(sizes)):
             for j in range(starts[i], starts[i] + sizes[i]):
                 h = numbers[j]
                 if (h >> S60) & WHICH != np.uint64(part):
                     continue
-                at = (h >> S3) & last
-                while known[part, at] != 0 and known[part, at] != h:
-                    at = (at + ONE) & last
+                at = slot(known[part], h, h >> S3)
                 if known[part, at] == 0:
                     known[part, at] = h
                     used[part] += 1
@@ -128,14 +125,11 @@ def _move(
     used: Any,
 ) -> None:
     for part in prange(PARTS):
-        last = np.uint64(known.shape[1] - 1)
         used[part] = 0
         for j in range(old.shape[1]):
             if old[part, j] == 0 or old_texts[part, j] <= dropped:
                 continue
-            at = (old[part, j] >> S3) & last
-            while known[part, at] != 0:
-                at = (at + ONE) & last
+            at = slot(known[part], old[part, j], old[part, j] >> S3)
             known[part, at], times[part, at], texts[part, at] = old[part, j], old_times[part, j], old_texts[part, j]
             used[part] += 1
 
@@ -224,11 +218,8 @@ def _indexed(known: Hashes) -> tuple[Hashes, Indices]:
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def _index(known: Hashes, table: Hashes, slots: Indices) -> None:
-    last = np.uint64(len(table) - 1)
     for k in range(len(known)):
-        at = (known[k] >> S30) & last
-        while table[at] != 0:
-            at = (at + ONE) & last
+        at = slot(table, known[k], known[k] >> S30)
         table[at], slots[at] = known[k], k
 
 
@@ -238,13 +229,11 @@ def _weigh(
     sublinear: bool, columns: Any, values: Floats,
 ) -> Indices:  # fmt: skip
     """The known terms of each text and their weights, from where its terms start; returns how many each has."""
-    last, found = np.uint64(len(table) - 1), np.zeros(len(sizes), dtype=np.int64)
+    found = np.zeros(len(sizes), dtype=np.int64)
     for i in prange(len(sizes)):
         to, square = starts[i], 0.0
         for j in range(starts[i], starts[i] + sizes[i]):
-            at = (numbers[j] >> S30) & last
-            while table[at] != 0 and table[at] != numbers[j]:
-                at = (at + ONE) & last
+            at = slot(table, numbers[j], numbers[j] >> S30)
             if table[at] == 0:
                 continue
             weight = idf[slots[at]] * (np.float32(1 + np.log(counts[j])) if sublinear else np.float32(counts[j]))

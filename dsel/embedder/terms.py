@@ -88,6 +88,16 @@ def mixed(h: Any) -> Any:
     return h ^ (h >> S31)
 
 
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def slot(table: Any, h: Any, start: Any) -> Any:
+    """Where a number is in a table of 2**b entries, or the empty one where it would be, looked for from `start` on."""
+    last = np.uint64(len(table) - 1)
+    at = start & last
+    while table[at] != 0 and table[at] != h:
+        at = (at + ONE) & last
+    return at
+
+
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def words(codes: Any, kinds: Any, out: Hashes) -> int:
     """The number of each word of a text, into `out`; returns how many there are."""
@@ -124,9 +134,7 @@ def distinct(numbers: Hashes, count: int, ngram_max: int, table: Hashes, slots: 
             for k in range(1, n + 1):
                 h = mixed(h * ODD + numbers[i + k])
             h |= ONE  # zero is an empty entry
-            at = (h >> S30) & last
-            while table[at] != 0 and table[at] != h:
-                at = (at + ONE) & last
+            at = slot(table, h, h >> S30)
             if table[at] == 0:
                 table[at], slots[at] = h, size
                 out[size], counts[size] = h, 0
