@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
 from dsel.arrays import Floats
 from dsel.constraints import Positive, Share
 from dsel.progress import progress, tracked
-from dsel.retrieval import CELLS
-from dsel.selector.base import Selection, Static
-from dsel.selector.nearest import Rule, choose
+from dsel.retrieval import CELLS, Blocks
+from dsel.selector.nearest import MostSimilar
 from dsel.study import Study
 from dsel.words import words
 
@@ -63,29 +62,18 @@ class Index:
 
 
 @dataclass
-class Bm25(Static):
+class Bm25(MostSimilar):
     """`selector=bm25`: all turns of an example are one text, and those of a target one query.
 
-    k1: how soon more of the same word counts no more. b: how much a long text's words count less. rule, on_taken: as of
-    `selector=nearest`.
+    k1: how soon more of the same word counts no more. b: how much a long text's words count less.
     """
 
     k1: Positive = 1.5
     b: Share = 0.75
-    rule: Rule = "round_robin"
-    on_taken: Literal["skip", "next"] = "skip"
 
     needs: ClassVar[frozenset[str]] = frozenset({"targets"})
 
-    def select(self, study: Study) -> Selection:
-        target = study.target_or_fail()
-        index, queries = Index(study.pool.texts, k1=self.k1, b=self.b), list(target.pool.texts)
-        chosen, similar = choose(
-            lambda: index.scores(queries),
-            target,
-            len(study.pool),
-            study.budget,
-            rule=self.rule,
-            on_taken=self.on_taken,
-        )
-        return Selection(chosen, scores=similar)
+    def similarities(self, study: Study) -> Callable[[], Blocks]:
+        index = Index(study.pool.texts, k1=self.k1, b=self.b)
+        queries = list(study.target_or_fail().pool.texts)
+        return lambda: index.scores(queries)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -14,8 +15,6 @@ from dsel.retrieval import Blocks, by_group, cosines, round_robin, top
 from dsel.selector.base import Selection, Static
 from dsel.study import Study
 from dsel.targets.base import Target
-
-Rule = Literal["round_robin", "global"]
 
 
 def choose(
@@ -52,28 +51,41 @@ def choose(
     return chosen, best[chosen]
 
 
-@dataclass
-class Nearest(Static):
-    """`selector=nearest`: by the cosine of embeddings; with `embedder=rds` it is RDS+.
+@dataclass(kw_only=True)
+class MostSimilar(Static):
+    """`choose` by the similarities that a subclass has.
 
     rule: targets, or tasks where there are several, take turns (`round_robin`); or the most similar to any (`global`,
     what the released script for large pools does). on_taken: a target whose example is taken loses its turn (`skip`,
     the released code) or takes its next (`next`).
     """
 
-    rule: Rule = "round_robin"
+    rule: Literal["round_robin", "global"] = "round_robin"
     on_taken: Literal["skip", "next"] = "skip"
 
-    needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "target_embeddings"})
+    @abstractmethod
+    def similarities(self, study: Study) -> Callable[[], Blocks]:
+        """What makes the similarities of the pool to the targets, each time anew."""
 
     def select(self, study: Study) -> Selection:
-        wanted = study.resource("target_embeddings")
+        target = study.target_or_fail()
         chosen, similar = choose(
-            lambda: cosines(study.embeddings, wanted),
-            study.target_or_fail(),
+            self.similarities(study),
+            target,
             len(study.pool),
             study.budget,
             rule=self.rule,
             on_taken=self.on_taken,
         )
         return Selection(chosen, scores=similar)
+
+
+@dataclass
+class Nearest(MostSimilar):
+    """`selector=nearest`: by the cosine of embeddings; with `embedder=rds` it is RDS+."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "target_embeddings"})
+
+    def similarities(self, study: Study) -> Callable[[], Blocks]:
+        pool, wanted = study.embeddings, study.resource("target_embeddings")
+        return lambda: cosines(pool, wanted)
