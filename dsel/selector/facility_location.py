@@ -8,11 +8,8 @@ from typing import ClassVar
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices, check_budget, unit_rows
-from dsel.blocks import Where, torch_device
-from dsel.constraints import Count
-from dsel.cost import Cost
-from dsel.selector import coverage, neighbours
-from dsel.selector.base import Selection, Static
+from dsel.selector import neighbours
+from dsel.selector.base import Selection
 from dsel.selector.coverage import lazy_greedy
 from dsel.study import Study
 
@@ -44,24 +41,10 @@ def greedy(embeddings: ArrayLike, budget: int, *, device: str = "cpu") -> Indice
 
 
 @dataclass
-class FacilityLocation(Static):
-    """`selector=facility_location`: `greedy`; with `neighbours`, `neighbours.greedy`.
-
-    neighbours: of each example, how many there are in the graph that stands for all pairs.
-    device: where examples meet.
-    """
+class FacilityLocation(neighbours.OnPairs):
+    """`selector=facility_location`: `greedy`; with `neighbours`, `neighbours.greedy`."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"embeddings"})
-    neighbours: Count | None = None
-    device: Where = "auto"
-
-    def check(self) -> None:
-        torch_device(self.device, "selector.device")
-
-    def cost(self, n: int, d: int, budget: int, k: int) -> Cost:
-        if self.neighbours is None:
-            return coverage.cost(n, d, self.device)
-        return neighbours.cost(n, d, budget, self.neighbours, self.device)
 
     def select(self, study: Study) -> Selection:
         if self.neighbours is None:

@@ -17,9 +17,12 @@ from numpy.lib.format import open_memmap
 from numpy.typing import ArrayLike, NDArray
 
 from dsel.arrays import Doubles, Floats, Indices, check_budget
-from dsel.blocks import Matrix, blocks, full_precision, lengths, matrix, parts, read, torch_device
+from dsel.blocks import Matrix, Where, blocks, full_precision, lengths, matrix, parts, read, torch_device
+from dsel.constraints import Count
 from dsel.cost import Cost
 from dsel.progress import progress, tracked
+from dsel.selector import coverage
+from dsel.selector.base import Static
 from dsel.selector.products import Lists, blas_threads, slices
 from dsel.study import Study
 
@@ -285,3 +288,22 @@ def _serve(x: Matrix, norms: Floats, chosen: Indices, best: Doubles, floor: Floa
     for rows, block in blocks(x, beside=4 * len(chosen)):
         np.maximum(best[rows], (block @ added.T).max(axis=1) / norms[rows], out=best[rows])
         floor[rows] = best[rows]
+
+
+@dataclass(kw_only=True)
+class OnPairs(Static):
+    """A greedy over all pairs, or on a graph that stands for them; a subclass has `select`.
+
+    neighbours: of each example, how many there are in the graph; null: all pairs. device: where examples meet.
+    """
+
+    neighbours: Count | None = None
+    device: Where = "auto"
+
+    def check(self) -> None:
+        torch_device(self.device, "selector.device")
+
+    def cost(self, n: int, d: int, budget: int, k: int) -> Cost:
+        if self.neighbours is None:
+            return coverage.cost(n, d, self.device)
+        return cost(n, d, budget, self.neighbours, self.device)

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Indices, check_budget, finite_scores, unit_rows
-from dsel.blocks import Where, torch_device
-from dsel.constraints import Count, Positive, Share
-from dsel.cost import Cost
-from dsel.selector import coverage, neighbours
-from dsel.selector.base import Selection, Static
+from dsel.constraints import Positive, Share
+from dsel.selector import neighbours
+from dsel.selector.base import Selection
 from dsel.selector.coverage import lazy_greedy
 from dsel.study import Study
 
@@ -39,26 +37,12 @@ def greedy(
 
 
 @dataclass
-class QDIT(Static):
-    """`selector=qdit`: `greedy` on quality divided by `quality_scale` (null: by the largest quality in the pool).
-
-    neighbours: of each example, how many there are in the graph that stands for all pairs; null: all pairs.
-    device: where examples meet.
-    """
+class QDIT(neighbours.OnPairs):
+    """`selector=qdit`: `greedy` on quality divided by `quality_scale` (null: by the largest quality in the pool)."""
 
     needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "quality"})
     alpha: Share = 0.5
     quality_scale: Positive | None = None
-    neighbours: Count | None = None
-    device: Where = "auto"
-
-    def check(self) -> None:
-        torch_device(self.device, "selector.device")
-
-    def cost(self, n: int, d: int, budget: int, k: int) -> Cost:
-        if self.neighbours is None:
-            return coverage.cost(n, d, self.device)
-        return neighbours.cost(n, d, budget, self.neighbours, self.device)
 
     def select(self, study: Study) -> Selection:
         quality, x, budget, alpha = study.quality_or_fail(), study.embeddings, study.budget, self.alpha
