@@ -29,7 +29,8 @@ LARGE = ("budget", "clusterer.k", "embedder", "model", "data", "selector/feedbac
 def test_the_last_job_of_each_grid_runs(name: str, sweep: str, spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
     """What the grid varies is kept, but for sizes and parts that no toy has. Only selectors that look have a model."""
     kept = [o for o in jobs(name, sweep)[-1] if o.partition("=")[0] not in LARGE]
-    run_toy([f"experiments={name}", *kept, *TOY], spec, cache, tmp_path)
+    own = ["~targets.tasks", *TARGETS, "selector=dsir"] if name == "targeted" else []  # its targets are of the hub
+    run_toy([f"experiments={name}", *kept, *TOY, *own], spec, cache, tmp_path)
 
 
 VARIANTS = [name for name in options("selector") if name.startswith("iterative_")]  # of one that runs here

@@ -56,7 +56,7 @@ BASE = [*(f"{group}={name}" for group, name in LIGHT.items()), "targets.sources=
 
 CHOICES = (  # one for each class
     "data=procedural data=local data=p3 data=oasst1 targets=local targets=split targets=lm_eval "
-    "embedder=tfidf_svd embedder=minilm embedder=nv_embed embedder=llama2 embedder=cohere "
+    "targets=procedural embedder=tfidf_svd embedder=minilm embedder=nv_embed embedder=llama2 embedder=cohere "
     "embedder=openai embedder=hashing embedder=model2vec embedder=rds "
     "clusterer=faiss_kmeans scorer=column scorer=deita_quality scorer=evol scorer=ifd scorer=judge "
     "scorer=length scorer=perplexity scorer=reward scorer=superfiltering selector=deita selector=facility_location "
@@ -75,6 +75,7 @@ FURTHER = {
     "embedder=rds": ["+model=tiny"],
     "targets=split": ["targets.sources=[a]"],
     "targets=lm_eval": ["targets.tasks=[a]"],
+    "targets=procedural": ["targets.kinds=[capital]"],
 }
 
 VALUES = {
@@ -152,9 +153,9 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "columns": "columns",
         "choice or null": "format",
         "count or null": "limit",
-        "texts": "sources tasks",
+        "texts": "sources tasks kinds",
         "positive": "split.examples",
-        "count": "lm_eval.examples",
+        "count": "lm_eval.examples procedural.examples",
         "choice": "documents",
         "whole": "seed",
     },
@@ -245,6 +246,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "count": "batch_size max_new_tokens per_kind max_length chunk",
         "file or null": "path fewshot_path",
         "text or null": "split",
+        "texts or null": "kinds",
     },
     "tracker": {
         "text": "project",

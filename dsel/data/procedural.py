@@ -10,7 +10,7 @@ All draws come from NumPy generators spawned from the seed: same arguments, same
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
@@ -102,16 +102,19 @@ def generate(
     return [_as_dict(rows[i], sites[i], marks[i]) for i in order.permutation(size)]
 
 
-def heldout(per_kind: int, seed: int) -> list[dict[str, str]]:
-    """Draw `per_kind` distinct evaluation prompts of every kind, as `prompt`, `answer`, `kind`.
+def heldout(per_kind: int, seed: int, kinds: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Draw `per_kind` distinct evaluation prompts of every kind, or of those named, as `prompt`, `answer`, `kind`.
 
-    They ask for the quarter of all items that `generate` leaves out whatever its seed (`kinds.reserved`).
+    A kind's are the same whichever others are named. They ask for the quarter of all items that `generate` leaves out
+    whatever its seed (`kinds.reserved`).
 
     Raises:
         ValueError: if a kind has fewer than `per_kind` distinct reserved prompts.
     """
     rows = []
     for kind, stream in zip(KINDS, np.random.SeedSequence(seed).spawn(len(KINDS)), strict=True):
+        if kinds is not None and kind.name not in kinds:
+            continue
         rng = np.random.default_rng(stream)
         answers: dict[str, str] = {}
         for attempt in range(100 * per_kind):

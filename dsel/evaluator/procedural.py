@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dsel.cache import Cache
 from dsel.component import digest
-from dsel.constraints import Count, Seed
+from dsel.constraints import Count, Seed, Text
+from dsel.errors import need
 from dsel.evaluator.base import Metric
 from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
 
@@ -19,7 +20,7 @@ GROUP = "procedural"
 
 @dataclass
 class Procedural(Harness):
-    """`per_kind` held-out prompts of each kind, answered greedily; the metric is exact match.
+    """`per_kind` held-out prompts of each kind (or of some `kinds`), answered greedily; the metric is exact match.
 
     The prompts never occur in any pool of `data=procedural`, whatever its seed. The tasks are ordinary files in the
     cache (`tasks/<digest>`), which the harness's own command line can be pointed at as well.
@@ -28,13 +29,22 @@ class Procedural(Harness):
     per_kind: Count = 16
     heldout_seed: Seed = 0
     max_new_tokens: Count = 24
+    kinds: Sequence[Text] | None = None
 
     uses_builtin_tasks = False
+
+    def check(self) -> None:
+        super().check()
+        from dsel.data.procedural import KINDS
+
+        known = [kind.name for kind in KINDS]
+        for name in self.kinds or ():
+            need(name in known, f"evaluator.kinds: there is no kind {name}; there are {', '.join(known)}")
 
     def task_folders(self, cache: Cache) -> list[Path]:
         from dsel.data.procedural import heldout
 
-        examples = heldout(self.per_kind, self.heldout_seed)
+        examples = heldout(self.per_kind, self.heldout_seed, self.kinds)
         key = {"examples": digest(examples), "max_new_tokens": self.max_new_tokens, "place": str(cache.folder)}
         final = cache.path("tasks", key)  # the task files name their data by where it will be
         cache.artifact("tasks", key, lambda folder: self._write(folder, final, examples), lease=True)

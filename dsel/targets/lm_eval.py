@@ -55,7 +55,18 @@ class LmEvalTargets:
         return [loaded[key] for key in sorted(loaded)]
 
     def _documents(self, task: Any) -> list[Any]:
-        """The documents to take, of a split that is not the one it is evaluated on."""
+        """The documents to take: those that are written into the task, or of a split that it is not evaluated on."""
+        written = getattr(getattr(task, "fewshot_cfg", None), "samples", None)
+        if self.documents == "fewshot" and written is not None:
+            documents: Iterable[Any] = written() if callable(written) else written
+        else:
+            documents = task.dataset[self._split(task)]
+            documents = documents if task.config.process_docs is None else task.config.process_docs(documents)
+        documents = list(documents)
+        rows = np.sort(np.random.default_rng(self.seed).permutation(len(documents))[: self.examples])
+        return [documents[row] for row in rows.tolist()]
+
+    def _split(self, task: Any) -> str:
         asked = task.config.test_split or task.config.validation_split
         split = {
             "fewshot": task.config.fewshot_split or task.config.training_split,
@@ -69,10 +80,7 @@ class LmEvalTargets:
             f"targets.documents={self.documents}: the task {name} is evaluated on that split, {split}; what it asks "
             "may not choose what is trained on",
         )
-        documents: Iterable[Any] = task.dataset[split]
-        documents = list(documents if task.config.process_docs is None else task.config.process_docs(documents))
-        rows = np.sort(np.random.default_rng(self.seed).permutation(len(documents))[: self.examples])
-        return [documents[row] for row in rows.tolist()]
+        return str(split)
 
     def _example(self, task: Any, document: Any, number: int) -> Example:
         name, question, answer = task.config.task, task.doc_to_text(document), task.doc_to_target(document)

@@ -8,6 +8,7 @@ import pytest
 
 from dsel.cache import Cache
 from dsel.data.procedural import KINDS, heldout
+from dsel.errors import ConfigError
 from dsel.evaluator.procedural import Procedural
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
@@ -49,3 +50,10 @@ def test_right_answers_score_one_and_half_right_a_half(
     metrics = evaluate(spec, cache, tmp_path)
     assert metrics["procedural"].value == pytest.approx(0.5)
     assert metrics["procedural"].stderr > 0
+
+
+def test_some_kinds_are_asked_the_same_as_among_all() -> None:
+    some = heldout(3, 0, ["past", "capital"])
+    assert some == [row for row in heldout(3, 0) if row["kind"] in ("past", "capital")]
+    with pytest.raises(ConfigError, match=r"evaluator\.kinds: there is no kind verse; there are"):
+        Procedural(tasks=TASKS, kinds=["past", "verse"]).check()

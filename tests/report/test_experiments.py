@@ -113,6 +113,7 @@ def test_metrics_of_a_report_are_those_its_evaluator_has(name: str) -> None:
 
 def test_what_differs_is_said_of_tasks_that_are_measured() -> None:
     said = {name: table.differs for name in EXPERIMENTS for table in spec(name).tables if table.published}
+    assert set(said.pop("targeted")) == {"mmlu", "bbh_cot_fewshot"} <= set(composer("targeted").evaluator["tasks"])
     assert set(said) == {"wizardlm_main", "transfer", "alpaca_main", "num_clusters", "feedback"}
     for name, differs in said.items():
         assert set(differs) == {"mmlu_chat", "gsm8k_cot"} <= set(composer(name).evaluator["tasks"])
@@ -129,6 +130,13 @@ def test_published_averages_are_those_of_the_published_tasks() -> None:
                     assert statistics.mean(tasks) == pytest.approx(figures["average"], abs=0.11), (name, row)
                     found += 1
     assert found == 14
+
+
+def test_published_figures_of_less_are_its_papers() -> None:
+    text = shared("targets.md").read_text(encoding="utf-8")
+    (table,) = spec("targeted").tables
+    for row, name in {"less": "LESS", "random": "random", "full": "all"}.items():
+        assert re.search(rf"{name} {table.published[row]['MMLU']}/[\d.]+/{table.published[row]['BBH']}", text)
 
 
 def test_published_figures_are_those_of_the_papers() -> None:

@@ -1,17 +1,20 @@
 """Where targets come from, and that what is one is not chosen."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dsel.cache import Cache
+from dsel.data.procedural import heldout
 from dsel.errors import ConfigError
 from dsel.targets.base import Target
 from dsel.targets.lm_eval import LmEvalTargets
 from dsel.targets.local import LocalTargets
 from dsel.targets.none import NoTargets
+from dsel.targets.procedural import ProceduralTargets
 from dsel.targets.split import SplitTargets
 from dsel.testing import made_pool
 
@@ -86,6 +89,7 @@ class Task:
     """What the harness has of a task, as far as targets look at it."""
 
     def __init__(self, **splits: Any):
+        self.fewshot_cfg = SimpleNamespace(samples=None)
         self.config = Config()
         for name, value in splits.items():
             setattr(self.config, name, value)
@@ -138,6 +142,40 @@ def test_what_a_task_asks_may_not_choose(monkeypatch, cache, splits, documents, 
     use(monkeypatch, Task(**splits))
     with pytest.raises(ConfigError, match=says):
         LmEvalTargets(tasks=["sums"], documents=documents).take(made_pool(3), cache)
+
+
+def test_few_shot_examples_of_the_task_file_are_targets(monkeypatch, cache):
+    """As those of BBH, which has a test split and nothing else."""
+    task = Task(fewshot_split=None, training_split=None, validation_split=None)
+    written = [{"a": 1000 + i, "split": "file"} for i in range(3)]
+    for samples in (written, lambda: written):
+        task.fewshot_cfg = SimpleNamespace(samples=samples)
+        use(monkeypatch, task)
+        found = LmEvalTargets(tasks=["sums"]).take(made_pool(3), cache)[1]
+        assert found is not None and sorted(answer["content"] for _, answer in found.pool.messages) == [
+            "1001", "1002", "1003"
+        ]  # fmt: skip
+    with pytest.raises(ConfigError, match="sums has no such split"):
+        LmEvalTargets(tasks=["sums"], documents="training").take(made_pool(3), cache)
+
+
+def test_right_examples_of_some_kinds_and_none_that_is_tested(cache):
+    pool = made_pool(3)
+    same, found = ProceduralTargets(kinds=["capital", "past"], examples=5, seed=3).take(pool, cache)
+    assert same is pool and found is not None
+    assert list(found.tasks) == ["capital"] * 5 + ["past"] * 5
+    again = ProceduralTargets(kinds=["capital", "past"], examples=5, seed=3).take(pool, cache)[1]
+    other = ProceduralTargets(kinds=["capital", "past"], examples=5, seed=4).take(pool, cache)[1]
+    assert again is not None and list(again.pool.texts) == list(found.pool.texts)
+    assert other is not None and list(other.pool.texts) != list(found.pool.texts)
+    tested = {row["prompt"] for row in heldout(28, 0, ["capital", "past"])}
+    assert not tested & {question["content"] for question, _ in found.pool.messages}
+
+
+@pytest.mark.parametrize("kinds", [[], ["capital", "nonsense"]])
+def test_unknown_kinds_are_said(kinds):
+    with pytest.raises(ConfigError, match=r"targets\.kinds"):
+        ProceduralTargets(kinds=kinds).check()
 
 
 def test_an_unknown_task_is_said(monkeypatch, cache):
