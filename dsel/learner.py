@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +16,14 @@ from dsel.engine.base import Engine
 from dsel.engine.local import Local
 from dsel.errors import ConfigError
 from dsel.model.causal_lm import CausalLM
-from dsel.model.chat import encode, render
-from dsel.model.generation import generate, generate_with_vllm, vllm_available
-from dsel.model.likelihood import Encoded, mean_nll
-from dsel.model.positions import within
+from dsel.model.likelihood import Encoded
 from dsel.model.trial import try_template
 from dsel.pool import Message, Pool
+from dsel.snapshot import Snapshot
 from dsel.trainer.base import Training
-from dsel.trainer.job import Job, Report, export, load, outcome_of
+from dsel.trainer.checkpoints import MOMENTS
+from dsel.trainer.job import Job, Report, export, outcome_of
 from dsel.trainer.store import Fit, Trainings
-
-TOKENS_A_BATCH = 8192  # padded tokens that `nll` scores at once
 
 
 class Learner:
@@ -58,7 +53,7 @@ class Learner:
             engine.train(job, examples, tokenizer(), folder, report)
 
         self.trainings = Trainings(spec, trainer, cache, seed=seed, train=train)
-        self._model: Any = None  # in memory, where somebody has asked for it
+        self._snapshot: Snapshot | None = None  # of the model as it stands, where somebody has asked for it
 
     @property
     def tokenizer(self) -> Any:
@@ -66,14 +61,22 @@ class Learner:
 
     @property
     def model(self) -> Any:
-        """The model as it stands, in evaluation mode."""
-        if self._model is None:
+        """The model as it stands, in memory, in evaluation mode."""
+        return self.snapshot().model
+
+    def snapshot(self, *, moments: bool = False) -> Snapshot:
+        """The model as it stands, as plain data that can be sent to other processes; until the next `fit` one object.
+
+        moments: what the optimizer held after the last finetuning is to be in its folder.
+        """
+        if moments:
+            self.trainings.folder(self._last(), needs=(MOMENTS,))
+        if self._snapshot is None:
             last = self.trainings.last
-            if last is None:
-                self._model = self.spec.load(self.tokenizer)
-            else:
-                self._model = load(self.trainings.job(last), self.tokenizer, self.trainings.folder(last))
-        return self._model.eval()
+            trained = () if last is None else (self.trainings.job(last), self.trainings.folder(last))
+            self._snapshot = Snapshot(self.spec, self.seed, *trained)
+            self._snapshot.tokenizer = self.tokenizer  # which is loaded once
+        return self._snapshot
 
     @property
     def state(self) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class Learner:
 
         Returns what the trainer reports, and `cached` where an interrupted run had learnt it already.
         """
-        self._model = None
+        self._snapshot = None
         return self.trainings.fit(pool, training or Training())
 
     def forget(self) -> None:
@@ -119,32 +122,9 @@ class Learner:
 
         By vLLM where it is installed and there is a GPU. See `dsel.model.generation` for the limits.
         """
-        texts = [render(self.tokenizer, p, generation_prompt=True) for p in prompts]
-        options = {
-            "max_new_tokens": max_new_tokens, "max_prompt": max_prompt, "temperature": temperature, "seed": self.seed
-        }  # fmt: skip
-        if self.has_engine:
-            return self._by_engine(texts, options)
-        with self._precision():
-            return generate(self.model, self.tokenizer, texts, **options)
-
-    @property
-    def has_engine(self) -> bool:
-        """Whether `generate` starts an engine for each call, so that many prompts should come in one."""
-        return vllm_available()
-
-    def _by_engine(self, texts: list[str], options: dict[str, Any]) -> list[str]:
-        """vLLM's answers. It reads the weights from their folder on this machine, and gets the GPU to itself."""
-        import torch
-
-        last = self.trainings.last
-        folder = None if last is None else self.trainings.folder(last)
-        self._model = None
-        torch.cuda.empty_cache()
-        if folder is None or self.trainer.lora is not None:
-            return generate_with_vllm(self.spec, self.tokenizer, texts, adapters=folder, **options)
-        whole = replace(self.spec, path=str(folder))
-        return generate_with_vllm(whole, self.tokenizer, texts, adapters=None, **options)
+        return self.snapshot().generate(
+            prompts, max_new_tokens=max_new_tokens, max_prompt=max_prompt, temperature=temperature
+        )
 
     def nll(
         self, conversations: Sequence[list[Message]], *, max_length: int = 2048, whole: bool = False
@@ -153,25 +133,15 @@ class Learner:
 
         whole: over all tokens but the first, prompts and headers included. NaN where `max_length` leaves no such token.
         """
-        most = within(max_length, self.model)
-        encoded = [encode(self.tokenizer, messages, most) for messages in conversations]
-        return self.losses([(ids, ids) for ids, _ in encoded] if whole else encoded)
+        return self.snapshot().nll(conversations, max_length=max_length, whole=whole)
 
     def losses(self, encoded: Sequence[Encoded]) -> npt.NDArray[np.float64]:
         """Mean loss over the labelled tokens of each text, in nats: float64[n], NaN for a text without any."""
-        with self._precision():
-            return mean_nll(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH)
+        return self.snapshot().losses(encoded)
 
     def rate(self) -> float:
         """The mean learning rate of the last finetuning, where it was to keep its `moments`."""
         return float(outcome_of(self.trainings.folder(self._last()))["learning_rate"])
-
-    @property
-    def parameters(self) -> int:
-        """How many numbers are trained in the model as it stands; at least one."""
-        from dsel.model.gradients import trained
-
-        return max(1, sum(trained(self.model).values()))
 
     def gradients(
         self,
@@ -194,31 +164,10 @@ class Learner:
                 finetuning kept (`Training.moments`): as `paper` or `code` has it (`dsel.selector.less.adam_step`).
             max_length: tokens of a conversation.
         """
-        from dsel.model.gradients import Projection, adam_steps, per_example, trained
-
-        most = within(max_length, self.model)
-        encoded = [encode(self.tokenizer, messages, most) for messages in conversations]
-        sizes = trained(self.model)
-        kept = None if step is None else self.trainings.moments(self._last())
-        found: Any = None
-        with self._precision():
-            for rows, values in per_example(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH):
-                found = values.new_empty(len(encoded), values.shape[1]) if found is None else found
-                found[rows] = values if kept is None else adam_steps(values, kept, sizes, eps=step or "paper")
-        if dimensions is not None:
-            found = Projection(sum(sizes.values()), dimensions, seed)(found)
-        return np.asarray(found.cpu().numpy(), dtype=np.float32)
+        snapshot = self.snapshot(moments=step is not None)
+        return snapshot.gradients(conversations, dimensions=dimensions, seed=seed, step=step, max_length=max_length)
 
     def _last(self) -> Fit:
         if self.trainings.last is None:
             raise ConfigError("the model has not been finetuned yet: gradients are of LoRA's parameters")
         return self.trainings.last
-
-    def _precision(self) -> Any:
-        """The precision a model is asked in: as in training where its weights are training's."""
-        import torch
-
-        last = self.trainings.last
-        if last is not None and last.training.goes_on and self.trainings.job(last).mixed:
-            return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
-        return nullcontext()

@@ -1,6 +1,7 @@
-"""What the model as it stands is asked about many texts: workers of `dsel.shards`, in this process the learner itself.
+"""What the model as it stands is asked about many texts: workers of `dsel.shards`.
 
-Each holds the learner and plain options; nothing of the pool. Its rows are conversations, or pairs of texts.
+Each holds a snapshot of the model and plain options; nothing of the pool. Its rows are conversations, or pairs of
+texts. In this process the model that a snapshot has loaded is used; elsewhere it is loaded from its description.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from typing import Any, ClassVar
 
 import numpy.typing as npt
 
-from dsel.learner import Learner
 from dsel.model.positions import within
 from dsel.pool import Message
 from dsel.scorer import base
 from dsel.scorer.ifd import difficulties
 from dsel.shards import Read
+from dsel.snapshot import Snapshot
 
 ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 8192  # an engine of vLLM starts for each shard
 
@@ -25,7 +26,7 @@ ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 8192  # an engine of vLLM starts for each
 class Answers:
     """Its own answer to each prompt; the options are those of `Learner.generate`."""
 
-    learner: Learner
+    snapshot: Snapshot
     max_new_tokens: int
     max_prompt: int
     temperature: float
@@ -34,11 +35,11 @@ class Answers:
 
     @property
     def shard_size(self) -> int:
-        return WITH_AN_ENGINE if self.learner.has_engine else ANSWERS_A_SHARD
+        return WITH_AN_ENGINE if self.snapshot.has_engine else ANSWERS_A_SHARD
 
     def build(self) -> Read:
         return partial(
-            self.learner.generate,
+            self.snapshot.generate,
             max_new_tokens=self.max_new_tokens,
             max_prompt=self.max_prompt,
             temperature=self.temperature,
@@ -49,7 +50,7 @@ class Answers:
 class Numbers:
     """What a question with a number for an answer has in common."""
 
-    learner: Learner
+    snapshot: Snapshot
     max_length: int
 
     suffix: ClassVar[str] = ".npy"
@@ -66,7 +67,7 @@ class Losses(Numbers):
     whole: bool
 
     def build(self) -> Read:
-        return partial(self.learner.nll, max_length=self.max_length, whole=self.whole)
+        return partial(self.snapshot.nll, max_length=self.max_length, whole=self.whole)
 
 
 @dataclass(frozen=True)
@@ -83,11 +84,11 @@ class Gradients(Numbers):
 
     @property
     def shard_size(self) -> int:
-        return max(1, min(base.SHARD, int(self.memory / (4 * self.learner.parameters))))
+        return max(1, min(base.SHARD, int(self.memory / (4 * self.snapshot.parameters))))
 
     def build(self) -> Read:
         return partial(
-            self.learner.gradients,
+            self.snapshot.gradients,
             dimensions=self.dimensions,
             seed=self.seed,
             step=self.step,
@@ -100,10 +101,10 @@ class Difficulties(Numbers):
     """The instruction-following difficulty of each (conversation before, response), in records of what was read."""
 
     def build(self) -> Read:
-        learner = self.learner
-        limit = within(self.max_length, learner.model)
+        snapshot = self.snapshot
+        limit = within(self.max_length, snapshot.model)
 
         def read(pairs: list[tuple[list[Message], str]]) -> npt.NDArray[Any]:
-            return difficulties(pairs, learner.tokenizer, learner.losses, max_length=limit)
+            return difficulties(pairs, snapshot.tokenizer, snapshot.losses, max_length=limit)
 
         return read

@@ -265,6 +265,9 @@ class StandIn:
     def state(self) -> dict[str, Any]:
         return {"stand-in": list(self.trained)}
 
+    def snapshot(self, **options: Any) -> StandIn:
+        return self
+
     def fit(self, pool: Pool) -> None:
         self.trained.append(pool.fingerprint)
 

@@ -15,14 +15,14 @@ LAYERS = {
     "experiment": "experiment testing",
     "record": "computed record",
     "what asks the learner": "selector evaluator",
-    "study and learner": "study resources questions learner",
+    "study and learner": "study resources questions learner snapshot",
     "engine": "engine memory",
     "components": "targets embedder clusterer scorer trainer model tracker",
     "readers": "data",
     "ground": "pool stored columns batches messages lazy cache stage distributed files npy errors component "
     "constraints protocols hub secrets guard checked configured reading progress interrupt words ngrams arrays blocks "
     "retrieval contamination tasks cost references overrides config_groups shards explain show options verbosity "
-    "ending",
+    "ending described",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dsel import learner as learner_module
+from dsel import snapshot as snapshot_module
 from dsel.cache import Cache
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
@@ -47,7 +47,7 @@ def test_nll_is_the_mean_loss_over_response_tokens(learner: Learner) -> None:
 
 def test_nll_does_not_depend_on_how_it_is_batched(learner: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = learner.nll(conversations())
-    monkeypatch.setattr(learner_module, "TOKENS_A_BATCH", 1)
+    monkeypatch.setattr(snapshot_module, "TOKENS_A_BATCH", 1)
     np.testing.assert_allclose(learner.nll(conversations()), whole, rtol=1e-5)
 
 
@@ -277,8 +277,8 @@ def test_vllm_reads_the_model_as_it_stands(
         asked.append((model, adapters))
         return texts
 
-    monkeypatch.setattr(learner_module, "vllm_available", lambda: True)
-    monkeypatch.setattr(learner_module, "generate_with_vllm", answer)
+    monkeypatch.setattr(snapshot_module, "vllm_available", lambda: True)
+    monkeypatch.setattr(snapshot_module, "generate_with_vllm", answer)
     spec = replace(spec, revision="refs/pr/1", trust_remote_code=True)
     learner = new_learner(spec, cache, **options)
     learner.generate(make_pool(1).prompts)

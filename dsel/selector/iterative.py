@@ -140,7 +140,7 @@ class Iterative(Selector):
 
         def build(folder: Path) -> None:
             sizes = [sum(len(text_of(m)) for m in prompt) for prompt in prompts]
-            worker = Answers(learner, **options)
+            worker = Answers(learner.snapshot(), **options)
             answers = study.engine.map(worker, prompts, folder, title="answers", sizes=sizes, unit="answers")
             (folder / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
 

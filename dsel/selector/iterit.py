@@ -142,7 +142,7 @@ class IterIT(Selector):
         """The candidates' IFD under the model as it stands, float32[n]; `pairs` as from `asked_and_answered`."""
 
         def build(folder: Path) -> None:
-            worker = Difficulties(learner, self.max_length)
+            worker = Difficulties(learner.snapshot(), self.max_length)
             found = study.engine.map(worker, pairs, folder, title="ifd", sizes=sizes(pairs))
             np.save(folder / "ifd.npy", noted(found, folder, "ifd scorer", "a larger selector.max_length reads more"))
 

@@ -130,7 +130,8 @@ class Less(Selector):
         dimensions = self.dimensions if self.projection == "rademacher" else None
 
         def build(folder: Path) -> None:
-            worker = Gradients(learner, self.max_length, dimensions, self.seed, step, self.memory * 1e9)
+            model = learner.snapshot(moments=step is not None)
+            worker = Gradients(model, self.max_length, dimensions, self.seed, step, self.memory * 1e9)
             study.engine.fill(worker, pool.messages, folder / FILE, title="gradients", sizes=pool.lengths)
 
         key = {

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from dsel.described import describe, make
 from dsel.files import read_json, write_json
 from dsel.pool import Example, Pool
 from dsel.trainer.job import Job
@@ -20,10 +19,7 @@ SAID = "said_{}.jsonl"  # by a worker, by its number
 
 def send(job: Job, examples: Pool, folder: Path) -> None:
     """Write a job, and what a training reads of its examples."""
-    model = job.model
-    built = getattr(model, "built", None)
-    where = {} if built is None else {"path": str(built)}
-    write_json(folder / JOB, {**_plain(job), "model": {**_plain(model), **where}, "trainer": _plain(job.trainer)})
+    write_json(folder / JOB, describe(job))
     rows = zip(examples.ids, examples.messages, strict=True)
     with (folder / EXAMPLES).open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)
@@ -31,10 +27,7 @@ def send(job: Job, examples: Pool, folder: Path) -> None:
 
 def received(folder: Path) -> tuple[Job, Pool]:
     """The job that was sent, and its examples."""
-    plain = read_json(folder / JOB)
-    model, trainer = _made(plain.pop("model")), _made(plain.pop("trainer"))
-    plain.pop("class")
-    job = Job(**{**plain, "model": model, "trainer": trainer, "part": tuple(plain["part"])})
+    job = make(read_json(folder / JOB))
     with (folder / EXAMPLES).open(encoding="utf-8") as file:
         rows = (json.loads(line) for line in file)
         return job, Pool.build("sent", [Example(name, messages, "", {}) for name, messages in rows])
@@ -66,15 +59,3 @@ class Said:
     def all(self) -> list[list[Any]]:
         """All lines, also those that were read."""
         return list(Said(self.path).read())
-
-
-def _plain(component: Any) -> dict[str, Any]:
-    kind = type(component)
-    name = f"{kind.__module__}:{kind.__qualname__}"
-    return {"class": name, **{f.name: getattr(component, f.name) for f in fields(component) if f.init}}
-
-
-def _made(plain: Mapping[str, Any]) -> Any:
-    module, name = plain["class"].split(":")
-    kind = getattr(importlib.import_module(module), name)
-    return kind(**{key: value for key, value in plain.items() if key != "class"})

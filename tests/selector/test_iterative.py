@@ -202,6 +202,9 @@ class Scripted:
     def state(self) -> dict[str, Any]:
         return {"trained": self.trained}
 
+    def snapshot(self) -> Scripted:
+        return self
+
     def fit(self, step: Step) -> None:
         self.trained.append(step.examples.tolist())
 

@@ -40,7 +40,7 @@ class Perplexity(Feedback):
         texts = [*references.messages, *generated.messages]
 
         def build(folder: Path) -> None:
-            worker = Losses(learner, self.max_length, whole=self.tokens == "text")
+            worker = Losses(learner.snapshot(), self.max_length, whole=self.tokens == "text")
             sizes = [sum(len(text_of(m)) for m in messages) for messages in texts]
             losses = study.engine.map(worker, texts, folder, title="perplexity", sizes=sizes, unit="texts")
             np.save(folder / "losses.npy", losses)

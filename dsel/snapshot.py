@@ -1,0 +1,133 @@
+"""The model as it stands: plain data that says how it is loaded, and what answers for it once it is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dsel.arrays import Floats
+from dsel.model.causal_lm import CausalLM
+from dsel.model.chat import encode, render
+from dsel.model.generation import generate, generate_with_vllm, vllm_available
+from dsel.model.likelihood import Encoded, mean_nll
+from dsel.model.positions import within
+from dsel.pool import Message
+from dsel.trainer.checkpoints import moments
+from dsel.trainer.job import Job, load
+
+TOKENS_A_BATCH = 8192  # padded tokens that `nll` scores at once
+
+
+@dataclass
+class Snapshot:
+    """A model between two trainings. Whoever has it, here or elsewhere, loads it once, when it is first asked.
+
+    spec: the base model; where it builds itself, it has been. seed: of answers that are drawn. job, folder: the last
+    training and what it left, None before any. What its methods give is said of those of `dsel.learner.Learner`.
+    """
+
+    spec: CausalLM
+    seed: int
+    job: Job | None = None
+    folder: Path | None = None
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        return self.spec.load_tokenizer()
+
+    @cached_property
+    def model(self) -> Any:
+        """The model in memory, in evaluation mode."""
+        if self.job is None or self.folder is None:
+            return self.spec.load(self.tokenizer).eval()
+        return load(self.job, self.tokenizer, self.folder).eval()
+
+    def generate(
+        self,
+        prompts: Sequence[list[Message]],
+        *,
+        max_new_tokens: int = 512,
+        max_prompt: int = 2048,
+        temperature: float = 0.0,
+    ) -> list[str]:
+        texts = [render(self.tokenizer, p, generation_prompt=True) for p in prompts]
+        options = {
+            "max_new_tokens": max_new_tokens, "max_prompt": max_prompt, "temperature": temperature, "seed": self.seed
+        }  # fmt: skip
+        if self.has_engine:
+            return self._by_engine(texts, options)
+        with self._precision():
+            return generate(self.model, self.tokenizer, texts, **options)
+
+    @property
+    def has_engine(self) -> bool:
+        """Whether `generate` starts an engine for each call, so that many prompts should come in one."""
+        return vllm_available()
+
+    def _by_engine(self, texts: list[str], options: dict[str, Any]) -> list[str]:
+        """vLLM's answers. It reads the weights from their folder on this machine, and gets the GPU to itself."""
+        import torch
+
+        self.__dict__.pop("model", None)
+        torch.cuda.empty_cache()
+        if self.job is None or self.job.trainer.lora is not None:
+            return generate_with_vllm(self.spec, self.tokenizer, texts, adapters=self.folder, **options)
+        whole = replace(self.spec, path=str(self.folder))
+        return generate_with_vllm(whole, self.tokenizer, texts, adapters=None, **options)
+
+    def nll(
+        self, conversations: Sequence[list[Message]], *, max_length: int = 2048, whole: bool = False
+    ) -> npt.NDArray[np.float64]:
+        most = within(max_length, self.model)
+        encoded = [encode(self.tokenizer, messages, most) for messages in conversations]
+        return self.losses([(ids, ids) for ids, _ in encoded] if whole else encoded)
+
+    def losses(self, encoded: Sequence[Encoded]) -> npt.NDArray[np.float64]:
+        with self._precision():
+            return mean_nll(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH)
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers are trained in the model as it stands; at least one."""
+        from dsel.model.gradients import trained
+
+        return max(1, sum(trained(self.model).values()))
+
+    def gradients(
+        self,
+        conversations: Sequence[list[Message]],
+        *,
+        dimensions: int | None = 8192,
+        seed: int = 0,
+        step: str | None = None,
+        max_length: int = 2048,
+    ) -> Floats:
+        from dsel.model.gradients import Projection, adam_steps, per_example, trained
+
+        most = within(max_length, self.model)
+        encoded = [encode(self.tokenizer, messages, most) for messages in conversations]
+        sizes = trained(self.model)
+        kept = None if step is None or self.folder is None else moments(self.folder)
+        found: Any = None
+        with self._precision():
+            for rows, values in per_example(self.model, encoded, tokens_a_batch=TOKENS_A_BATCH):
+                found = values.new_empty(len(encoded), values.shape[1]) if found is None else found
+                found[rows] = values if kept is None else adam_steps(values, kept, sizes, eps=step or "paper")
+        if dimensions is not None:
+            found = Projection(sum(sizes.values()), dimensions, seed)(found)
+        return np.asarray(found.cpu().numpy(), dtype=np.float32)
+
+    def _precision(self) -> Any:
+        """The precision a model is asked in: as in training where its weights are training's."""
+        import torch
+
+        if self.job is not None and self.job.goes_on and self.job.mixed:
+            return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
+        return nullcontext()
