@@ -25,7 +25,8 @@ def describe(value: Any) -> Any:
     """`value` as plain JSON, from which `make` makes an equal one.
 
     Args:
-        value: numbers, texts, paths, lists, tuples, mappings with texts as keys, and dataclasses of these.
+        value: numbers, texts, paths, arrays of indices, lists, tuples, mappings with texts as keys, and dataclasses of
+            these.
 
     Raises:
         Indescribable: for anything else.
@@ -34,6 +35,8 @@ def describe(value: Any) -> Any:
         return value
     if isinstance(value, np.generic):
         return value.item()
+    if isinstance(value, np.ndarray) and value.ndim == 1 and value.dtype == np.int64:
+        return {"indices": value.tolist()}
     if isinstance(value, list):
         return [describe(each) for each in value]
     if isinstance(value, tuple):
@@ -61,6 +64,8 @@ def make(described: Any) -> Any:
     ((kind, content),) = described.items()
     if kind == "tuple":
         return tuple(make(each) for each in content)
+    if kind == "indices":
+        return np.array(content, dtype=np.int64)
     if kind == "path":
         return Path(content)
     return {key: make(each) for key, each in content.items()}

@@ -1,7 +1,7 @@
-"""The processes of a training: the only file that reads, and writes, what tells each of them which one it is.
+"""The processes of a run: the only file that reads, and writes, what tells each of them which one it is.
 
 A run is led by one process. Where a training takes several, an engine starts them (`dsel.engine.launch`) with the
-variables of `told`, joins them, and ends them.
+variables of `told`, joins them, and ends them; those of a map (`dsel.engine.spread`) have the variables of `apart`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import torch
 
 PARENT = "DSEL_PARENT"  # the process that a worker ends with
+GPUS = "CUDA_VISIBLE_DEVICES"
 DIES_WITH_PARENT = 1  # of Linux's prctl: PR_SET_PDEATHSIG
 PATIENCE = timedelta(hours=2)  # of who waits while the first process writes; one that dies is seen at once
 
@@ -73,6 +74,23 @@ def told(strategy: str, processes: int, port: int) -> list[dict[str, str]]:
         **libraries.get(strategy, {}),
     }
     return [{**same, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(processes)]
+
+
+def apart(processes: int) -> list[dict[str, str]]:
+    """The variables of some new processes that do not meet: each has a GPU that it takes for the only one, if any is.
+
+    Args:
+        processes: how many there are; no more than GPUs, where there are some.
+    """
+    import torch
+
+    threads = str(max(1, processors() // processes))
+    same = {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
+    same[PARENT] = str(os.getpid())
+    if not torch.cuda.is_available():
+        return [same] * processes
+    seen = os.environ.get(GPUS) or ",".join(map(str, range(torch.cuda.device_count())))
+    return [{**same, GPUS: gpu} for gpu in seen.split(",")[:processes]]
 
 
 def processors() -> int:

@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 
 from dsel.arrays import Indices
 from dsel.files import replacing
@@ -28,13 +29,18 @@ class Rows:
     def write(self, rows: Indices, values: npt.NDArray[Any]) -> None:
         """Put `values` [m, …] into the m `rows`; they are on disk when this comes back.
 
-        The first call makes the file, of this shape and type. Neighbouring rows are written at once.
+        The first call makes the file, of this shape and type. Neighbouring rows are written at once, and several
+        processes may write rows of their own.
 
         Raises:
             ValueError: if the file's rows are of another shape or type.
         """
         if not self.path.exists():
-            self._create(values.shape[1:], values.dtype)
+            lock = self.path.with_name(f".{self.path.name}.lock")
+            with FileLock(lock):
+                if not self.path.exists():  # another process was faster
+                    self._create(values.shape[1:], values.dtype)
+                lock.unlink(missing_ok=True)  # whoever waits for it finds the file
         if (np.diff(rows) < 0).any():
             order = np.argsort(rows, kind="stable")
             rows, values = rows[order], values[order]

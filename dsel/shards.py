@@ -39,6 +39,9 @@ class Worker(Protocol):
 
     shard_size: how many rows it should be given at once, and a killed run loses at most. suffix: of the shards' files,
     `.npy` where its results are an array and `.json` where they are texts.
+
+    One that says `in_process = True` is better off in the leading process, however many there are: it waits for a
+    server, or takes hardly longer than its rows take to be sent.
     """
 
     @property
@@ -58,12 +61,20 @@ class Shard(ABC):
     rows: Indices
     path: Path
 
-    def finish(self, read: Read, rows: list[Any]) -> None:
+    @property
+    def title(self) -> str:
+        """What is done, as `Map.map` was told it."""
+        return self.path.name.removeprefix("shard-").rsplit("-", 2)[0]
+
+    def finish(self, read: Read, rows: list[Any]) -> Any:
         """Compute the results, and save them whole or not at all.
 
         Args:
             read: the worker.
             rows: those of this shard, in its order.
+
+        Returns:
+            What the leading process gives to `note`, plain JSON.
 
         Raises:
             ValueError: if there is not one result for each row.
@@ -77,10 +88,13 @@ class Shard(ABC):
             raise
         if len(found) != len(rows):
             raise ValueError(f"{self.path.name}: {len(found)} results for {len(rows)} rows")
-        self._save(found)
+        return self._save(found)
 
     @abstractmethod
-    def _save(self, found: Results) -> None: ...
+    def _save(self, found: Results) -> Any: ...
+
+    def note(self, saved: Any) -> None:
+        """Keep what `finish` has said, in the one process that leads: only then is the shard known to be there."""
 
 
 class File(Shard):
@@ -98,17 +112,21 @@ class File(Shard):
 class Part(Shard):
     """A shard whose results are rows of the file of all results, `whole`; a line of the `journal` says that they are.
 
-    The line has a digest of the rows' numbers and values, so that what is not as it was written is known.
+    The line has a digest of the rows' numbers and values, so that what is not as it was written is known. Workers may
+    write into the file at the same time; the leading process alone writes into the journal.
     """
 
     whole: Rows
     journal: Path
 
-    def _save(self, found: Results) -> None:
+    def _save(self, found: Results) -> dict[str, Any]:
         values, tally = parted(np.asarray(found))
         read = vars(tally)
         self.whole.write(self.rows, values)
-        append_line(self.journal, {"shard": self.path.name, "read": read, "digest": _digest(self.rows, values, read)})
+        return {"shard": self.path.name, "read": read, "digest": _digest(self.rows, values, read)}
+
+    def note(self, saved: Any) -> None:
+        append_line(self.journal, saved)
 
     def is_said_by(self, line: Mapping[str, Any]) -> bool:
         """Whether a line of the journal is of this shard, and the rows are what it says."""
@@ -200,7 +218,7 @@ class InProcess(Map):
     ) -> None:
         read = worker.build()
         for shard in shards:
-            shard.finish(read, list(fetched(rows, shard.rows)))
+            shard.note(shard.finish(read, list(fetched(rows, shard.rows))))
             advance(len(shard.rows))
 
 

@@ -43,6 +43,7 @@ class Embedder(ABC):
     suffix: ClassVar[str] = ".npy"
     by_length: ClassVar[bool] = True  # the longest texts are read first, with others of their length
     by_turn: ClassVar[bool] = True  # `read` is given conversations; else `encode` texts, which takes less time
+    in_process: ClassVar[bool] = False  # several processes are no help (`dsel.shards.Worker`)
     by_text: ClassVar[bool] = True  # the vector of a text does not depend on the others
     advice = ""  # how more of a text can be read
 

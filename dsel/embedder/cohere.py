@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -29,6 +29,8 @@ class Cohere(Tokenized):
     texts are counted and cut here, with the tokenizer and the limit that it publishes of its models. A server that
     has neither (a gateway to the models) cuts texts as it likes, which is said.
     """
+
+    in_process: ClassVar[bool] = True  # it waits for the server
 
     model: Text = "embed-english-v3.0"
     input_type: Literal["clustering", "search_document", "search_query", "classification"] = "clustering"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -43,6 +43,8 @@ class OpenAI(Limited):
     the server knows how many tokens a text has: one that it refuses for its length is sent again, less of it at a time
     or in more windows, until it is taken.
     """
+
+    in_process: ClassVar[bool] = True  # it waits for the server
 
     model: Text = "text-embedding-3-small"
     dimensions: Count | None = None

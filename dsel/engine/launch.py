@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dsel.distributed import told
+from dsel.engine.saying import killed_by
 from dsel.errors import ConfigError, LostWorker
 from dsel.pool import Pool
 from dsel.progress import progress
@@ -131,9 +132,7 @@ def _fail(codes: dict[int, int], said: list[Said], errors: dict[int, str]) -> No
     failures = [(*what, i) for i, file in enumerate(said) for kind, *what in file.all() if kind == "failure"]
     for i, code in codes.items():
         if code < 0 and -code not in FOLLOWS:
-            name = signal.Signals(-code).name
-            memory = ": often because there is no more memory (see dmesg)" if name == "SIGKILL" else ""
-            raise LostWorker(f"worker {i + 1} of {processes} of the training was killed by {name}{memory}")
+            raise LostWorker(f"worker {i + 1} of {processes} of the training {killed_by(code)}")
     if not failures:
         for i, file in errors.items():
             if file and (text := Path(file).read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip()):

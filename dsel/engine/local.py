@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from dsel import memory
 from dsel.constraints import Count
+from dsel.described import Indescribable, describe
 from dsel.distributed import device_of_process
 from dsel.engine.base import Engine
 from dsel.engine.launch import launch
+from dsel.engine.spread import Shards, spread
 from dsel.errors import need
 from dsel.pool import Pool
-from dsel.shards import InProcess
+from dsel.shards import InProcess, Shard, Worker
 from dsel.trainer.job import Job, Report
 
 log = logging.getLogger(__name__)
@@ -22,9 +25,10 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Local(InProcess, Engine):
-    """`engine=local`: maps in this process, and trainings in this one or by workers that it starts and ends.
+    """`engine=local`: maps and trainings by workers that this process starts and ends, or in this one alone.
 
-    workers: as many processes; `auto` is one for each GPU that can be seen, and one where there is none.
+    workers: as many processes; `auto` is one for each GPU that can be seen, and one where there is none. Each of a map
+    has all of the model that it asks. A map of one shard, or by a worker that says `in_process`, stays here.
     """
 
     workers: Count | Literal["auto"] = "auto"
@@ -49,8 +53,29 @@ class Local(InProcess, Engine):
             job = replace(job, trainer=replace(job.trainer, strategy=strategy))
             launch(job, examples, self.processes, folder, report)
 
+    def _compute(
+        self, worker: Worker, shards: Sequence[Shard], rows: Sequence[Any], advance: Callable[[int], None]
+    ) -> None:
+        processes = 1 if _stays(worker) else min(self.processes, len(shards))
+        if processes > 1:
+            waiting = Shards(shards, rows)
+            try:
+                described = describe(worker)
+                waiting.prepare()
+            except (Indescribable, TypeError) as error:
+                log.warning("%s: %s, so that this process computes it alone", type(worker).__name__, error)
+            else:
+                log.info("%s: %d workers", shards[0].title, processes)
+                return spread(described, waiting, advance, processes)
+        super()._compute(worker, shards, rows, advance)
+
     @staticmethod
     def _gpus() -> int:
         import torch
 
         return torch.cuda.device_count()
+
+
+def _stays(worker: Worker) -> bool:
+    """Whether other processes would be no help to it, or it names a device of this one."""
+    return getattr(worker, "in_process", False) or ":" in str(getattr(worker, "device", None))

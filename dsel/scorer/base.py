@@ -47,6 +47,7 @@ class Reader(Scorer):
     """
 
     suffix: ClassVar[str] = ".npy"
+    in_process: ClassVar[bool] = False  # several processes are no help (`dsel.shards.Worker`)
 
     @property
     def shard_size(self) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
@@ -25,6 +25,8 @@ class Length(Hosted, Reader):
     The baseline "longest responses" of Jia et al. 2024. log: ln(1 + length), which ranks the same, and of which a
     softmax is in proportion to the length, not all on the longest.
     """
+
+    in_process: ClassVar[bool] = True  # its tokenizer has threads of its own
 
     unit: Literal["characters", "tokens"] = "characters"
     log: bool = False
