@@ -26,6 +26,7 @@ from dsel.record.writer import Record
 from dsel.resources import NO_TARGETS, RESOURCES, closure, makers, need_known
 from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selection, Selector, Train
+from dsel.spent import counted
 from dsel.stage import unrecorded
 from dsel.study import Notes, Stages, Study, unnoted
 from dsel.targets.base import Targets
@@ -164,8 +165,10 @@ class Experiment:
         self.tracker.start(record.folder, record.facts)
         steps = self.selector.steps(study, learner)  # type: ignore[arg-type]  # None for those that do not look at it
         while True:
-            with record.stage("select"):  # what the selector computes up to its next step, and no more
-                step = next(steps, None)
+            with record.stage("select") as stage, counted() as stage.spent:
+                step = next(steps, None)  # what the selector computes up to its next step, and no more
+                if not record.facts["rounds"] and isinstance(step, Choose):  # its products, once, and at most so many
+                    stage.spent.add(self.cost(study).operations or None)
             if step is None:
                 break
             if isinstance(step, Choose):
@@ -174,9 +177,12 @@ class Experiment:
                 note_computed(record, study.computed, pool, low_quality=self.clusterer.low_quality)
             if learner is not None and self.trainer.trains:
                 warmup = isinstance(step, Train)
+                if step.training.restart:
+                    record.discard_trainings()
                 with record.stage("warm up" if warmup else "train") as stage:
                     outcome = learner.fit(study.pool.take(step.examples), step.training)
                     stage.items, stage.cached = int(outcome["examples"]), "cached" in outcome
+                    stage.artifact, stage.spent = learner.account
                 record.training(outcome, warmup=warmup)
         note_map(record, study.computed, pool)
         note_contamination(record, pool, study.target)

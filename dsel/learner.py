@@ -20,6 +20,7 @@ from dsel.model.likelihood import Encoded
 from dsel.model.trial import try_template
 from dsel.pool import Message, Pool
 from dsel.snapshot import Snapshot
+from dsel.spent import Spent
 from dsel.trainer.base import Training
 from dsel.trainer.checkpoints import MOMENTS
 from dsel.trainer.job import Job, Report, export, outcome_of
@@ -101,6 +102,11 @@ class Learner:
         """
         self._snapshot = None
         return self.trainings.fit(pool, training or Training())
+
+    @property
+    def account(self) -> tuple[str, Spent | None]:
+        """What the last `fit` is called in the cache and what it has cost, whoever did it; None where nobody knows."""
+        return self.trainings.account
 
     def forget(self) -> None:
         """Drop the trained weights from the cache, but those another run uses: the run that needed them is complete."""

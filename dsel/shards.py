@@ -19,11 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import ConfigError
-from dsel.files import append_line, piece, read_json, read_lines, save_piece
+from dsel.files import append_line, piece, read_json, read_lines, save_piece, write_json
 from dsel.lazy import Indices, fetched
 from dsel.npy import Rows
 from dsel.progress import progress, tracked
 from dsel.reading import Tally, parted
+from dsel.spent import Spent, counted, settle
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ class Shard(ABC):
             ValueError: if there is not one result for each row.
         """
         try:
-            found = read(rows)
+            with counted() as spent:
+                found = read(rows)
         except ConfigError:  # says itself what is wrong
             raise
         except Exception:
@@ -88,10 +90,10 @@ class Shard(ABC):
             raise
         if len(found) != len(rows):
             raise ValueError(f"{self.path.name}: {len(found)} results for {len(rows)} rows")
-        return self._save(found)
+        return self._save(found, spent)
 
     @abstractmethod
-    def _save(self, found: Results) -> Any: ...
+    def _save(self, found: Results, spent: Spent) -> Any: ...
 
     def note(self, saved: Any) -> None:
         """Keep what `finish` has said, in the one process that leads: only then is the shard known to be there."""
@@ -100,8 +102,20 @@ class Shard(ABC):
 class File(Shard):
     """A shard whose results are the file `path`."""
 
-    def _save(self, found: Results) -> None:
+    def _save(self, found: Results, spent: Spent) -> None:
+        write_json(self._account, spent.to_dict())
         save_piece(self.path, lambda file: _write(file, found))
+
+    def spent(self) -> Spent:
+        """What the results have cost, where that is known: not of those from before anybody counted."""
+        try:
+            return Spent(**read_json(self._account))
+        except (OSError, ValueError, TypeError):
+            return Spent()
+
+    @property
+    def _account(self) -> Path:
+        return self.path.with_name(f"{self.path.name}.spent")
 
     def results(self) -> Results:
         """What `finish` has saved."""
@@ -119,11 +133,12 @@ class Part(Shard):
     whole: Rows
     journal: Path
 
-    def _save(self, found: Results) -> dict[str, Any]:
+    def _save(self, found: Results, spent: Spent) -> dict[str, Any]:
         values, tally = parted(np.asarray(found))
         read = vars(tally)
         self.whole.write(self.rows, values)
-        return {"shard": self.path.name, "read": read, "digest": _digest(self.rows, values, read)}
+        line = {"shard": self.path.name, "read": read, "digest": _digest(self.rows, values, read)}
+        return {**line, "spent": spent.to_dict()}
 
     def note(self, saved: Any) -> None:
         append_line(self.journal, saved)
@@ -161,7 +176,11 @@ class Map(ABC):
             An array, or a list of texts, of as many as there are rows.
         """
         shards = [File(each, path) for each, path in _cut(len(rows), sizes, worker, folder, title)]
-        self._finish(worker, [shard for shard in shards if piece(shard.path) is None], rows, title, unit)
+        missing = [shard for shard in shards if piece(shard.path) is None]
+        self._finish(worker, missing, rows, title, unit)
+        new = {shard.path for shard in missing}
+        for shard in shards:
+            settle(shard.spent(), before=shard.path not in new)
         return _together(shards, len(rows), worker.suffix)
 
     def fill(
@@ -192,6 +211,9 @@ class Map(ABC):
         known = _known(journal, whole, shards)
         self._finish(worker, [shard for shard in shards if shard.path.name not in known], rows, title, unit)
         lines = _lines(journal)
+        for shard in shards:
+            spent = Spent(**lines[shard.path.name].get("spent", {}))
+            settle(spent, before=shard.path.name in known)
         return whole.read(), sum((Tally(**lines[shard.path.name]["read"]) for shard in shards), Tally())
 
     def _finish(self, worker: Worker, missing: Sequence[Shard], rows: Sequence[Any], title: str, unit: str) -> None:

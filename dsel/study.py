@@ -26,6 +26,7 @@ from dsel.pool import Pool
 from dsel.reading import cuts, sentence
 from dsel.resources import POOL, RESOURCES, clear, closure, score, target_of
 from dsel.scorer.base import Scorer
+from dsel.spent import counted, keep, kept
 from dsel.stage import Stage, unrecorded
 from dsel.targets.base import Target, Targets
 from dsel.targets.none import NoTargets
@@ -165,17 +166,19 @@ class Study:
     ) -> Path:
         """The folder of something costly, computed now or found: the stage `name` of the run, over `items` examples.
 
-        What was not read of their texts is said and recorded in either case.
+        What was not read of their texts is said and recorded in either case, and so is what it cost to make.
         """
 
         def whole(folder: Path) -> None:
-            build(folder)
+            with counted() as spent:
+                build(folder)
+            keep(spent, folder)
             clear(folder)
 
         with self.stage(name) as stage:
             folder, stage.cached = self.cache.artifact(kind, key, whole, lease=True)
             stage.items = len(self.pool) if items is None else items
-            stage.cut = cuts(folder)
+            stage.cut, stage.artifact, stage.spent = cuts(folder), f"{kind}/{folder.name}", kept(folder)
         if stage.cached:
             log.info("%s: reused from the cache (%s)", kind, folder.name)
         else:

@@ -81,6 +81,9 @@ def test_a_warm_up_trains_and_chooses_nothing(spec: CausalLM, cache: Cache, tmp_
         assert (warmup["after"], warmup["training"]["examples"]) == (0, 5)
         assert (round["examples"], round["training"]["examples"]) == (3, 3)
         stages = [(s["name"], s["cached"]) for s in facts["stages"] if s["name"] in ("select", "warm up", "train")]
+        cost = facts["cost"]  # of a model that goes on from its warm-up
+        assert cost["training"]["flops"] == sum(part["training"]["flops"] for part in (warmup, round))
+        assert set(cost["choosing"]["parts"]) == {"select"} and not cost["choosing"]["unknown"]
         select = ("select", False)
         assert stages == [select, ("warm up", cached), select, ("train", cached), select]
         assert next(s for s in facts["stages"] if s["name"] == "select")["seconds"] >= 0.2  # before the first yield

@@ -21,7 +21,7 @@ LAYERS = {
     "readers": "data",
     "ground": "pool stored columns batches messages lazy cache stage distributed files npy errors component "
     "constraints protocols hub secrets guard checked configured reading progress interrupt words ngrams arrays blocks "
-    "retrieval contamination tasks cost references overrides config_groups shards explain show options verbosity "
+    "retrieval contamination tasks cost spent references overrides config_groups shards explain show options verbosity "
     "ending described",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""

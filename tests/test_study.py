@@ -173,7 +173,7 @@ def test_shards_are_cleared_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(base, "SHARD", 4)
     assert len(bench.study().embeddings) == 10
     files = {p.name for p in bench.folder.rglob("*") if p.is_file() and p.suffix not in (".lock", ".use")}
-    assert files == {"embeddings.npy", "key.json"}
+    assert files == {"embeddings.npy", "key.json", "spent.json"}
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import torch
 from dsel.arrays import Bools, Doubles, Floats, Indices
 from dsel.blocks import Matrix, full_precision, parts
 from dsel.clusterer.points import Nearest, Points
+from dsel.spent import spend
 
 BLOCK = 2**28  # bytes of a product on the device
 SHARE = 0.5  # of the device's free memory that the rows may have
@@ -52,6 +53,7 @@ class DevicePoints(Points):
         label = np.empty(n, dtype=np.int64)
         first, second = np.empty((2, n), dtype=np.float32)
         c = self._put(centroids)
+        spend(2.0 * n * centroids.size)
         squares, twice = (c * c).sum(dim=1), -2 * c.T
         with full_precision():
             for part in parts(n, 4 * (len(centroids) + self.width), BLOCK):

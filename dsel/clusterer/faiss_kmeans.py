@@ -22,6 +22,7 @@ from dsel.component import knob
 from dsel.constraints import AtLeast, Count, NotEmpty, NotNegative, Seed
 from dsel.errors import need
 from dsel.progress import progress
+from dsel.spent import spend
 
 log = logging.getLogger(__name__)
 
@@ -211,6 +212,7 @@ class FaissKMeans:
             last = np.inf
             for iteration in range(self.niter):
                 run.train(x, index)
+                spend(2.0 * n * k * d)
                 # lower is better: squared distances, or the inner products' negative
                 now = run.iteration_stats.at(run.iteration_stats.size() - 1).obj * (-1 if self.spherical else 1)
                 advance(1)
@@ -236,6 +238,7 @@ def _nearest(index: Any, points: Points, centroids: Floats) -> Indices:
     index.reset()
     index.add(centroids)
     labels = np.empty(len(points), dtype=np.int64)
+    spend(2.0 * len(points) * centroids.size)
     for part in parts(len(points), 1, SEARCHED):
         labels[part] = index.search(points.read(part), 1)[1][:, 0]
     return labels

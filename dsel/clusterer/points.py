@@ -10,6 +10,7 @@ import numpy as np
 from dsel import blocks
 from dsel.arrays import Bools, Doubles, Floats, Indices
 from dsel.blocks import Matrix, in_threads, parts
+from dsel.spent import spend
 
 ROWS = 4096  # of a product with centroids, at most
 PRODUCT = 2**27  # bytes of one, at most
@@ -84,6 +85,7 @@ class Points:
         first, second = np.empty((2, n), dtype=np.float32)
         squares = np.einsum("kd,kd->k", centroids, centroids)
         twice = -2 * centroids.T
+        spend(2.0 * n * centroids.size)
 
         def look(part: slice) -> None:
             values = self.read(part if rows is None else rows[part]) @ twice

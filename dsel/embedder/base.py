@@ -17,6 +17,7 @@ from dsel.pool import Message, text_of
 from dsel.progress import tracked
 from dsel.reading import Counts, joined, note_cut, shorten, windows, with_counts
 from dsel.shards import HERE, Map, Read
+from dsel.spent import spend
 
 Vectors = npt.NDArray[np.float32]
 Stored = npt.NDArray[np.float32] | npt.NDArray[np.float16]
@@ -131,6 +132,11 @@ class Tokenized(Limited):
     def limit(self) -> int | None:
         """The tokens that it reads of a text, with those that it adds itself; None for any number."""
 
+    @property
+    def parameters(self) -> float:
+        """How many each token passes through; 0 where they are not counted."""
+        return 0.0
+
     @abstractmethod
     def sizes(self, texts: list[str]) -> list[int]:
         """The tokens of each text, with those that the embedder adds."""
@@ -142,8 +148,10 @@ class Tokenized(Limited):
     def read(self, conversations: list[list[Message]]) -> tuple[Vectors, Counts]:
         limit, texts = self.limit, [joined(c) for c in conversations]
         if limit is None:
+            self._count(sum(self.sizes(texts)) if self.parameters else 0)
             return super().read(conversations)
         parts, counts = self.parts(conversations, texts, self.sizes(texts), limit)
+        self._count(int(counts[:, 1].sum()))
         vectors = self.encode([part for some in parts for part in some])
         return means(vectors, [len(some) for some in parts]), counts
 
@@ -160,6 +168,10 @@ class Tokenized(Limited):
                 parts[i] = [joined(shorten(conversations[i], limit, lambda chat: self._size(joined(chat)), self.spans))]
                 counts[i, 1] = min(limit, self._size(parts[i][0]))
         return parts, counts
+
+    def _count(self, tokens: int) -> None:
+        if self.parameters:
+            spend(2.0 * self.parameters * tokens, tokens)
 
     def _size(self, text: str) -> int:
         return self.sizes([text])[0]

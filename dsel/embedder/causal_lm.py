@@ -16,6 +16,7 @@ from dsel.embedder.base import Tokenized, Vectors
 from dsel.errors import need
 from dsel.hub import loads
 from dsel.model.fast_linear import fast_linear
+from dsel.model.flops import passed
 from dsel.model.hosted import Hosted
 from dsel.model.positions import within
 from dsel.reading import spans
@@ -69,6 +70,10 @@ class CausalLMEmbedder(Hosted, Tokenized):
         if limit < self.max_length:
             log.warning("embedder.max_length=%d: the model has %d positions, and reads no more", self.max_length, limit)
         return model.eval(), tokenizer
+
+    @cached_property
+    def parameters(self) -> float:  # type: ignore[override]
+        return sum(passed(self._loaded[0]))
 
     @property
     def limit(self) -> int | None:

@@ -12,6 +12,7 @@ import numpy as np
 from dsel.cache import Cache
 from dsel.constraints import Count
 from dsel.embedder.base import Embedder, Vectors
+from dsel.model import flops
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
 from dsel.model.fast_linear import fast_linear
@@ -85,6 +86,7 @@ class Rds(Embedder):
                 if not out.shape[1]:
                     out = np.empty((len(whole), found.shape[1]), dtype=np.float32)
                 out[rows] = found
+        flops.read(backbone, int(counts[:, 1].sum()))
         return out, counts
 
     def _weights(self, mask: torch.Tensor) -> torch.Tensor:

@@ -13,6 +13,7 @@ from dsel.constraints import Count, Device, Dtype, Text
 from dsel.embedder.base import Tokenized, Vectors
 from dsel.hub import loads
 from dsel.model.fast_linear import fast_linear
+from dsel.model.flops import passed
 from dsel.model.hosted import Hosted
 from dsel.model.positions import within
 from dsel.model.weights import safe_loading
@@ -78,6 +79,10 @@ class SentenceTransformer(Hosted, Tokenized):
     def _whole(self, texts: list[str]) -> list[str]:
         """The texts with all that the model wants around them, but for its prefix."""
         return texts
+
+    @cached_property
+    def parameters(self) -> float:  # type: ignore[override]
+        return sum(passed(self._model))
 
     @property
     def limit(self) -> int | None:

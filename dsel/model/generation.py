@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from dsel.model import flops
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
@@ -81,7 +82,9 @@ def batches_of_answers(
         settings = _settings(limit - before, ends, tokenizer.pad_token_id, temperature, top_p)
         with torch.inference_mode(), seeded([seed, limit, running[rows[0]]], model.device):
             out = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
-        return out[:, ids.shape[1] :].tolist()
+        news: list[list[int]] = out[:, ids.shape[1] :].tolist()
+        flops.read(model, int(mask.sum()) + sum(_until(new, ends) for new in news))
+        return news
 
     with fast_linear(model):
         while running:
@@ -199,6 +202,11 @@ def _configured(model: CausalLM) -> int | list[int] | None:
         return found.eos_token_id
     except OSError:  # it has none
         return None
+
+
+def _until(tokens: Sequence[int], ends: Sequence[int]) -> int:
+    """How many tokens there are up to the first that ends."""
+    return next((i for i, token in enumerate(tokens, 1) if token in ends), len(tokens))
 
 
 def _text(tokenizer: Any, answer: Sequence[int], ends: Sequence[int]) -> str:

@@ -11,9 +11,11 @@ import numpy as np
 
 from dsel.arrays import Floats
 from dsel.errors import need
+from dsel.model import flops
 from dsel.model.chat import IGNORED
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import Encoded, at_once, in_batches, padded_pairs, parts_of, predicted, rescales
+from dsel.spent import spend
 
 if TYPE_CHECKING:
     import torch
@@ -71,6 +73,8 @@ def per_example(
 
         with _watched(model, keep), _checkpointed(model, checkpointing):
             _backward(model, [texts[rows[k]] for k in there])
+        tokens = sum(len(texts[rows[k]][0]) for k in there)
+        spend(flops.training(model, tokens, again=checkpointing), tokens)
         return out
 
     with fast_linear(model, backward=True):
@@ -236,4 +240,5 @@ class Projection:
         for start in range(0, self.p, self.rows):
             block = torch.from_numpy(self.block(start, room)).to(vectors.device)
             out.addmm_(vectors[:, start : start + len(block)], block)
+        spend(2.0 * len(vectors) * self.p * self.dimensions)
         return out

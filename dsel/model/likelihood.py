@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.errors import ConfigError
+from dsel.model import flops
 from dsel.model.chat import IGNORED
 from dsel.model.fast_linear import fast_linear
 
@@ -63,6 +64,7 @@ def mean_nll(model: Any, encoded: Sequence[Encoded], *, tokens_a_batch: int = 81
     with fast_linear(model):
         for rows, found in in_batches(losses, [len(texts[i][0]) for i in kept], tokens_a_batch):
             out[[kept[row] for row in rows]] = found
+    flops.read(model, sum(len(ids) for ids, _ in texts))
     return out
 
 

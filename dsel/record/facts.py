@@ -145,6 +145,12 @@ def checked(found: Any) -> dict[str, Any]:
         _need(isinstance(part, dict) and isinstance(part.get("name"), str), f"stage {number} has no name")
         for name in ("seconds", "items"):
             _number(part, name, f"stages.{part['name']}.", least=0)
+        _need(isinstance(part.get("artifact"), (str, type(None))), f"the artifact of stage {number} is no name")
+        spent = part.get("spent")
+        if spent is not None:
+            _need(isinstance(spent, dict), f"stages.{part['name']}.spent is {_kind(spent)}")
+            for name in ("seconds", "flops", "tokens"):
+                _number(spent, name, f"stages.{part['name']}.spent.", least=0)
     _need(_are(facts["environment"].get("gpus", []), str), "environment.gpus are not names")
     _need(isinstance(facts.get("process"), (dict, type(None))), f"process is {_kind(facts.get('process'))}")
     _need(_are(facts.get("overrides", []), str), "overrides are not text")

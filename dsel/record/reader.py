@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from dsel.errors import ConfigError
 from dsel.record import facts as records
+from dsel.record.cost import Cost, cost
 from dsel.record.process import is_gone
 from dsel.record.tables import CLUSTERS, SCORES, read_table
+from dsel.spent import Spent
 from dsel.stage import Stage
 
 if TYPE_CHECKING:
@@ -71,9 +73,19 @@ class RunFolder:
     def stages(self) -> list[Stage]:
         """Its timed stages, in their order."""
         return [
-            Stage(s["name"], float(s.get("seconds") or 0), s.get("items"), bool(s.get("cached")))
+            Stage(
+                *(s["name"], float(s.get("seconds") or 0), s.get("items"), bool(s.get("cached"))),
+                artifact=s.get("artifact"),
+                spent=_spent(s.get("spent")),
+                discarded=bool(s.get("discarded")),
+            )
             for s in self.facts["stages"]
         ]
+
+    @cached_property
+    def cost(self) -> Cost:
+        """What choosing and training have cost. Records that do not say what was found in the cache cost leave gaps."""
+        return cost(self.stages)
 
     def choice(self, group: str) -> str | None:
         """The option of a config group that was chosen."""
@@ -170,3 +182,13 @@ class RunFolder:
         except ConfigError as error:
             self.odd.append(str(error))
             return None
+
+
+def _spent(found: Mapping[str, Any] | None) -> Spent | None:
+    """What a stage has cost, of what was recorded of it."""
+    if found is None:
+        return None
+    flops = found.get("flops")
+    return Spent(
+        float(found.get("seconds") or 0), None if flops is None else float(flops), int(found.get("tokens") or 0)
+    )

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from dsel.component import digest
 from dsel.files import finite, write_sealed
 from dsel.interrupt import heed
+from dsel.record.cost import TRAININGS, cost
 from dsel.record.environment import environment
 from dsel.record.facts import FORMAT
 from dsel.record.process import this_process
@@ -160,6 +161,11 @@ class Record:
             self.facts["rounds"][-1]["training"] = dict(outcome)
         self.save()
 
+    def discard_trainings(self) -> None:
+        """The model begins anew: what was trained till now was for the choice alone."""
+        for stage in self.stages:
+            stage.discarded = stage.discarded or stage.name in TRAININGS
+
     def metrics(self, metrics: Mapping[str, Metric]) -> None:
         self.facts["metrics"] = {name: metric.to_dict() for name, metric in metrics.items()}
         self.save()
@@ -178,4 +184,5 @@ class Record:
 
     def save(self) -> None:
         self.facts["stages"] = [s.to_dict() for s in self.stages]
+        self.facts["cost"] = cost(self.stages).to_dict()
         write_sealed(self.folder / "record.json", finite(self.facts))

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from dsel.component import knob
 from dsel.constraints import Called, Text
 from dsel.errors import ConfigError, need
+from dsel.model import flops
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, logits_at, padded
 from dsel.model.positions import within
@@ -75,6 +76,7 @@ class Deita(Pretrained):
                 last = torch.nn.functional.one_hot(mask.sum(1) - 1, mask.shape[1]).bool()
                 logits = torch.cat([part[:, digits] for part in logits_at(model, ids, mask, last)])
                 out[batch] = expectation(logits.double().cpu().numpy())
+        flops.read(model, sum(map(len, encoded)))
         return counted(out, whole, [len(ids) for ids in encoded], limit)
 
     def prepare(self, tokenizer: Any) -> None:

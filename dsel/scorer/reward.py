@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from dsel.errors import need
 from dsel.hub import loads
+from dsel.model import flops
 from dsel.model.chat import render
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import batches, padded
@@ -65,6 +66,7 @@ class Reward(Chat):
                 model.config.get_text_config().pad_token_id = fill
                 ids, mask = padded(tokens, model.device, fill)
                 out[batch] = model(input_ids=ids, attention_mask=mask).logits[:, 0].double().cpu().numpy()
+        flops.read(model, sum(map(len, encoded)))
         return counted(out, whole, [len(ids) for ids in encoded], limit)
 
     @loads("scorer")

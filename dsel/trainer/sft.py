@@ -18,6 +18,7 @@ from dsel.component import knob
 from dsel.constraints import AtLeast, Below, Count, Dtype, NotNegative, Positive, Text, like
 from dsel.distributed import device_of_process, first_says, is_main_process, rank, world_size
 from dsel.errors import ConfigError, need, need_package
+from dsel.model import flops
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.positions import within
 from dsel.pool import Pool
@@ -253,10 +254,13 @@ class SFT:
             if part[0] < part[1] or moments:
                 rate["learning_rate"] = mean_rate(trainer.lr_scheduler, result.global_step)
                 save_state(trainer.optimizer, trainer.lr_scheduler, trainer.model.named_parameters(), folder)
+        passes = work.tokens()
         return {
             "examples": len(data),
             **counts,
             **rate,
+            "tokens_in_all": passes,
+            "flops": flops.training(model, passes, again=self.gradient_checkpointing),
             "steps": result.global_step,
             "loss": _mean_loss(trainer.state.log_history, checkpoint, result),
         }

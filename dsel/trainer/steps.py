@@ -113,6 +113,12 @@ class Steps:
         arrange = packed_groups if self.packed else padded_groups
         return arrange(self.lengths[examples].tolist(), self._devices, self._at_once)
 
+    def tokens(self) -> int:
+        """Tokens of all steps, without padding."""
+        epochs, rest = divmod(self._total, self.in_epoch)
+        last = (self.examples(epochs * self.in_epoch + step) for step in range(rest))
+        return int(epochs * self.lengths.sum() + sum(self.lengths[examples].sum() for examples in last))
+
     def rows(self) -> int:
         """Packed rows of the first epoch."""
         return sum(bool(group) for step in range(self.in_epoch) for group in self.groups(self.examples(step)))

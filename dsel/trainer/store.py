@@ -13,6 +13,7 @@ from dsel.cache import Cache, Lease, found
 from dsel.component import identity
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
+from dsel.spent import Spent, counted, keep, kept
 from dsel.trainer.base import Training
 from dsel.trainer.checkpoints import MOMENTS, moments, why_without_moments
 from dsel.trainer.job import Job, outcome_of
@@ -101,11 +102,22 @@ class Trainings:
     def _build(self, fit: Fit, folder: Path) -> None:
         if fit.before is not None:
             self.folder(fit.before, needs=(MOMENTS,) if fit.training.part[0] > 1 else ())
-        self._train(self.job(fit), fit.pool, folder)
+        with counted() as spent:
+            self._train(self.job(fit), fit.pool, folder)
+        outcome = outcome_of(folder)
+        spent.add(outcome.get("flops"), int(outcome.get("tokens_in_all", 0)))
+        keep(spent, folder)
 
     def moments(self, fit: Fit) -> dict[str, dict[str, Any]]:
         """What the optimizer held of each trained parameter after `fit`, by name; trained again where it is gone."""
         return moments(self.folder(fit, needs=(MOMENTS,)))
+
+    @property
+    def account(self) -> tuple[str, Spent | None]:
+        """What the last one is called in the cache and what it has cost, whoever did it; None where nobody knows."""
+        assert self.last is not None
+        folder = self.folder(self.last)
+        return f"fits/{folder.name}", kept(folder)
 
     @property
     def names(self) -> list[str]:

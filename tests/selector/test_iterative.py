@@ -539,11 +539,17 @@ def test_a_run_with_a_real_model(spec: CausalLM, cache: Cache, tmp_path: Path) -
     assert answers["round"].max() == 2
     stages = [s["name"] for s in one["stages"]]
     assert stages.count("generate") == stages.count("feedback") == 2 and stages.count("train") == 3
+    choosing, training = one["cost"]["choosing"], one["cost"]["training"]
+    passes = [r["training"]["flops"] for r in one["rounds"]]
+    assert (choosing["parts"]["guides"]["flops"], training["flops"]) == (sum(passes[:2]), passes[2])
+    assert min(choosing["parts"][name]["flops"] for name in ("generate", "feedback", "cluster")) > 0
 
     two = run(spec, cache, tmp_path / "two", *options)
     assert two["choice"].equals(one["choice"])
     assert two["tables"]["answers"].equals(answers)
     assert [s["cached"] for s in two["stages"] if s["name"] in ("generate", "feedback")] == [True] * 4
+    assert two["cost"]["choosing"]["flops"] == choosing["flops"]  # what is found costs what it cost
+    assert two["cost"]["choosing"]["parts"]["generate"] == {**choosing["parts"]["generate"], "cached": True}
 
 
 def test_a_run_that_goes_on_with_its_guide_and_a_verifier(spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
