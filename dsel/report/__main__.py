@@ -23,7 +23,7 @@ from dsel.report import runs as sources
 from dsel.report.match import Composer, shared
 from dsel.report.nearest import nearest
 from dsel.report.runs import SOURCES, Found
-from dsel.report.spec import Overrides, Spec, keys, read
+from dsel.report.spec import COST, Overrides, Spec, keys, read
 from dsel.report.tables import Report, Table, build
 from dsel.secrets import RedactingFormatter, cover
 from dsel.verbosity import level, without_flags
@@ -119,7 +119,7 @@ def make(asked: Arguments) -> Report:
     return Report(
         title=spec.title or asked.experiment,
         tables=tables,
-        figures=spec.figures,
+        figures=tuple(dict.fromkeys([*spec.figures, COST])),
         notes=_notes(asked, found, adopted, spec, tables, composer),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from dsel.record.settings import literal
 from dsel.report.statistics import mean
 
 AVERAGE = "average"  # the metric of that name: the mean over the tasks that a run has
+
+POOLS = ("data", "targets")  # the config groups that say what is chosen from
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -43,6 +46,36 @@ def otherwise(task: str, runs: Iterable[RunFolder], published: Settings) -> str:
             if value != theirs:
                 changes[f"{key}={literal(value)} instead of {literal(theirs)}"] = None
     return ", ".join(changes)
+
+
+def other_pools(rows: Mapping[str, Sequence[RunFolder]], told_apart: Iterable[str]) -> Iterator[str]:
+    """Which rows chose from another pool than most, with the same seed, though nothing in the table says so.
+
+    A pool is known by its content: examples may have been taken out of it as targets, or held out.
+
+    Args:
+        rows: the runs of each row of a table.
+        told_apart: the settings in which rows, or columns, differ; a table of several pools says so itself.
+    """
+    if any(setting.partition(".")[0] in POOLS for setting in told_apart):
+        return
+    seeds = sorted({run.seed for runs in rows.values() for run in runs})
+    apart: dict[str, dict[int, None]] = {}
+    for seed in seeds:
+        own = [(row, run) for row, runs in rows.items() for run in runs if run.seed == seed and run.fingerprint]
+        pools = Counter(run.fingerprint for _, run in own)
+        if len(pools) > 1:
+            usual = max(pools, key=lambda pool: pools[pool])
+            for row, run in own:
+                if run.fingerprint != usual:
+                    text = f"{row} ({run.facts['pool'].get('examples', 'unknown number of')} examples)"
+                    apart.setdefault(text, {})[seed] = None
+    if apart:
+        listed = "; ".join(
+            f"{text}, {'seed' if len(found) == 1 else 'seeds'} {', '.join(map(str, found))}"
+            for text, found in apart.items()
+        )
+        yield f"Not of one pool, so not to be compared: the others' is another one than that of {listed}."
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dsel.files import write_text
 from dsel.report.figures import draw
 from dsel.report.page import render
 from dsel.report.tables import Report
-from dsel.report.writers import compared_title, document, fills, latex, legend, terminal, to_csv
+from dsel.report.writers import COSTS, compared_title, costly, document, fills, latex, legend, terminal, to_csv
 from dsel.secrets import redact
 from dsel.show import say, show_table, to_terminal
 
@@ -45,6 +45,9 @@ def show(report: Report, files: Sequence[Path], console: Console | None = None) 
         if table.compared:
             say(f"{compared_title(table)}:", console)
             show_table(terminal(table, differences=True), console)
+        if table.costs:
+            say(f"{COSTS}:", console)
+            show_table(costly(table), console)
         if table.commands:
             say("missing runs:", console)
             for fill, places in table.commands.items():

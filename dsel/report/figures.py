@@ -3,18 +3,17 @@
 An experiment names what it shows: the path of a setting (`budget`, `clusterer.k`, `selector.rounds`) for the metric
 against it, of all tables that vary it, or the path and another metric with a space between them; `weights`, the
 clusters' weights over the rounds of an iterative method; `sources`, what the subsets are made of; `map`, the pool in
-two dimensions with the chosen examples by cluster. A figure whose data is not there is left out, with a line in the
+two dimensions with the chosen examples by cluster; `cost`, the metric against what choosing and training cost, which is
+in every report. A figure whose data is not there is left out, with a line in the
 log that says what is missing; so is a run whose file is not what a run writes.
 """
 
 from __future__ import annotations
 
-import io
 import logging
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,9 @@ from dsel.errors import ConfigError, need
 from dsel.record.reader import RunFolder
 from dsel.record.tables import MAP, WEIGHTS, read_table
 from dsel.report import statistics
-from dsel.report.spec import keys
+from dsel.report.drawing import COLOURS, GREY, INK, MARKERS, Drawn, blank, legend, save, short, style
+from dsel.report.pareto import against_cost
+from dsel.report.spec import COST, keys
 from dsel.report.tables import Cell, Table
 
 if TYPE_CHECKING:
@@ -33,26 +34,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8c6bb1", "#7f8c2f")  # told apart by all
-MARKERS = "osD^vPX*"
-INK = "#1b1f24"  # of all that is not data; in the page it becomes the page's own text colour
-GREY = "#8a919a"  # of points, which become pictures: it is seen on light and on dark
 WIDE = 7.0  # inches; a wider figure takes a line of the page for itself
 PANELS, LINES, SOURCES = 4, 12, 8  # at most, in a figure
-ROOM = 48  # characters of a label
 LARGEST = 2**28  # bytes of a run's table
 SILHOUETTE = "clustering.silhouette"
 NAMES = {"budget": "examples chosen", "clusterer.k": "clusters k", "selector.rounds": "rounds"}
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """One figure: its name (that of its files), what it shows, the SVG for the page, and whether that is a wide one."""
-
-    name: str
-    caption: str
-    svg: str
-    wide: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,16 +52,16 @@ class Point:
 def draw(names: Sequence[str], tables: Sequence[Table], folder: Path) -> list[Drawn]:
     """Draw the figures called `names`, write `<name>.pdf` and `<name>.png` into `folder`, and return them."""
     others: Mapping[str, Callable[[Sequence[Table]], Iterator[tuple[str, Figure]]]] = {
-        "weights": weights, "sources": sources, "map": pool_map
+        "weights": weights, "sources": sources, "map": pool_map, COST: against_cost
     }  # fmt: skip
     drawn = []
-    with _style():
+    with style():
         for name in names:
             figures = list(others[name](tables) if name in others else against(name, tables))
             for number, (caption, figure) in enumerate(figures):
                 label = re.sub(r"\W+", "_", name) + (f"_{number + 1}" if len(figures) > 1 else "")
                 wide = figure.get_figwidth() > WIDE
-                drawn.append(Drawn(label, caption, _save(figure, folder / label), wide))
+                drawn.append(Drawn(label, caption, save(figure, folder / label), wide))
     return drawn
 
 
@@ -89,20 +75,20 @@ def against(name: str, tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
         if len({p.x for p in points}) < 2:
             continue
         done = True
-        figure, axes = _figure(6.4, 4.0)
+        figure, axes = blank(6.4, 4.0)
         for number, (label, line) in enumerate(lines.items()):
-            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            looks = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
             own = [p for p in line if not math.isnan(p.mean)]
             if own:
                 errors = [0.0 if math.isnan(p.stderr) else p.stderr for p in own]
                 means = [p.mean for p in own]
-                axes.errorbar([p.x for p in own], means, errors, capsize=3, label=_short(label), **style)
+                axes.errorbar([p.x for p in own], means, errors, capsize=3, label=short(label), **looks)
             paper = [p for p in line if p.published is not None]
             if paper:
                 axes.plot(
                     [p.x for p in paper], [p.published for p in paper],
-                    label=_short(f"{label}, published".lstrip(", ")), linestyle=":", markerfacecolor="none", alpha=0.8,
-                    **style,
+                    label=short(f"{label}, published".lstrip(", ")), linestyle=":", markerfacecolor="none", alpha=0.8,
+                    **looks,
                 )  # fmt: skip
         ticks = sorted({p.x for line in lines.values() for p in line})
         _x_axis(axes, ticks, NAMES.get(setting, setting))
@@ -110,7 +96,7 @@ def against(name: str, tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
         axes.set_ylabel(metric)
         if setting == "clusterer.k" and not other:
             _silhouette(axes, table)
-        _legend(axes)
+        legend(axes)
         title = f"{table.title}: " if table.title else ""
         yield f"{title}{metric} against {NAMES.get(setting, setting)}", figure
     if not done:
@@ -123,7 +109,7 @@ def weights(tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
     if not runs:
         log.info("no figure of weights: no run folder has rounds/weights.parquet (iterative methods write it)")
         return
-    figure, panels = _figure(3.4 * len(runs) if len(runs) > 1 else 5.4, 3.6, columns=len(runs))
+    figure, panels = blank(3.4 * len(runs) if len(runs) > 1 else 5.4, 3.6, columns=len(runs))
     for axes, (label, found) in zip(panels if len(runs) > 1 else [panels], runs, strict=True):
         rows = found.to_pylist()
         by_cluster: dict[int, list[tuple[int, float]]] = {}
@@ -157,14 +143,14 @@ def sources(tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
         return
     largest = sorted(totals, key=lambda name: -totals[name])
     shown, rest = largest[:SOURCES], largest[SOURCES:]
-    figure, axes = _figure(6.4, 1.1 + 0.34 * len(bars))
-    start, labels = [0.0] * len(bars), [_short(row) for row in bars]
+    figure, axes = blank(6.4, 1.1 + 0.34 * len(bars))
+    start, labels = [0.0] * len(bars), [short(row) for row in bars]
     for number, name in enumerate([*shown, *(["others"] if rest else [])]):
         share = [
             100 * (bar.get(name, 0) if name in totals else sum(bar.get(r, 0) for r in rest)) for bar in bars.values()
         ]
         colour = COLOURS[number] if number < len(COLOURS) else INK
-        axes.barh(labels, share, left=start, color=colour, label=_short(name), height=0.7)
+        axes.barh(labels, share, left=start, color=colour, label=short(name), height=0.7)
         start = [a + b for a, b in zip(start, share, strict=True)]
     axes.invert_yaxis()
     axes.set_xlim(0, 100)
@@ -180,9 +166,7 @@ def pool_map(tables: Sequence[Table]) -> Iterator[tuple[str, Figure]]:
     if not runs:
         log.info("no figure of the map: no run folder has map.parquet (runs that embed the pool write it)")
         return
-    figure, panels = _figure(
-        3.3 * len(runs) if len(runs) > 1 else 5.4, 3.5 if len(runs) > 1 else 4.6, columns=len(runs)
-    )
+    figure, panels = blank(3.3 * len(runs) if len(runs) > 1 else 5.4, 3.5 if len(runs) > 1 else 4.6, columns=len(runs))
     for axes, (label, table) in zip(panels if len(runs) > 1 else [panels], runs, strict=True):
         x, y, chosen = (table[name].to_numpy() for name in ("x", "y", "chosen"))
         axes.scatter(x[~chosen], y[~chosen], s=2, color=GREY, alpha=0.45, linewidths=0, rasterized=True)
@@ -250,12 +234,15 @@ def _silhouette(axes: Axes, table: Table) -> None:
     second.grid(visible=False)
     second.spines["right"].set_visible(True)
     points = sorted((k, statistics.mean(v)) for k, v in values.items())
-    for data, label, style in ((points, "silhouette", "--"), (sorted(published.items()), "silhouette, published", ":")):
+    for data, label, dashes in (
+        (points, "silhouette", "--"),
+        (sorted(published.items()), "silhouette, published", ":"),
+    ):
         if data:
             xs, ys = zip(*data, strict=True)
-            hollow: dict[str, Any] = {"markerfacecolor": "none"} if style == ":" else {}
-            axes.plot([], [], color=COLOURS[3], linestyle=style, marker="s", label=label, **hollow)  # for the legend
-            second.plot(xs, ys, color=COLOURS[3], linestyle=style, marker="s", **hollow)
+            hollow: dict[str, Any] = {"markerfacecolor": "none"} if dashes == ":" else {}
+            axes.plot([], [], color=COLOURS[3], linestyle=dashes, marker="s", label=label, **hollow)  # for the legend
+            second.plot(xs, ys, color=COLOURS[3], linestyle=dashes, marker="s", **hollow)
 
 
 def _metric_label(metric: str, tables: Sequence[Table]) -> str:
@@ -275,12 +262,6 @@ def _x_axis(axes: Axes, ticks: Sequence[float], label: str) -> None:
         axes.set_xscale("log", base=2)
     axes.set_xticks(ticks, [f"{tick:,g}" for tick in ticks], rotation=30 if len(ticks) > 7 else 0)
     axes.minorticks_off()
-
-
-def _legend(axes: Axes) -> None:
-    labels = [label for label in axes.get_legend_handles_labels()[1] if label]
-    if len(labels) > 1:
-        axes.figure.legend(loc="outside upper center", ncols=min(4, len(labels)), frameon=False)  # type: ignore[union-attr]
 
 
 def _runs_of(table: Table | None, row: str) -> list[RunFolder]:
@@ -305,7 +286,7 @@ def _one_run_a_row(tables: Sequence[Table], file: str, kinds: Mapping[str, str])
                 if rows is not None or run.where in found:
                     break
     shown = sorted(found.values(), key=lambda each: not each[1].facts.get("clustering"))[:PANELS]
-    return [(_short(row), rows) for row, run, rows in found.values() if any(run is each[1] for each in shown)]
+    return [(short(row), rows) for row, run, rows in found.values() if any(run is each[1] for each in shown)]
 
 
 def _rows(path: Path, kinds: Mapping[str, str]) -> pa.Table | None:
@@ -334,44 +315,3 @@ def _shares(run: RunFolder) -> dict[str, float]:
             counts[name] = counts.get(name, 0) + count
     total = sum(counts.values()) or 1
     return {name: count / total for name, count in counts.items()}
-
-
-def _short(label: str) -> str:
-    """`label` as long as there is room for in a figure; an underscore at its start hides a name from matplotlib."""
-    text = label if len(label) <= ROOM else label[: ROOM - 1] + "…"
-    return f" {text}" if text.startswith("_") else text
-
-
-@contextmanager
-def _style() -> Iterator[None]:
-    import matplotlib
-
-    looks: Any = {
-        "font.size": 9, "axes.titlesize": 9, "axes.edgecolor": INK, "axes.labelcolor": INK, "text.color": INK,
-        "xtick.color": INK, "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
-        "grid.color": INK, "grid.alpha": 0.15, "grid.linewidth": 0.6, "axes.axisbelow": True, "lines.markersize": 5,
-        "legend.fontsize": 8, "svg.hashsalt": "dsel", "pdf.fonttype": 42,
-        "text.parse_math": False,  # a source may be called $x_{$
-    }  # fmt: skip
-    with matplotlib.rc_context(looks):
-        yield
-
-
-def _figure(width: float, height: float, columns: int = 1) -> tuple[Figure, Any]:
-    from matplotlib.figure import Figure  # without pyplot: no display, no global state
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(1, columns)
-
-
-def _save(figure: Figure, path: Path) -> str:
-    """Write the PDF and the PNG; returns the SVG, as large as its place and in the colours of the page."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path.with_suffix(".pdf"), metadata={"CreationDate": None})
-    figure.savefig(path.with_suffix(".png"), dpi=200, metadata={"Software": None})
-    text = io.StringIO()
-    figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
-    svg = text.getvalue()
-    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    return re.sub(r'(<svg[^>]*?) width="[^"]*" height="[^"]*"|(<svg[^>]*?)', lambda m: m[1] or m[2], svg, count=1)

@@ -15,9 +15,10 @@ from typing import Any
 from urllib.parse import quote
 
 from dsel.record.reader import RunFolder
-from dsel.report.figures import Drawn
+from dsel.report import costs
+from dsel.report.drawing import Drawn
 from dsel.report.tables import Cell, Report, Table, show_p, show_pairs
-from dsel.report.writers import compared_title, fills, legend
+from dsel.report.writers import COSTS, compared_title, fills, legend
 
 HERE = Path(__file__).parent
 
@@ -42,7 +43,9 @@ def render(report: Report, figures: Sequence[Drawn], folder: Path, *, command: s
 
         names = {"": table.head or "row"} | {column: table.heading(column) for column in table.columns}
         button = Markup('<th scope="col"><button type="button">{}{}</button></th>')
-        cells = (button.format(name, marks(column)) for column, name in names.items())
+        cells = [button.format(name, marks(column)) for column, name in names.items()]
+        if published and table.costs:
+            cells.append(button.format(costs.heading(table.costs), ""))
         return Markup("<tr>{}</tr>").format(Markup("").join(cells))
 
     def only(cell: Cell) -> RunFolder:
@@ -73,4 +76,6 @@ def render(report: Report, figures: Sequence[Drawn], folder: Path, *, command: s
         show_p=show_p,
         show_pairs=show_pairs,
         fills=fills,
+        costs=costs,
+        costs_title=COSTS,
     )

@@ -78,7 +78,8 @@ class Spec:
     sweeps: tuple[str, ...] = ()
 
 
-FIGURES = ("weights", "sources", "map")
+COST = "cost"  # the figure that every report has
+FIGURES = ("weights", "sources", "map", COST)
 """The figures that are not of a metric against a setting (dsel.report.figures)."""
 
 OWN = frozenset({"tables", "figures", "sweeps"})

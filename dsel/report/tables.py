@@ -8,8 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from dsel.record.reader import RunFolder
-from dsel.report import statistics
-from dsel.report.comparable import AVERAGE, Average, Settings, otherwise, settings
+from dsel.report import costs, statistics
+from dsel.report.comparable import AVERAGE, Average, Settings, other_pools, otherwise, settings
+from dsel.report.costs import Costs
 from dsel.report.match import Composer
 from dsel.report.shown import Shown, shown, signed
 from dsel.report.spec import Column, Overrides, TableSpec, keys
@@ -63,7 +64,7 @@ class Table:
     shown: how the figures of each column are shown. footnotes: in what published figures are measured otherwise.
     average: what the averages are over, if there are any. commands: what fills all that is missing, each command with
     the (row, column) of the cells it fills. superseded: runs that another one takes the place of, which is later and
-    has the same configuration and seed.
+    has the same configuration and seed. costs: of the rows whose runs know them.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Table:
     average: Average | None = None
     commands: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     superseded: list[RunFolder] = field(default_factory=list)
+    costs: list[Costs] = field(default_factory=list)
 
     @property
     def head(self) -> str:
@@ -216,6 +218,8 @@ def build(spec: TableSpec, runs: Sequence[RunFolder], composer: Composer) -> Tab
         table.average = Average.of(ours, _published_tasks(spec) or measured)
     for label, column in columns.items():
         _fill(table, spec, label, column, placed, composer)
+    grids = {label: column.overrides for label, column in columns.items()}
+    table.costs = list(costs.of(table.rows, grids, {place: list(own.values()) for place, own in placed.items()}))
     table.commands = _commands(table, spec, composer)
     table.footnotes = list(_footnotes(table, spec, measured))
     table.notes = list(_notes(table, spec))
@@ -381,6 +385,9 @@ def _commands(table: Table, spec: TableSpec, composer: Composer) -> dict[str, li
 
 
 def _notes(table: Table, spec: TableSpec) -> Iterator[str]:
+    told_apart = [*_varied(table.row_overrides.values()), *_varied(c.overrides for c in table.column_specs.values())]
+    yield from other_pools({row: _runs_of_row(table, row) for row in table.rows}, told_apart)
+    yield from costs.notes(table.costs)
     for label in table.columns:
         cells = [table.cells[row, label] for row in table.rows]
         without = [cell.row for cell in cells if cell.runs and not cell.values]
@@ -397,6 +404,10 @@ def _notes(table: Table, spec: TableSpec) -> Iterator[str]:
     known = [f"{label} {table.show(error, label)}" for label, error in errors.items() if not math.isnan(error)]
     if known:
         yield f"Standard error of one run over the examples of the test set, which ± leaves out: {', '.join(known)}."
+
+
+def _runs_of_row(table: Table, row: str) -> list[RunFolder]:
+    return list({id(r): r for c in table.columns for r in table.cells[row, c].runs.values()}.values())
 
 
 def _test_errors(table: Table, label: str) -> list[float]:

@@ -11,23 +11,24 @@ from typing import TYPE_CHECKING
 
 from dsel import show
 from dsel.evaluator.units import SHARE
-from dsel.report import shown
+from dsel.report import costs, shown
 from dsel.report.comparable import AVERAGE
-from dsel.report.statistics import NOTHING, Difference
+from dsel.report.statistics import NOTHING, Difference, mean
 from dsel.report.tables import Cell, Report, Table, show_p
 
 if TYPE_CHECKING:
-    from dsel.report.figures import Drawn
+    from dsel.report.drawing import Drawn
 
 MARKS = (
     "Mean ± standard error over training seeds, on one test set. Bold: the best of a column and all that are not told "
     "from it, over the seeds that both have, by a paired t-test at 5 % (Holm-adjusted for the rows of the column)."
 )
+COSTS = "What choosing and training cost, mean ± standard error over seeds"
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "·": r"$\cdot$", "±": r"$\pm$", "–": "--", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$",
-    "…": r"\dots{}", "↓": r"$\downarrow$",
+    "…": r"\dots{}", "≈": r"$\approx$", "↓": r"$\downarrow$",
 }  # fmt: skip
 
 
@@ -48,6 +49,9 @@ def markdown(table: Table) -> str:
     """The table as GitHub Markdown: values, then differences to the baseline, then what is missing."""
     heads = [_md(table.head), *(_md(table.heading(name)) + _md_marks(table, name) for name in table.columns)]
     rows = [[_md(row), *(_md_cell(table, table.cells[row, c]) for c in table.columns)] for row in table.rows]
+    if table.costs:
+        heads.append(_md(costs.heading(table.costs)))
+        rows = [[*line, _md(costs.share(table.costs, row))] for row, line in zip(table.rows, rows, strict=True)]
     parts = [_pipes([heads, *rows]), _md(" ".join(legend(table))), *(_md(note) for note in table.notes)]
     if table.compared:
         heads = [_md(name) for name in [table.head, *table.columns]]
@@ -55,6 +59,9 @@ def markdown(table: Table) -> str:
             [_md(row), *(_md(compared(table, table.cells[row, c])) for c in table.columns)] for row in table.compared
         ]
         parts += [f"{_md(compared_title(table))}:", _pipes([heads, *rows])]
+    if table.costs:
+        found = costs.rows(table.costs)
+        parts += [f"{COSTS}:", _pipes([[*map(_md, line)] for line in (found[0], *found[1])]), _md(costs.LEGEND)]
     if table.commands:
         lines = [f"- {_md(fills(table, places))}: {_code(command)}" for command, places in table.commands.items()]
         parts.append("Missing runs:\n\n" + "\n".join(lines))
@@ -67,6 +74,8 @@ def terminal(table: Table, *, differences: bool = False) -> show.Table:
     for column in table.columns:
         marks = "" if differences else "".join(f" ({mark})" for mark in table.marks(column))
         heads.append(table.heading(column) + marks)
+    if table.costs and not differences:
+        heads.append(costs.heading(table.costs))
     for row in table.compared if differences else table.rows:
         cells = [table.cells[row, column] for column in table.columns]
         texts: list[show.Cell] = [compared(table, cell) for cell in cells]
@@ -75,8 +84,15 @@ def terminal(table: Table, *, differences: bool = False) -> show.Table:
                 [(table.show_value(cell), "bold" if cell.best else ""), (_published(table, cell), "dim")]
                 for cell in cells
             ]
+            texts += [costs.share(table.costs, row)] if table.costs else []
         rows.append([row, *texts])
-    return show.Table(rows, header=heads, align="l" + "r" * len(table.columns))
+    return show.Table(rows, header=heads, align="l" + "r" * (len(heads) - 1))
+
+
+def costly(table: Table) -> show.Table:
+    """What choosing and training have cost, for a terminal."""
+    heads, rows = costs.rows(table.costs)
+    return show.Table([[*row] for row in rows], header=heads, align="l" + "r" * (len(heads) - 1))
 
 
 def legend(table: Table) -> Iterator[str]:
@@ -124,7 +140,7 @@ def latex(table: Table) -> str:
     The published figures and the differences are in lines of their own, so that a page is wide enough. Commands that
     fill what is missing are in comments.
     """
-    width = len(table.columns) + 1
+    width = len(table.columns) + 1 + bool(table.costs)
     lines = [f"% missing: {_line(fills(table, places))}: {_line(c)}" for c, places in table.commands.items()]
     small = [r"\scriptsize", r"\setlength{\tabcolsep}{3pt}"] if width > 6 else [r"\footnotesize"]
     lines += [r"\begin{table}", r"\centering", *small]
@@ -132,15 +148,18 @@ def latex(table: Table) -> str:
         f"{table.title}.",
         *legend(table),
         *([f"{compared_title(table)}."] if table.compared else []),
+        *([costs.LEGEND] if table.costs else []),
         *table.notes,
     ]
     lines += [rf"\caption{{{_tex(' '.join(caption)).replace('In brackets: p', 'P', 1)}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
     heads = [_tex(table.heading(name)) + _tex_marks(table.marks(name)) for name in table.columns]
+    heads += [_tex(costs.heading(table.costs))] if table.costs else []
     lines += [_tex_row([_tex(table.head), *heads]), r"\midrule"]
     for row in table.rows:
         cells = [table.cells[row, column] for column in table.columns]
-        lines.append(_tex_row([_tex(row), *(_tex_value(table, cell) for cell in cells)]))
+        spent = [_tex(costs.share(table.costs, row))] if table.costs else []
+        lines.append(_tex_row([_tex(row), *(_tex_value(table, cell) for cell in cells), *spent]))
         if any(cell.published is not None for cell in cells):
             lines.append(
                 _tex_row([r"\quad published", *(_tex(table.show(cell.published, cell.column)) for cell in cells)])
@@ -172,7 +191,7 @@ NO_DIFFERENCE = Difference(math.nan, math.nan, NOTHING, pairs=0, unpaired=0, p=m
 CSV_COLUMNS = (
     "table row column metric unit higher_is_better mean stderr test_stderr n seeds rank best difference "
     "difference_percent t_low t_high p p_holm pairs unpaired published published_difference published_notes averaged "
-    "missing_seeds command runs"
+    "missing_seeds command runs choosing_flops choosing_seconds training_flops training_seconds cost_unknown"
 ).split()
 
 
@@ -210,7 +229,18 @@ def rows_of_csv(table: Table) -> Iterator[dict[str, object]]:
             "missing_seeds": " ".join(map(str, cell.missing)),
             "command": cell.command,
             "runs": _cell(" ".join(run.where for run in cell.runs.values())),
+            **_spent(cell),
         }
+
+
+def _spent(cell: Cell) -> dict[str, object]:
+    """The means over the cell's runs of what choosing and training have cost."""
+    own = costs.Costs(cell.row, cell.column, tuple(run.cost for run in cell.runs.values()))
+    means: dict[str, object] = {"cost_unknown": own.unknown}
+    for unit in costs.UNITS:
+        means[f"choosing_{unit}"] = _number(mean(own.choosing(unit)))
+        means[f"training_{unit}"] = _number(mean(own.training(unit)))
+    return means
 
 
 def to_csv(tables: Sequence[Table]) -> str:

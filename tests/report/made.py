@@ -15,6 +15,7 @@ from dsel.evaluator.base import Metric, average
 from dsel.record.reader import RunFolder
 from dsel.record.writer import Record
 from dsel.report.match import Composer
+from dsel.stage import Stage
 
 ENVIRONMENT = {"python": "3.11", "versions": {}, "commit": None, "dirty": False, "gpus": [], "processors": 2}
 
@@ -29,10 +30,12 @@ def made_record(
     sources: Mapping[str, int] | None = None,
     silhouette: float | None = None,
     status: str = "finished",
+    stages: Sequence[Stage] = (),
+    pool: str = "0" * 24,
 ) -> Record:
     """The record of a run in `folder` of the configuration that Hydra composes of `overrides` and `seed`.
 
-    values: of its metrics, as shares of one.
+    values: of its metrics, as shares of one. stages: what it went through. pool: what its pool is known by.
     """
     from omegaconf import OmegaConf
 
@@ -48,12 +51,13 @@ def made_record(
     budget = int(config.budget * 6000) if config.budget <= 1 else int(config.budget)
     record.facts |= {
         "started": started,
-        "pool": {"name": str(config.data.name), "examples": 6000, "fingerprint": "0" * 24, "skipped": {}},
+        "pool": {"name": str(config.data.name), "examples": 6000, "fingerprint": pool, "skipped": {}},
         "budget": budget,
         "rounds": [{"round": 1, "examples": budget, "sources": dict(sources or {"forum": budget}), "clusters": 8}],
     }
     if silhouette is not None:
         record.facts["clustering"] = {"k": config.clusterer.k, "inertia": 1.0, "silhouette": silhouette}
+    record.stages = list(stages)
     metrics = {
         name: Metric(value, 0.01, "acc,none", 100, higher_is_better=higher_is_better)
         for name, value in values.items()

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dsel.record.reader import RunFolder
-from dsel.report.figures import INK, SILHOUETTE, _lines, _style, against, draw, pool_map, sources, weights
+from dsel.report.drawing import INK, style
+from dsel.report.figures import SILHOUETTE, _lines, against, draw, pool_map, sources, weights
 from dsel.report.match import Composer
 from dsel.report.spec import read
 from dsel.report.tables import Table, build
@@ -54,7 +55,7 @@ def test_lines_against_k_are_columns_with_published_points_where_there_is_no_run
 
 
 def test_what_is_drawn_is_what_the_lines_are(grid: Table) -> None:
-    with _style():
+    with style():
         ((caption, figure),) = against("clusterer.k", [grid])
     assert caption == "Grid: procedural against clusters k"
     axes, second = figure.axes
@@ -71,7 +72,7 @@ def test_another_metric_can_be_drawn_against_a_setting(grid: Table, composer: Co
     section = {"rows": {"8": "clusterer.k=8", "16": "clusterer.k=16"}, "at": "budget=0.1",
                "columns": {"accuracy": "procedural", "silhouette": SILHOUETTE}}  # fmt: skip
     table = build(read(section).tables[0], grid.placed, composer)
-    with _style():
+    with style():
         ((_, figure),) = against(f"clusterer.k {SILHOUETTE}", [table])
     (axes,) = figure.axes
     assert axes.get_ylabel() == "silhouette"
@@ -79,7 +80,7 @@ def test_another_metric_can_be_drawn_against_a_setting(grid: Table, composer: Co
 
 
 def test_sources_are_shares_of_the_subset(grid: Table) -> None:
-    with _style():
+    with style():
         ((_, figure),) = sources([grid])
     bars = {bar.get_label(): [patch.get_width() for patch in bar] for bar in figure.axes[0].containers}
     assert bars == {"b": pytest.approx([25, 100]), "a": pytest.approx([75, 0])}
@@ -90,7 +91,7 @@ def test_weights_and_map_are_of_one_run_a_row(grid: Table) -> None:
     assert runs[0].folder is not None
     add_rounds(runs[0].folder, clusters=20, rounds=3)
     add_map(runs[0].folder, n=100)
-    with _style():
+    with style():
         ((_, figure),) = weights([grid])
         assert [axes.get_title() for axes in figure.axes] == ["k = 8"]
         lines = [np.asarray(line.get_xydata()) for line in figure.axes[0].get_lines()]

@@ -166,7 +166,7 @@ def test_every_form_says_what_stands_beside_something_else(tmp_path: Path) -> No
 
 
 def test_the_document_has_the_notes_and_the_figures(table: Table) -> None:
-    from dsel.report.figures import Drawn
+    from dsel.report.drawing import Drawn
 
     text = document(Report("A title", [table], notes=["One note."]), [Drawn("map", "The map", "")], command="python")
     assert text.startswith("# A title\n\n- One note.\n\n## Made up\n")
