@@ -7,7 +7,7 @@ DOCS := $(VENV)/docs-installed
 MINUTES ?= 10
 BENCH ?= selectors iterit learner
 
-.PHONY: quickstart test lint docs bench clean faults fuzz audit
+.PHONY: quickstart test lint docs bench clean faults fuzz audit gpu-check
 
 quickstart: $(STAMP)  ## the whole loop on this machine, offline: choose, finetune, evaluate, beside random choice
 	$(BIN)/python -m dsel.run -m experiments=quickstart sweeps=quickstart
@@ -35,6 +35,9 @@ audit: $(STAMP)  ## known vulnerabilities of what is installed, where the servic
 
 bench: $(STAMP)  ## make bench BENCH=learner ARGS='--help'
 	for name in $(BENCH); do $(BIN)/python -m tests.bench.bench_$$name $(ARGS) || exit 1; done
+
+gpu-check: $(STAMP)  ## whether all runs on this machine's GPU, and how fast: a table in under 20 minutes, offline
+	$(BIN)/python -m tests.gpu $(ARGS)
 
 $(STAMP): pyproject.toml .ci/constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("dsel needs Python 3.10 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 10) else None'

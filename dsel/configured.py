@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Annotated, Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from dsel import config_groups
 from dsel.config_groups import GROUPS
-from dsel.constraints import Seed, Text, check_types, like, shown
+from dsel.constraints import AtLeast, Seed, Text, check_types, like, shown
 from dsel.errors import ConfigError, need
 from dsel.references import Before
 
@@ -31,6 +31,7 @@ class Settings:
     cache: Text
     rerun: bool
     plan: bool
+    plan_for: Sequence[Annotated[float, AtLeast(1)]]
 
 
 def need_names(overrides: Iterable[str]) -> None:

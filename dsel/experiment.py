@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from dsel.cache import Cache
-from dsel.clusterer.base import Clusterer
+from dsel.clusterer.base import Clusterer, sized
+from dsel.clusterer.base import cost as clustering_cost
 from dsel.computed import note_computed, note_contamination, note_map
 from dsel.constraints import Seed, check_types
 from dsel.cost import Cost, warnings
@@ -203,10 +205,31 @@ class Experiment:
         for name in closure(self.selector.needs):
             RESOURCES[name].trial(study)
 
+    def costs(self, n: int, d: int) -> dict[str, Cost]:
+        """What choosing from n examples of d dimensions takes once the other resources are there. Computes nothing.
+
+        Returns:
+            `selection`, and before it `clustering` where the selector asks for clusters.
+        """
+        budget = resolve_budget(self.budget, n)
+        clusterer, own = sized(self.clusterer, n), self.selector.clusters(budget)
+        if own is not None:
+            clusterer = replace(clusterer, k=own)
+        found = {}
+        if own is not None or "clustering" in closure(self.selector.needs):
+            found["clustering"] = clustering_cost(clusterer, n, d)
+        k = getattr(clusterer, "k", None)
+        found["selection"] = self.selector.cost(n, d, budget, k if isinstance(k, int) else round(math.sqrt(n)))
+        return found
+
     def cost(self, study: Study) -> Cost:
-        """What choosing itself takes, once the resources are there. Computes nothing."""
-        k = getattr(study.clusterer, "k", None) or 1
-        return self.selector.cost(len(study.pool), study.dimensions, study.budget, k)
+        """Of `costs`, what choosing itself takes."""
+        return self.costs(len(study.pool), study.dimensions)["selection"]
+
+    def is_clustered(self, study: Study) -> bool:
+        """Whether the cache has the clusters that the selector asks for."""
+        own = self.selector.clusters(study.budget)
+        return (study if own is None else study.in_clusters(own)).is_cached("clustering")
 
     def _need_models(self) -> None:
         """Raise `ConfigError` for a model or a task that cannot be had, before anything is paid for."""
@@ -225,8 +248,11 @@ class Experiment:
                         getattr(self, group).prepare(self.cache)
 
     def _warn(self, study: Study) -> None:
-        for line in warnings("the selection", self.cost(study)):
-            log.warning("%s", line)
+        for name, cost in self.costs(len(study.pool), study.dimensions).items():
+            if name == "clustering" and self.is_clustered(study):
+                continue
+            for line in warnings(f"the {name}", cost):
+                log.warning("%s", line)
 
     def _learner(self, record: Record) -> Learner | None:
         """The model in training, or None for a run that needs none."""

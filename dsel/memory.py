@@ -11,6 +11,7 @@ import os
 from dataclasses import dataclass
 
 from dsel.model.causal_lm import CausalLM, torch_dtype
+from dsel.model.flops import passed
 from dsel.trainer.sft import SFT
 from dsel.trainer.strategy import SHARDED, Strategy
 
@@ -25,7 +26,8 @@ TILE_TOKENS, TILE_WORDS = 4096, 32768  # of TRL's logits (trl.kernels.chunked_lo
 class Shape:
     """A model as it is trained, counted: all parameters, those trained, and those in matrices that stay as they are.
 
-    queries, keys: the width of each over all heads. read: the widths of what LoRA's adapters read, added up.
+    queries, keys: the width of each over all heads. read: the widths of what LoRA's adapters read, added up. passed:
+    what `dsel.model.flops` counts, the parameters that a token passes through, frozen and trained.
     """
 
     parameters: int
@@ -38,9 +40,20 @@ class Shape:
     keys: int
     vocabulary: int
     read: int = 0
+    passed: tuple[float, float] = (0.0, 0.0)
 
 
-def strategy(model: CausalLM, trainer: SFT, processes: int) -> Strategy:
+def strategies(trainer: SFT, processes: int) -> list[Strategy]:
+    """How so many workers could share a training, as far as the libraries can: `single` is one of them, alone."""
+    found: list[Strategy] = ["single"]
+    if processes > 1:
+        found += ["ddp"]
+        if trainer.can_be_cut:
+            found += ["fsdp2"] if trainer.quantization else ["fsdp2", "zero3"]
+    return found
+
+
+def strategy(model: CausalLM, trainer: SFT, processes: int, counts: Shape | None = None) -> Strategy:
     """How so many workers share a training of `model`: as the trainer says, or the cheapest that fits a device.
 
     `ddp` moves gradients alone; where it takes more than a device has, `fsdp2` moves weights as well.
@@ -50,7 +63,8 @@ def strategy(model: CausalLM, trainer: SFT, processes: int) -> Strategy:
         if processes == 1 and asked not in ("auto", "single"):
             log.info("trainer.strategy=%s: one worker has nothing to share, so it is single", asked)
         return "single" if processes == 1 else asked
-    needed, there = sum(training(model, trainer, trainer.max_length, processes, "ddp").values()), capacity(processes)
+    needed = sum(training(model, trainer, trainer.max_length, processes, "ddp", counts).values())
+    there = capacity(processes)
     if needed <= ROOM * there:
         return "ddp"
     text = "training: all weights on each device take about %.0f GB, and %.0f GB are there"
@@ -68,7 +82,12 @@ def capacity(processes: int) -> float:
 
 
 def training(
-    model: CausalLM, trainer: SFT, longest: int, processes: int = 1, strategy: str = "single"
+    model: CausalLM,
+    trainer: SFT,
+    longest: int,
+    processes: int = 1,
+    strategy: str = "single",
+    counts: Shape | None = None,
 ) -> dict[str, float]:
     """`memory` of training `model` on examples of up to `longest` tokens, on each device.
 
@@ -78,6 +97,7 @@ def training(
         longest: tokens of an example.
         processes: workers that share a step.
         strategy: how; not `auto`.
+        counts: `shape`'s, where they are known.
 
     Returns:
         Bytes by part. A strategy that cuts weights leaves a device its share of them, of gradients and of moments, and
@@ -93,7 +113,7 @@ def training(
         tokens = min(trainer.row_tokens(model.attention), longest * share)
     else:
         tokens = longest * min(trainer.micro_batch_size, share)
-    counts = shape(model, trainer)
+    counts = counts or shape(model, trainer)
     found = memory(counts, trainer, tokens, weight, compute, fused=torch.cuda.is_available())
     if strategy in SHARDED:
         own = found["weights"]
@@ -126,6 +146,7 @@ def shape(model: CausalLM, trainer: SFT) -> Shape:
         keys=width * (getattr(text, "num_key_value_heads", None) or text.num_attention_heads),
         vocabulary=text.vocab_size,
         read=sum(m.in_features for name, m in linear.items() if "lora_A" in name),
+        passed=passed(loaded),
     )
 
 

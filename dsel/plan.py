@@ -11,19 +11,22 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from rich.console import Console
 
-from dsel import memory
+from dsel import memory, peaks
 from dsel.cache import Cache
 from dsel.cost import speed, warnings
 from dsel.experiment import Experiment
+from dsel.forecast import Device, Forecast, Pace, duration, files, forecast, table
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
+from dsel.model.flops import forward_and_back
 from dsel.model.trial import try_template
 from dsel.pool import Pool
 from dsel.record.environment import environment
@@ -34,16 +37,21 @@ from dsel.show import Table, show_table, to_terminal
 from dsel.trainer.steps import steps
 
 if TYPE_CHECKING:
+    from dsel.selector.base import Work
+    from dsel.study import Study
     from dsel.trainer.sft import SFT
 
 log = logging.getLogger(__name__)
 
 Records = Sequence[Mapping[str, Any]]
+Measured = Callable[[str], Pace | None]
+"""The pace of a stage in earlier runs, by the stage's name."""
 
 SAMPLE = 256  # examples whose tokens are counted
 BIG = 1e9  # bytes that a selection is worth a line for
 CHARACTERS = 4  # of English text in a token, roughly: where no tokenizer can be asked
-SMALL_FILES = ["*.json", "*.jinja", "*.model", "*.txt", "*.py"]  # of a model on the hub: all but its weights
+MAPS = frozenset(("embed", "embed targets", "score", "generate", "scoring", "evaluate"))
+"""The stages that workers share, each of them with a part of the examples."""
 SPEED = (
     "lora quantization dtype packing batch_size batch_tokens micro_batch_size max_length gradient_checkpointing "
     "optimizer strategy"
@@ -63,24 +71,27 @@ class Tokens:
 
 @dataclass(frozen=True)
 class Task:
-    """A stage to come: its units (tokens, examples, or 1 for all), and (seconds a unit, measurements) where known."""
+    """A stage to come: its units (tokens, examples, or 1 for all), the pace of one worker, where it is known, and how
+    many there are."""
 
     name: str
     what: str
     units: float
-    pace: tuple[float, int] | None
+    pace: Pace | None
     cached: bool = False
+    workers: int = 1
 
     @property
     def seconds(self) -> float | None:
-        return 0.0 if self.cached else None if self.pace is None else self.units * self.pace[0]
+        return 0.0 if self.cached else None if self.pace is None else self.units * self.pace.seconds / self.workers
 
 
 @dataclass(frozen=True)
 class Plan:
     """What would run. memory: bytes by part, or why they are unknown. place: the device's name and its bytes.
 
-    shared: how many workers share a training, and how.
+    shared: how many workers share a training, and how. others: bytes of a device under each other strategy. larger:
+    what a selection would take for pools of other sizes.
     """
 
     pool: Pool
@@ -91,6 +102,8 @@ class Plan:
     place: tuple[str, float]
     gpus: int
     shared: tuple[int, str] = (1, "single")
+    others: Mapping[str, float] = field(default_factory=dict)
+    larger: Forecast | None = None
 
 
 # gather
@@ -104,55 +117,107 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
     selector, trainer = experiment.selector, cast("SFT", experiment.trainer)  # of the one that trains, where it does
     model, evaluator = experiment.model, experiment.evaluator
     problem = experiment.problem()
-    pool, study, n, budget = problem.pool, problem.study, len(problem.pool), problem.study.budget
-    here, shared = environment(), (1, "single")
+    pool, study, budget = problem.pool, problem.study, problem.study.budget
+    here = environment()
     earlier = [r for r in finished(Path(config["runs"])) if hardware(r["environment"]) == hardware(here)]
+    measured, place, workers = partial(pace, earlier, config), capacity(here), workers_of(config, here)
+    peak = peaks.peak(place[0])
     tasks: list[Task] = []
-
-    def add(name: str, stage: str, what: str, units: float = 1, cached: bool = False) -> None:
-        tasks.append(Task(name, what, units, pace(earlier, config, stage), cached))
-
     tokens: Tokens | None = None
     needed: Mapping[str, float] | str = {}
+    shared, others = (1, "single"), dict[str, float]()
+    local, why = None, "no model is trained"
     if trainer.trains or evaluator.evaluates:
         made = model.prepare(Look(experiment.cache.folder))
         if not made:
-            add("model", "model", "to be made, as this is its first use")
-    for name in closure(selector.needs):
-        if RESOURCES[name].exists(study):
-            add(name, RESOURCES[name].stage, f"{n:,} examples", n, study.is_cached(name))
-    cost = experiment.cost(study)
-    if cost.seconds > 1 or cost.memory > BIG:
-        what = f"{cost.operations:.2g} operations, {cost.memory / 1e9:.2g} GB of memory, at most"
-        tasks.append(Task("selection", what, cost.operations, (1 / speed(cost.device), 1)))
-        for line in warnings("the selection", cost):
-            log.warning("%s", line)
+            tasks.append(Task("model", "to be made, as this is its first use", 1, measured("model")))
+    tasks += resources(experiment, study, workers, measured)
+    tasks += choosing(experiment, study, measured)
     if trainer.trains:
         folder, why = files(model) if made else (None, "the model is yet to be made")
         local = None if folder is None else replace(model, path=str(folder))
+        counts, needed = None, why
         if local is not None:
             try_template(local.load_tokenizer(), pool, name=model.place, probes=selector.probes)
+            counts, processes = memory.shape(local, trainer), experiment.engine.processes
+            shared = (processes, memory.strategy(local, trainer, processes, counts))
         tokens = sample(pool, local, trainer.max_length, why)
-        work = selector.plan(n, budget, trainer.epochs)
-        for number, (examples, epochs) in enumerate(work.trainings, 1):
-            total = examples * epochs * tokens.mean
-            count = steps(vars(trainer), examples, examples * tokens.mean, epochs)
-            passes = f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
-            what = f"{examples:,} examples × {passes}: {total:,.0f} tokens, {count:,} steps"
-            add(f"training {number}", "train", what, total)
-        if work.answers:
-            add("answers", "generate", f"{work.answers:,} to generate", work.answers)
-        if work.scored:
-            add("scoring", "scoring", f"{work.scored:,} texts at most, with the model as it learns", work.scored)
-        needed = why
         if local is not None:
-            workers = experiment.engine.processes
-            shared = (workers, memory.strategy(local, trainer, workers))
-            needed = memory.training(local, trainer, tokens.most, *shared)
+            needed = memory.training(local, trainer, tokens.most, *shared, counts)
+            for strategy in memory.strategies(trainer, shared[0]):
+                if strategy != shared[1]:
+                    among = 1 if strategy == "single" else shared[0]
+                    each = memory.training(local, trainer, tokens.most, among, strategy, counts)
+                    others[strategy] = sum(each.values())
+        known, among = measured("train"), 1
+        if known is None and counts is not None and peak is not None:
+            known, among = computed(counts, trainer, peak), shared[0]
+        work = selector.plan(len(pool), budget, trainer.epochs)
+        tasks += trainings(work, trainer, tokens.mean, known, among)
+        for name, stage, units, what in (
+            ("answers", "generate", work.answers, "to generate"),
+            ("scoring", "scoring", work.scored, "texts at most, with the model as it learns"),
+        ):
+            if units:
+                tasks.append(Task(name, f"{units:,} {what}", units, measured(stage), workers=workers))
     if evaluator.evaluates:
-        add("evaluation", "evaluate", ", ".join(getattr(evaluator, "tasks", [])) or type(evaluator).__name__)
+        what = ", ".join(getattr(evaluator, "tasks", [])) or type(evaluator).__name__
+        tasks.append(Task("evaluation", what, 1, measured("evaluate"), workers=workers))
     gpus = experiment.engine.processes if here["gpus"] else 0
-    return Plan(pool, budget, tokens, tasks, needed, capacity(here), gpus, shared)
+    larger = None
+    if sizes := [int(size) for size in config.get("plan_for") or ()]:
+        device = Device(peaks.USUAL, peaks.PEAKS[peaks.USUAL], False) if peak is None else Device(place[0], peak, True)
+        larger = forecast(experiment, study, sizes, device, measured, lambda most: sample(pool, local, most, why).mean)
+    return Plan(pool, budget, tokens, tasks, needed, place, gpus, shared, others, larger)
+
+
+def resources(experiment: Experiment, study: Study, workers: int, measured: Measured) -> Iterator[Task]:
+    """What the selector needs of the pool, but for clusters."""
+    n = len(study.pool)
+    for name in closure(experiment.selector.needs):
+        if name != "clustering" and RESOURCES[name].exists(study):
+            known = measured(RESOURCES[name].stage)
+            yield Task(name, f"{n:,} examples", n, known, study.is_cached(name), workers)
+
+
+def choosing(experiment: Experiment, study: Study, measured: Measured) -> Iterator[Task]:
+    """Clustering, where there is some; and the selection, where it takes long. Warns of what is very long."""
+    n = len(study.pool)
+    for name, cost in experiment.costs(n, study.dimensions).items():
+        clusters = name == "clustering"
+        cached = clusters and experiment.is_clustered(study)
+        known = measured("cluster") if clusters else None
+        long = cost.seconds > 1 or cost.memory > BIG
+        if clusters and (known is not None or not long):
+            yield Task(name, f"{n:,} examples", n, known, cached)
+        elif long:
+            what = f"{cost.operations:.2g} operations, {cost.memory / 1e9:.2g} GB of memory, at most"
+            yield Task(name, what, cost.operations, Pace(1 / speed(cost.device), "by its operations"), cached)
+        for line in () if cached else warnings(f"the {name}", cost):
+            log.warning("%s", line)
+
+
+def trainings(work: Work, trainer: SFT, mean: float, known: Pace | None, workers: int) -> Iterator[Task]:
+    """The trainings, of examples of so many tokens in the `mean`."""
+    for number, (examples, epochs) in enumerate(work.trainings, 1):
+        total = examples * epochs * mean
+        count = steps(vars(trainer), examples, examples * mean, epochs)
+        passes = f"{epochs:g} epoch" + ("" if epochs == 1 else "s")
+        what = f"{examples:,} examples × {passes}: {total:,.0f} tokens, {count:,} steps"
+        yield Task(f"training {number}", what, total, known, workers=workers)
+
+
+def computed(counts: memory.Shape, trainer: SFT, peak: peaks.Peak) -> Pace:
+    """Of training on a token, from the operations that it takes."""
+    each = forward_and_back(*counts.passed, 1, again=trainer.gradient_checkpointing)
+    says = f"{each:.3g} operations a token, {peaks.SHARE:.0%} of the peak of {peak.bfloat16:.3g} a second"
+    return Pace(each / (peaks.SHARE * peak.bfloat16), says)
+
+
+def workers_of(config: Mapping[str, Any], here: Mapping[str, Any]) -> int:
+    """How many workers share a map, by a run's configuration and its environment: one for each GPU where none says."""
+    workers = (config.get("engine") or {}).get("workers", "auto")
+    return workers if isinstance(workers, int) else max(1, len(here["gpus"]))
 
 
 class Look(Cache):
@@ -163,21 +228,6 @@ class Look(Cache):
     ) -> tuple[Path, bool]:
         place = self.path(kind, key)
         return place, place.is_dir()
-
-
-def files(model: CausalLM) -> tuple[Path | None, str]:
-    """The folder of the model's configuration and tokenizer, fetched from the hub if need be; or None, and why."""
-    place = getattr(model, "built", None) or model.path
-    if place is not None:
-        return Path(place).expanduser(), ""
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = Path(snapshot_download(model.hub, revision=model.revision, allow_patterns=SMALL_FILES))
-    except Exception as error:  # no network, no permission, no such model: there is still much to say
-        return None, f"{model.hub} cannot be looked up here ({type(error).__name__})"
-    whole = (folder / "config.json").exists() and (folder / "tokenizer_config.json").exists()
-    return (folder, "") if whole else (None, f"{model.hub} is here in part only")
 
 
 def sample(pool: Pool, model: CausalLM | None, most: int, why: str) -> Tokens:
@@ -271,11 +321,17 @@ def observed(record: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
         yield {"feedback": "scoring", "ifd": "scoring", "warm up": "train"}.get(name, name), units, stage["seconds"]
 
 
-def pace(records: Records, config: Mapping[str, Any], stage: str) -> tuple[float, int] | None:
-    """(median seconds a unit, measurements) of a stage in the runs that share what is `relevant` to it."""
+def pace(records: Records, config: Mapping[str, Any], stage: str) -> Pace | None:
+    """The median seconds a unit of a stage in the runs that share what is `relevant` to it.
+
+    They are a worker's: a map by eight that took a second took each of them a second.
+    """
     same = [record for record in records if relevant(record["config"], stage) == relevant(config, stage)]
-    found = [seconds / units for record in same for name, units, seconds in observed(record) if name == stage]
-    return (statistics.median(found), len(found)) if found else None
+    found = []
+    for record in same:
+        workers = workers_of(record["config"], record["environment"]) if stage in MAPS else 1
+        found += [workers * seconds / units for name, units, seconds in observed(record) if name == stage]
+    return Pace(statistics.median(found), f"{len(found)} measured") if found else None
 
 
 # show
@@ -297,7 +353,7 @@ def show(plan: Plan, console: Console | None = None) -> None:
     if total or not unknown:
         hours = f", {total * plan.gpus / 3600:.2g} GPU hours" if plan.gpus else ""
         text = ("at least " if unknown else "") + duration(total) + hours
-        rows.append(("time", text, "by medians of finished runs on this hardware"))
+        rows.append(("time", text, "by what finished runs on this hardware took, where they measured it"))
     else:
         rows.append(("time", "not known: no finished run on this hardware has measured any of it"))
     rows.append(None)
@@ -310,19 +366,20 @@ def show(plan: Plan, console: Console | None = None) -> None:
         where = "" if strategy == "single" else f" on each of {workers} devices ({strategy})"
         whole = f"{sum(plan.memory.values()) / 1e9:.3g} GB in training{where}: {parts}"
         rows.append(("memory", whole, f"by formula; {there}"))
-    show_table(Table(rows, title="what would run"), console or to_terminal())
+        if plan.others:
+            under = ", ".join(f"{name} {size / 1e9:.3g} GB" for name, size in plan.others.items())
+            rows.append(("", f"a device under the other strategies: {under}", "trainer.strategy"))
+    console = console or to_terminal()
+    show_table(Table(rows, title="what would run"), console)
+    if plan.larger is not None:
+        show_table(table(plan.larger), console)
 
 
 def timing(task: Task) -> str:
     """How long a task takes, and how that is known."""
     if task.cached or task.pace is None:
         return "cached" if task.cached else "to do, not measured yet"
-    each, count = task.pace
-    rate = f"{1 / each:,.4g} a second, " if task.units > 1 and each else ""
-    return f"{duration(task.units * each)} ({rate}{count} measured)"
-
-
-def duration(seconds: float) -> str:
-    """The same in a unit that leaves one to three digits."""
-    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds >= 2 * s), ("s", 1))
-    return f"{seconds / size:.1f} {unit}"
+    seconds, pace = task.seconds or 0.0, task.pace
+    rate = f"{task.units / seconds:,.4g} a second, " if task.units > 1 and seconds else ""
+    workers = f" on {task.workers} workers" if task.workers > 1 else ""
+    return f"{duration(seconds)}{workers} ({rate}{pace.how})"

@@ -142,8 +142,12 @@ class Study:
 
     def clusters(self, k: int) -> Clustering:
         """The clusters there would be with `clusterer.k` at `k`."""
+        return self.in_clusters(k).clustering
+
+    def in_clusters(self, k: int) -> Study:
+        """The same problem with `clusterer.k` at `k`."""
         clusterer: Any = self.clusterer
-        return replace(self, clusterer=replace(clusterer, k=k)).clustering
+        return replace(self, clusterer=replace(clusterer, k=k))
 
     def scores(self, scorer: Scorer, pool: Pool) -> Floats:
         """What `scorer` says of the examples of `pool`: float32[n]."""

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from dsel import cost
+from dsel.clusterer import kmeans
+from dsel.clusterer.base import cost as clustering
+from dsel.clusterer.faiss_kmeans import ALL_UP_TO, PASSES, FaissKMeans
+from dsel.clusterer.points import Points
 from dsel.cost import Cost, free, speed, warnings
 from dsel.selector.deita import Deita
 from dsel.selector.kcenter import KCenter
@@ -40,3 +47,30 @@ def test_what_is_chosen_with_counts_too() -> None:
     alone = SemDedup(then=Quality()).cost(n, d, budget, k).operations
     assert alone == n * n * d / k
     assert SemDedup(then=KCenter()).cost(n, d, budget, k).operations > alone
+
+
+def test_clustering_by_hand() -> None:
+    one = FaissKMeans(k=10, nredo=2, backend="exact")
+    assert one.cost(1000, 8).operations == 2 * 1000 * 10 * 8 * PASSES * 2
+    assert FaissKMeans(k=10, nredo=2, niter=5, backend="exact").cost(1000, 8).operations == 2 * 1000 * 10 * 8 * 6 * 2
+    assert FaissKMeans(k=10, nredo=2, niter=99, backend="faiss").cost(1000, 8).operations == 2 * 1000 * 10 * 8 * 99 * 2
+    assert one.cost(10**6, 8).operations == 2 * ALL_UP_TO * 10 * 8 * PASSES * 2 + 4 * 10**6 * 10 * 8
+    grid = FaissKMeans(k="auto", k_grid=[10, 20], backend="exact", nredo=2)
+    assert grid.cost(1000, 8).operations == 3 * one.cost(1000, 8).operations + 2 * 2 * 1000**2 * 8
+    assert clustering(object(), 10, 10).operations == 0  # one that does not say
+
+
+@pytest.mark.parametrize("k", [8, 64])
+def test_clustering_takes_no_more_than_is_said(k: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    real = Points.two_nearest
+
+    def counted(self: Points, centroids: Any, rows: Any = None, **more: Any) -> Any:
+        computed.append((len(self) if rows is None else len(rows)) * len(centroids))
+        return real(self, centroids, rows, **more)
+
+    monkeypatch.setattr(Points, "two_nearest", counted)
+    x = np.random.default_rng(0).normal(size=(5000, 16)).astype(np.float32)
+    kmeans.fit(x, k, nredo=2)
+    said = FaissKMeans(k=k, nredo=2, backend="exact").cost(*x.shape).operations / 2 / x.shape[1]
+    assert said / 40 < sum(computed) <= said

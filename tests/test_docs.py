@@ -87,7 +87,7 @@ def resolves(name: str) -> bool:
 def test_commands_are_ones_that_can_be_given(path: Path, overlay: Path) -> None:
     project, make = ((ROOT / name).read_text(encoding="utf-8") for name in ("pyproject.toml", "Makefile"))
     extras = re.findall(r"^([\w-]+) = \[", project.partition("[project.optional-dependencies]")[2], re.M)
-    targets = re.findall(r"^(\w+):", make, re.M)
+    targets = re.findall(r"^([\w-]+):", make, re.M)
     for extra in re.findall(r"dsel\[([\w-]+)\]", path.read_text(encoding="utf-8")):
         assert extra in extras, extra
     for words in Page.read(path).commands:

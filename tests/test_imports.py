@@ -10,8 +10,8 @@ from pathlib import Path
 from dsel.config_groups import ROOT
 
 LAYERS = {
-    "commands": "__init__ __main__ cli usage subset housekeeping run report compare browse plan sweep summary answer "
-    "leftovers",
+    "commands": "__init__ __main__ cli usage subset housekeeping run report compare browse plan forecast sweep summary "
+    "answer leftovers",
     "experiment": "experiment testing",
     "record": "computed record",
     "what asks the learner": "selector evaluator",
@@ -21,8 +21,8 @@ LAYERS = {
     "readers": "data",
     "ground": "pool stored columns batches messages lazy cache stage distributed files npy errors component "
     "constraints protocols hub secrets guard checked configured reading progress interrupt words ngrams arrays blocks "
-    "retrieval contamination tasks cost spent references overrides config_groups shards explain show options verbosity "
-    "ending described",
+    "retrieval contamination tasks cost peaks spent references overrides config_groups shards explain show options "
+    "verbosity ending described",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 

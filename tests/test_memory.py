@@ -40,3 +40,16 @@ def test_pieces_are_a_share_and_sums_of_gradients_a_copy(spec: CausalLM) -> None
     assert (cut["gradients"], cut["optimizer"]) == (alone["gradients"] / 8, alone["optimizer"] / 8)
     assert alone["weights"] / 8 < cut["weights"] <= alone["weights"]
     assert (cut["activations"], cut["logits"]) == (alone["activations"], alone["logits"])
+
+
+@pytest.mark.parametrize(
+    ("options", "workers", "expected"),
+    [
+        ({}, 1, ["single"]),
+        ({}, 8, ["single", "ddp", "fsdp2", "zero3"]),
+        ({"optimizer": "adafactor"}, 8, ["single", "ddp"]),
+        ({"lora": {"rank": 4, "alpha": 4, "dropout": 0}, "quantization": "nf4"}, 8, ["single", "ddp", "fsdp2"]),
+    ],
+)
+def test_what_the_libraries_can(options: dict[str, Any], workers: int, expected: list[str]) -> None:
+    assert memory.strategies(SFT(**options), workers) == expected

@@ -17,10 +17,14 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from dsel import forecast
 from dsel import plan as planning
+from dsel.cache import Cache
+from dsel.forecast import Pace, files
 from dsel.memory import NF4, Shape, memory, shape, training
 from dsel.model.causal_lm import CausalLM
-from dsel.plan import Plan, Task, Tokens, files, observed, pace, sample, show
+from dsel.peaks import SHARE, Peak
+from dsel.plan import Plan, Task, Tokens, observed, pace, sample, show
 from dsel.selector.base import Selector, Work
 from dsel.selector.feedback.perplexity import Perplexity
 from dsel.selector.feedback.verifier import Verifier
@@ -29,6 +33,7 @@ from dsel.selector.random import Random
 from dsel.trainer.examples import tokenized
 from dsel.trainer.sft import SFT
 from tests.conftest import QUICK, ROOT, make_pool, offline
+from tests.selector.test_iterative import experiment
 
 LORA = {"rank": 4, "alpha": 4, "dropout": 0.1}
 
@@ -85,7 +90,7 @@ def test_only_the_small_files_of_a_model_are_fetched(
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
     assert files(CausalLM(hub="some/model")) == (folder, "")
-    assert asked == [("some/model", planning.SMALL_FILES)]
+    assert asked == [("some/model", forecast.SMALL_FILES)]
     assert shape(CausalLM(hub="", path=str(folder)), SFT()).parameters > 0
     (folder / "config.json").unlink()
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **options: str(folder))
@@ -221,6 +226,7 @@ def test_parameters_are_those_of_the_loaded_model(spec: CausalLM, lora: dict[str
     assert found.parameters == sum(p.numel() for p in loaded.parameters())
     assert found.trained == sum(p.numel() for p in loaded.parameters() if p.requires_grad)
     assert (found.layers, found.hidden) == (1, 64)
+    assert sum(found.passed) == found.parameters  # the table is the head as well
     assert found.read == (0 if lora is None else 6 * 64 + 128)
 
 
@@ -233,6 +239,7 @@ def record(seconds: float, **changes: Any) -> dict[str, Any]:
     config = {g: {"name": g} for g in ("model", "selector", "embedder", "clusterer", "scorer", "evaluator")}
     return {
         "pool": {"examples": 100},
+        "environment": {"gpus": []},
         "config": {**config, "trainer": trainer, **changes},
         "rounds": [
             {"training": {"examples": 10, "tokens": 50, "steps": 3}},
@@ -264,17 +271,17 @@ def test_steps_of_tokens() -> None:
 def test_pace_is_the_median_over_runs_with_the_same_parts() -> None:
     runs = [record(10), record(20), record(1, model={"name": "other"})]
     config = record(0, trainer={**record(0)["config"]["trainer"], "epochs": 99}, selector={"name": "another"})["config"]
-    assert pace(runs, config, "train") == (0.2, 4)  # of 10/50, 60/300, 20/50, 60/300
-    assert pace(runs, config, "evaluate") == (9, 2)
-    assert pace(runs, config, "score") == (0.02, 3)
+    assert pace(runs, config, "train") == Pace(0.2, "4 measured")  # of 10/50, 60/300, 20/50, 60/300
+    assert pace(runs, config, "evaluate") == Pace(9, "2 measured")
+    assert pace(runs, config, "score") == Pace(0.02, "3 measured")
     assert pace(runs, config, "embed") is None
     assert pace(runs, {**config, "trainer": {"batch_size": 8}}, "train") is None
 
 
 def test_a_plan_as_it_is_shown() -> None:
     tasks = [
-        Task("embeddings", "40 examples", 40, (0.5, 1), cached=True),
-        Task("training 1", "20 examples", 7200, (1.0, 3)),
+        Task("embeddings", "40 examples", 40, Pace(0.5, "1 measured"), cached=True),
+        Task("training 1", "20 examples", 7200, Pace(1.0, "3 measured")),
         Task("evaluation", "all", 1, None),
     ]
     whole = Plan(make_pool(40), 10, Tokens(5, 0.1, 9, "by hand"), tasks, {"weights": 2e9, "logits": 1e9}, ("H", 8e9), 2)
@@ -289,10 +296,57 @@ def test_a_plan_as_it_is_shown() -> None:
     assert re.search(r"memory.*not known: no reason", nothing)
 
 
+def test_what_a_map_measured_is_a_workers_and_workers_share_it() -> None:
+    one, eight = record(10), record(10, engine={"workers": 8})
+    assert pace([one], one["config"], "score") == Pace(0.02, "1 measured")
+    assert pace([eight], one["config"], "score") == Pace(0.16, "1 measured")
+    assert pace([eight], one["config"], "evaluate") == Pace(72, "1 measured")
+    gpus = {"gpus": ["H, 80 MiB, 1", "H, 80 MiB, 1"]}
+    configs: list[dict[str, Any]] = [{}, {"engine": {"workers": "auto"}}, {"engine": {"workers": 3}}]
+    assert [planning.workers_of(config, gpus) for config in configs] == [2, 2, 3]
+    task = Task("embeddings", "all", 100, Pace(8, "1 measured"), workers=8)
+    assert task.seconds == 100
+    assert planning.timing(task) == "100.0 s on 8 workers (1 a second, 1 measured)"
+
+
+def test_a_training_that_nobody_measured_goes_by_its_operations() -> None:
+    peak = Peak(1e6, 1e5)
+    full = planning.computed(replace(HAND, passed=(0, 1100)), SFT(gradient_checkpointing=False), peak)
+    assert full.seconds == pytest.approx(6 * 1100 / (SHARE * 1e6))
+    adapters = planning.computed(replace(ADAPTED, passed=(1000, 200)), SFT(lora=LORA), peak)
+    assert adapters.seconds == pytest.approx((6 * 1200 + 2 * 200) / (SHARE * 1e6))
+    (one,) = planning.trainings(Work([(10, 3)]), SFT(), 5, full, 8)
+    assert one.seconds == pytest.approx(150 * full.seconds / 8)
+
+
+def test_other_strategies_are_shown_beside_the_chosen_one() -> None:
+    whole = Plan(make_pool(4), 1, None, [], {"weights": 2e9}, ("H", 8e9), 2, (2, "fsdp2"), {"single": 4e9, "ddp": 5e9})
+    text = shown(whole)
+    assert re.search(r"2 GB in training on each of 2 devices \(fsdp2\)", text)
+    assert re.search(r"other strategies: single 4 GB, ddp 5 GB", text)
+
+
 def shown(plan: Plan) -> str:
     out = io.StringIO()
     show(plan, Console(file=out, width=200))
     return out.getvalue()
+
+
+def test_a_plan_on_eight_gpus(spec: CausalLM, cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpus = ["NVIDIA H100 80GB HBM3, 81559 MiB, 570.1"] * 8
+    monkeypatch.setattr(planning, "environment", lambda: {"gpus": gpus, "processors": 64})
+    whole = experiment(spec, cache, "selector=kmq", "engine.workers=8", "trainer.epochs=2")
+    config = {"runs": str(tmp_path), "engine": {"workers": 8}, "plan_for": [1e7]}
+    found = planning.plan(whole, config)
+    assert found.shared == (8, "ddp") and list(found.others) == ["single", "fsdp2", "zero3"]
+    tasks = {task.name: task for task in found.tasks}
+    assert (tasks["embeddings"].workers, tasks["embeddings"].seconds) == (8, None)
+    training = tasks["training 1"]
+    by = r" on 8 workers \(.* a second, .* operations a token, 30% of the peak of 9.89e\+14 a second\)"
+    assert re.search(by, planning.timing(training))
+    text = shown(found)
+    assert re.search(r"GB in training on each of 8 devices \(ddp\)", text)
+    assert "pools of other sizes, on so many × NVIDIA H100 80GB HBM3;" in text
 
 
 # --- a real run ---

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.clusterer.choice import Choice
+from dsel.cost import Cost
 
 
 @runtime_checkable
@@ -37,6 +38,11 @@ def clustered(clusterer: Clusterer, x: npt.NDArray[Any], folder: Path) -> Cluste
     """
     resumes: Any = clusterer if getattr(clusterer, "resumes", False) else None
     return resumes.cluster(x, folder) if resumes else clusterer.cluster(np.asarray(x, dtype=np.float32))
+
+
+def cost(clusterer: Any, n: int, d: int) -> Cost:
+    """What clustering n points of d dimensions takes, as a method `cost(n, d)` says; nothing where there is none."""
+    return clusterer.cost(n, d) if hasattr(clusterer, "cost") else Cost()
 
 
 def sized(clusterer: Any, n: int) -> Any:

@@ -20,6 +20,7 @@ from dsel.clusterer.choice import Choice, Form, Trial
 from dsel.clusterer.points import Points
 from dsel.component import knob
 from dsel.constraints import AtLeast, Count, NotEmpty, NotNegative, Seed
+from dsel.cost import Cost
 from dsel.errors import need
 from dsel.progress import progress
 from dsel.spent import spend
@@ -31,6 +32,7 @@ MOST = 2048  # clusters that a pool gets where no number is said: the best for 1
 ALL_UP_TO = 250_000  # points that `sample_per_cluster=auto` trains on whatever k is: all of the papers' pools
 FAISS_SAMPLE = 256  # what faiss trains on for each cluster where more is not asked for
 SEARCHED = 2**18  # rows that faiss is asked about at once
+PASSES = 80  # over all products at most, of a start of our kernel: 4 to 75 were seen, the fewer the more clusters
 REDO_SEED = 15_486_557  # what faiss adds to the seed from one of its restarts to the next
 
 
@@ -104,6 +106,21 @@ class FaissKMeans:
     def grid(self, n: int) -> list[int]:
         """The numbers of clusters that `auto` tries on n points, ascending."""
         return sorted(set(self.k_grid)) if self.k_grid is not None else [k for k in GRID if k <= n / 4]
+
+    def cost(self, n: int, d: int) -> Cost:
+        """What n points of d dimensions take; for faiss, as if no start ended early."""
+        one = self.sized(n)
+        grid = [one.k] if isinstance(one.k, int) else one.grid(n)
+        operations, most, faiss = 0.0, 0, self._backend() == "faiss"
+        for k in grid:
+            sample = one._sample(n, k)
+            m = n if sample is None else sample
+            passes = self.niter if faiss else min(1 + self.niter, PASSES)
+            operations += 2.0 * m * k * d * passes * self.nredo + (0 if sample is None else 4.0 * n * k * d)
+            if one.silhouette or self.k == "auto":
+                operations += 2.0 * n * d * (n if n <= self.exact_up_to else k)
+            most = max(most, m)
+        return Cost(operations, 4.0 * most * d + 60.0 * most + 24.0 * n, self.device if not faiss else "auto")
 
     def extra_identity(self) -> dict[str, Any]:
         """Which backend `auto` is here, and whether a GPU computes: they find different clusters."""

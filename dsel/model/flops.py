@@ -59,7 +59,11 @@ def reading(model: Any, tokens: int) -> float:
 
 def training(model: Any, tokens: int, *, again: bool = False) -> float:
     """Operations of a pass forward and back over so many tokens; again: with layers that are computed twice."""
-    frozen, trained = passed(model)
+    return forward_and_back(*passed(model), tokens, again=again)
+
+
+def forward_and_back(frozen: float, trained: float, tokens: float, *, again: bool = False) -> float:
+    """The same of a model whose tokens pass through so many parameters of each kind."""
     return tokens * (4.0 * frozen + 6.0 * trained + again * 2.0 * (frozen + trained))
 
 

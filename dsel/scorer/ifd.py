@@ -48,6 +48,7 @@ class IFD(Chat):
 
     probes: ClassVar[Sequence[list[Message]]] = PROBES
     reads_pool: ClassVar[bool] = False
+    passes: ClassVar[int] = 2
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]. Raises `ConfigError` when the chat template refuses a response without a prompt."""

@@ -37,6 +37,7 @@ class Pretrained(Hosted, Reader):
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("transformers",)
+    passes: ClassVar[int] = 1  # over each text, at most: what a plan goes by
 
     hub: str
     path: Text | None = None

@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,8 @@ class SuperFiltering(Pretrained):
     At 1 and above the prompt does not help: the scores are given as they are, and the method drops such examples, which
     is for the selector to do (`selector=ifd`). An example without two tokens of response within `max_length` gets 0.
     """
+
+    passes: ClassVar[int] = 2
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
         """float32[n]."""

@@ -110,6 +110,10 @@ class Selector(ABC):
         """What choosing itself takes, for n examples of d dimensions in k clusters: some vectors of n, by default."""
         return Cost(memory=100.0 * n)
 
+    def clusters(self, budget: int) -> int | None:
+        """How many clusters it has made of its own, whatever `clusterer.k` says: one that `needs` the `clusterer`."""
+        return None
+
     @abstractmethod
     def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
         """Choose, or have the model trained, step by step; the run ends when there are no more.

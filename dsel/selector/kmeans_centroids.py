@@ -21,8 +21,11 @@ class KMeansCentroids(Static):
 
     needs: ClassVar[frozenset[str]] = frozenset({"embeddings", "clusterer"})
 
+    def clusters(self, budget: int) -> int:
+        return budget
+
     def select(self, study: Study) -> Selection:
-        found = study.clusters(study.budget)
+        found = study.clusters(self.clusters(study.budget))
         order = np.lexsort((found.distances, found.labels))
         first = np.diff(found.labels[order], prepend=-1) > 0
         chosen = np.concatenate([order[first], _nearest(order[~first], found.distances)])[: study.budget]
