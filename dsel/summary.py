@@ -99,6 +99,7 @@ def table(run: RunFolder) -> Table:
         rate = f"  {speed:,.{0 if speed >= 10 else 2}f} examples/s" if speed and not note else ""
         rows.append((name, f"{seconds:.1f} s{rate}{note}"))
     rows.append(("total", f"{facts['seconds']:.1f} s"))
+    rows += [(f"cost of {what}", text) for what, text in run.cost.told.items()]
     return Table(rows, title=f"{choices['selector']} on {facts['pool']['name']}")
 
 

@@ -269,6 +269,7 @@ def _facts(subset: Subset, distinct: int) -> dict[str, Any]:
         "seed": run.setting("seed"),
         "status": run.status,
         "config_digest": run.facts.get("config_digest"),
+        **{f"cost of {what}": run.cost.told.get(what) for what in ("choosing", "training")},
     }
     out = {"name": subset.name, "examples": len(subset), "distinct": distinct, "rounds": len(subset.rounds)}
     return {**out, "run": facts}

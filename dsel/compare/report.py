@@ -67,7 +67,7 @@ def tables(result: Mapping[str, Any]) -> Iterator[Table]:
 def _subsets(result: Mapping[str, Any]) -> Table:
     a, b = result["a"], result["b"]
     rows: list[tuple[str, ...]] = [("path", a["name"], b["name"])]
-    for fact in ("method", "scorer", "pool", "seed"):
+    for fact in ("method", "scorer", "pool", "seed", "cost of choosing", "cost of training"):
         pair = [(s["run"] or {}).get(fact) for s in (a, b)]
         if pair != [None, None]:
             rows.append((fact, _text(pair[0]), _text(pair[1])))

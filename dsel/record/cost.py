@@ -63,6 +63,14 @@ class Cost:
         """The parts of choosing of which seconds are known, and no operations."""
         return [part.name for part in self.choosing if part.flops is None and not part.unknown]
 
+    @property
+    def told(self) -> dict[str, str]:
+        """In words what choosing and training have come to, for who looks at a run."""
+        found = {"choosing": _told(self.flops, self.seconds)} if self.choosing else {}
+        if self.training is not None:
+            found["training"] = _told(self.training.flops, self.training.seconds)
+        return found
+
     def to_dict(self) -> dict[str, Any]:
         choosing = {
             "seconds": _rounded(self.seconds), "flops": self.flops, "uncounted": self.uncounted,
@@ -93,6 +101,12 @@ def _part(name: str, stages: Sequence[Stage]) -> Part:
     cached, unknown = all(stage.cached for stage in once.values()), len(found) - len(known)
     seconds = None if unknown else sum(spent.seconds for spent in known)
     return Part(name, seconds, None if unknown or not counted else sum(counted), cached, unknown)
+
+
+def _told(flops: float | None, seconds: float | None) -> str:
+    if seconds is None:
+        return "not known: made before its cost was kept"
+    return f"{seconds:,.1f} s, operations not counted" if flops is None else f"{flops:.2e} FLOPs, {seconds:,.1f} s"
 
 
 def _rounded(seconds: float | None) -> float | None:

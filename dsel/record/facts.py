@@ -22,6 +22,7 @@ from dsel.files import DIGEST, unsealed
 FORMAT = 1  # of record.json: what is in it, and what it is called
 LARGEST = 64 * 2**20  # bytes of a record; real ones have some thousands
 DEEPEST = 64  # containers inside each other
+MOST_FLOPS = 1e40  # more than anybody computes
 NOT_TEXT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, half characters
 
 EMPTY: Mapping[str, Any] = {
@@ -76,7 +77,7 @@ def parse(text: str | bytes) -> dict[str, Any]:
 
 
 def from_json(text: Any) -> Any:
-    """Plain values out of JSON: finite numbers below 2**63, text without control characters, no endless nesting.
+    """Plain values out of JSON: finite numbers below 2**63 (`flops` may be more), clean text, no endless nesting.
 
     Raises `OddRecord`.
     """
@@ -169,7 +170,7 @@ def _plain(value: Any) -> Any:
                     container[key] = clean(item)
                 elif isinstance(item, (dict, list)):
                     below.append(item)
-                elif isinstance(item, (int, float)) and not abs(item) < 2**63:
+                elif isinstance(item, (int, float)) and not abs(item) < (MOST_FLOPS if key == "flops" else 2**63):
                     _no_number(f"{item:.6g}" if isinstance(item, float) else f"of {item.bit_length()} bits")
             if isinstance(container, dict):
                 for key in [key for key in container if NOT_TEXT.search(key)]:

@@ -88,6 +88,7 @@ class Wandb:
             summary[f"time/{stage['name']}"] = summary.get(f"time/{stage['name']}", 0) + stage["seconds"]
             if "per_second" in stage and not stage["cached"]:
                 summary[f"throughput/{stage['name']}"] = stage["per_second"]
+        summary |= _costs(facts.get("cost") or {})
         summary["record"] = json.dumps(finite(redact(facts)))  # all of it: what dsel.report reads
         run.summary.update(summary)
         rows = [[r["round"], source, count] for r in facts["rounds"] for source, count in r["sources"].items()]
@@ -125,6 +126,22 @@ class Wandb:
 def is_measured(facts: Mapping[str, Any]) -> bool:
     """Whether a run has trained or evaluated something that is worth a look at curves and figures."""
     return bool(facts["metrics"]) or any("training" in part for part in facts["rounds"])
+
+
+def _costs(cost: Mapping[str, Any]) -> dict[str, Any]:
+    """What choosing, each of its parts, and training have cost, and the share that a report compares runs by."""
+    choosing, training = (cost.get(name) or {} for name in ("choosing", "training"))
+    parts = {f"choosing/{name}": part for name, part in choosing.get("parts", {}).items()}
+    found = {
+        f"cost/{name}/{unit}": part[unit]
+        for name, part in {"choosing": choosing, "training": training, **parts}.items()
+        for unit in ("flops", "seconds")
+        if part.get(unit) is not None
+    }
+    for unit in ("flops", "seconds"):
+        if choosing.get(unit) is not None and training.get(unit):
+            found[f"cost/share/{unit}"] = choosing[unit] / training[unit]
+    return found
 
 
 def _rounds(folder: Path) -> dict[str, Any]:

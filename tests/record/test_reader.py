@@ -21,6 +21,7 @@ from dsel.record.facts import FORMAT, OddRecord
 from dsel.record.reader import RunFolder
 from dsel.record.writer import Record
 from dsel.selector.base import Selection
+from dsel.spent import Spent
 from tests.conftest import make_pool
 
 
@@ -130,3 +131,21 @@ def test_a_run_that_was_killed_says_so(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
     assert RunFolder.read(tmp_path).facts["status"] == "running"
     assert RunFolder.read(tmp_path).status == "killed"
+
+
+def test_more_operations_than_64_bits_count_are_read(tmp_path: Path) -> None:
+    run = Record(tmp_path, {"seed": 0}, {})
+    with run.stage("train") as stage:
+        stage.artifact, stage.spent = "fits/a", Spent(3.0, 4.2e21, 10**12)
+    run.finish("finished")
+    found = RunFolder.read(tmp_path)
+    assert found.cost.training is not None and found.cost.training.flops == 4.2e21
+    assert found.value("cost.training.flops") == 4.2e21
+    for spent in ({"seconds": -1}, {"flops": "1"}, {"flops": 1e300}, [1], {"tokens": True}):
+        path = tmp_path / "record.json"
+        facts = unsealed(read_json(path))
+        facts["stages"][0]["spent"] = spent
+        path.write_text(json.dumps({k: v for k, v in facts.items() if k not in ("format", "digest")}))
+        with pytest.raises(OddRecord):
+            RunFolder.read(tmp_path)
+        write_sealed(path, facts)

@@ -73,6 +73,10 @@ def facts() -> dict:
             {"name": "train", "seconds": 1.5, "cached": False},
             {"name": "train", "seconds": 2.5, "cached": False},
         ],
+        "cost": {
+            "choosing": {"seconds": 2.0, "flops": 6e9, "parts": {"embed": {"seconds": 2.0, "flops": 6e9}}},
+            "training": {"seconds": 4.0, "flops": None},
+        },
     }
 
 
@@ -116,6 +120,10 @@ def test_an_offline_run_holds_config_curves_metrics_and_selection(
     assert summary["eval/task_stderr"] == 0.01
     assert summary["time/train"] == 4.0
     assert summary["throughput/embed"] == 20.0
+    assert {key: value for key, value in summary.items() if key.startswith("cost/")} == {
+        "cost/choosing/flops": 6e9, "cost/choosing/seconds": 2.0, "cost/choosing/embed/flops": 6e9,
+        "cost/choosing/embed/seconds": 2.0, "cost/training/seconds": 4.0, "cost/share/seconds": 0.5,
+    }  # fmt: skip
     assert b"selection.parquet" in data
     assert b"selected.jsonl" in data
     assert b"sk-very-secret-value" not in data
