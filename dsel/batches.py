@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from dsel.json_columns import texts_of
 from dsel.messages import message_type, turn_counts
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ RESERVED = ("id", "messages", "source")
 
 ROWS = 8192  # of a batch at most
 BYTES = 2**26  # and of a batch of more than one row
+SHORT = 64  # bytes of an id
 
 
 @cache
@@ -30,20 +32,6 @@ def row_schema() -> Schema:
     import pyarrow as pa
 
     return pa.schema([("id", pa.string()), ("messages", message_type()), ("source", pa.string())])
-
-
-@cache
-def original_schema() -> Schema:
-    import pyarrow as pa
-
-    return pa.schema([("json", pa.string())])
-
-
-def original_column(rows: Iterable[Mapping[str, Any]]) -> RecordBatch:
-    """Rows as they stood in their file, as JSON."""
-    import pyarrow as pa
-
-    return pa.record_batch([pa.array([as_json(row) for row in rows], pa.string())], schema=original_schema())
 
 
 def as_json(row: Mapping[str, Any]) -> str:
@@ -92,16 +80,17 @@ class Distinct:
     def __call__(self, ids: StringArray) -> StringArray:
         import pyarrow as pa
 
-        names = ids.to_pylist()
-        keys = np.fromiter(map(_key, names), np.uint64, len(names))
+        keys = keys_of(ids)
         if not self._contains(keys).any() and len(np.unique(keys)) == len(keys):
             self._add(keys)
             return ids
-        return pa.array([self._name(name) for name in names], pa.string())
+        return pa.array([self._name(name) for name in ids.to_pylist()], pa.string())
 
     def _name(self, name: str) -> str:
+        import pyarrow as pa
+
         unique = name
-        while self._contains(key := np.array([_key(unique)], np.uint64))[0]:
+        while self._contains(key := keys_of(pa.array([unique], pa.string())))[0]:
             self._repeats[name] = self._repeats.get(name, 1) + 1
             unique = f"{name}#{self._repeats[name]}"
         self._add(key)
@@ -134,10 +123,27 @@ class Distinct:
         return (keys % np.uint64(len(self._table))).astype(np.int64)
 
 
-def _key(name: str) -> int:
+def keys_of(texts: StringArray) -> npt.NDArray[np.uint64]:
+    """uint64[n], none of them 0: digests of texts, of which two are the same for one in 2⁶⁴ pairs of different ones.
+
+    A short text's is the sum of a random number for each of its bytes at its place (tabulation hashing).
+    """
     import xxhash
 
-    return xxhash.xxh3_64_intdigest(name.encode()) or 1
+    ends, data = texts_of(texts)
+    lengths = np.diff(ends)
+    places = np.arange(len(data)) - np.repeat(ends[:-1], lengths)
+    sums = np.concatenate([np.zeros(1, np.uint64), np.cumsum(_random()[places % SHORT, data], dtype=np.uint64)])
+    keys = sums[ends[1:]] - sums[ends[:-1]]
+    for number in np.flatnonzero(lengths > SHORT).tolist():
+        keys[number] = xxhash.xxh3_64_intdigest(data[ends[number] : ends[number + 1]].tobytes())
+    return np.where(keys == 0, np.uint64(1), keys)
+
+
+@cache
+def _random() -> npt.NDArray[np.uint64]:
+    """uint64[SHORT, 256]"""
+    return np.random.default_rng(0).integers(2**64, size=(SHORT, 256), dtype=np.uint64)
 
 
 class Fingerprint:
@@ -161,21 +167,22 @@ class Fingerprint:
         import pyarrow.compute as pc
 
         if pa.types.is_list(column.type):
-            self._feed(f"{name}:", turn_counts(column))
+            self.feed(f"{name}:", turn_counts(column))
             self.column(f"{name}[]", column.flatten())
         elif pa.types.is_struct(column.type):
             for i, field in enumerate(column.type):
                 self.column(f"{name}.{field.name}", column.field(i))
         elif pa.types.is_string(column.type):
-            self._feed(f"{name}:", pc.binary_length(column).to_numpy(zero_copy_only=False))
+            self.feed(f"{name}:", pc.binary_length(column).to_numpy(zero_copy_only=False))
             if len(column) and (data := column.buffers()[2]) is not None:
                 ends = np.frombuffer(column.buffers()[1], np.int32)
-                self._feed(name, memoryview(data)[ends[column.offset] : ends[column.offset + len(column)]])
+                self.feed(name, memoryview(data)[ends[column.offset] : ends[column.offset + len(column)]])
         else:
             values = np.asarray(column.to_numpy(zero_copy_only=False), np.float64)
-            self._feed(name, np.where(np.isnan(values), np.nan, values))  # of all the NaN there are, one
+            self.feed(name, np.where(np.isnan(values), np.nan, values))  # of all the NaN there are, one
 
-    def _feed(self, stream: str, data: Any) -> None:
+    def feed(self, stream: str, data: Any) -> None:
+        """Bytes of a stream."""
         import xxhash
 
         self._streams.setdefault(stream, xxhash.xxh3_128()).update(data)

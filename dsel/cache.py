@@ -37,12 +37,19 @@ class Cache:
         return self.folder / kind / digest(key)
 
     def artifact(
-        self, kind: str, key: Any, build: Callable[[Path], None], *, needs: Sequence[str] = (), lease: bool = False
+        self,
+        kind: str,
+        key: Any,
+        build: Callable[[Path], None],
+        *,
+        needs: Sequence[str] = (),
+        lease: bool = False,
+        wait: bool = True,
     ) -> tuple[Path, bool]:
         """Folder of the artifact and whether it was there already, whole and with the files it `needs`.
 
         `build(folder)` fills the folder when it was not; it may be called again on what a killed run left.
-        lease: nobody removes it as long as this object is there.
+        lease: nobody removes it as long as this object is there. wait: see `seal`; False for what is soon made again.
         """
         final = self.path(kind, key)
         if lease and final not in self._leases:
@@ -59,7 +66,7 @@ class Cache:
             partial = final.with_suffix(".partial")
             partial.mkdir(exist_ok=True)
             build(partial)
-            publish(partial, final, key)
+            publish(partial, final, key, wait=wait)
             return final, False
 
     def clear(self, kind: str, name: str) -> bool:
@@ -161,15 +168,15 @@ def set_aside(final: Path) -> None:
         final.rename(aside)
 
 
-def publish(partial: Path, final: Path, key: Any) -> None:
-    """Give a complete artifact its name, once all of it is on disk. To be called under its lock.
+def publish(partial: Path, final: Path, key: Any, *, wait: bool = True) -> None:
+    """Give a complete artifact its name, once it is on disk (wait: see `seal`). To be called under its lock.
 
     One of that name, which lacked files (`Lease.drop`), gets those it lacks and is not otherwise touched: somebody may
     be reading it.
     """
     for left in (partial / KEY, *partial.glob(".*")):  # of a killed run
         left.unlink(missing_ok=True)
-    files = seal(partial)
+    files = seal(partial, wait=wait)
     if final.exists():
         known = _files(final)
         for name in files.keys() - known.keys():

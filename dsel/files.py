@@ -11,6 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -171,16 +172,22 @@ def remember_digests(folder: Path) -> None:
 
 
 def _read_once(path: Path, kind: str, new: Callable[[], Any], seconds: float) -> str:
-    """The digest of a file that was read in this process or, `LARGE` ones, by any in the last so many seconds."""
-    state = _state(path)
+    """The digest of a file that was read in this process or, `LARGE` ones, by any in the last so many seconds.
+
+    Where they are no more than so many, it has to have been read since this machine started: what was written before
+    may not have reached the disk, if it lost its power.
+    """
+    state, boot = _state(path), started() or "" if seconds < math.inf else ""
     if (known := _known.get((path, kind))) and known[0] == state:
         return known[1]
-    note = None
+    note, reads = None, dict[str, float]()
     if _memory and state[0] >= LARGE:
         note = _memory[0] / f"{hashlib.sha256(f'{kind} {path.resolve()}'.encode()).hexdigest()[:24]}.json"
         with suppress(OSError, ValueError, KeyError, TypeError):
             noted = unsealed(read_json(note))
-            if noted["state"] == list(state) and 0 <= time.time() - noted["read"] < seconds:
+            if noted["state"] == list(state):
+                reads = {each: then for each, then in noted["read"].items() if 0 <= time.time() - then < seconds}
+            if boot in reads:
                 _known[path, kind] = state, str(noted["digest_of"])
                 return str(noted["digest_of"])
     read = time.time()
@@ -190,7 +197,7 @@ def _read_once(path: Path, kind: str, new: Callable[[], Any], seconds: float) ->
     if note is not None and state == _state(path) and read - state[1] / 1e9 > SETTLED:
         with suppress(OSError):  # a cache that cannot be written here
             note.parent.mkdir(parents=True, exist_ok=True)
-            write_sealed(note, {"path": str(path), "state": state, "read": read, "digest_of": digest})
+            write_sealed(note, {"path": str(path), "state": state, "read": {**reads, boot: read}, "digest_of": digest})
     return digest
 
 
@@ -215,11 +222,24 @@ def hashed(path: Path, digest: Any) -> str:
     return str(digest.hexdigest())
 
 
-def seal(folder: Path, names: Sequence[str] | None = None) -> dict[str, list[Any]]:
-    """Sync all files of `folder`, or those called `names`, to disk; returns name → [size, digest] of each."""
+@cache
+def started() -> str | None:
+    """What tells this start of the machine from any other; None where nothing does."""
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return None
+
+
+def seal(folder: Path, names: Sequence[str] | None = None, *, wait: bool = True) -> dict[str, list[Any]]:
+    """Sync all files of `folder`, or those called `names`, to disk; returns name → [size, digest] of each.
+
+    wait: False leaves `LARGE` ones to be written when the system does. If it stops before that, they are read anew
+    when it has started again (`digest_of`), and found to be damaged.
+    """
     there = folder.rglob("*") if names is None else (folder / name for name in names)
     files = sorted(p for p in there if p.is_file())
-    for place in {*files, *(p.parent for p in files), folder}:
+    later = set() if wait or started() is None else {p for p in files if p.stat().st_size >= LARGE}
+    for place in {*files, *(p.parent for p in files), folder} - later:
         sync(place)
     return {p.relative_to(folder).as_posix(): [p.stat().st_size, digest_of(p)] for p in files}
 

@@ -224,8 +224,9 @@ class Look(Cache):
     """A cache that says where an artifact is, or would be, and builds none."""
 
     def artifact(
-        self, kind: str, key: Any, build: Callable[[Path], None], *, needs: Sequence[str] = (), lease: bool = False
-    ) -> tuple[Path, bool]:
+        self, kind: str, key: Any, build: Callable[[Path], None], *, needs: Sequence[str] = (), lease: bool = False,
+        wait: bool = True,
+    ) -> tuple[Path, bool]:  # fmt: skip
         place = self.path(kind, key)
         return place, place.is_dir()
 

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.batches import RESERVED as RESERVED
-from dsel.batches import ROWS, Distinct, Fingerprint, original_column, original_schema, row_schema
+from dsel.batches import ROWS, Distinct, Fingerprint, row_schema
 from dsel.columns import Columns
 from dsel.component import digest
 from dsel.errors import need
@@ -34,6 +34,7 @@ from dsel.messages import (
 )
 from dsel.messages import is_trained as is_trained
 from dsel.messages import text_of as text_of
+from dsel.originals import Originals, original_schema
 from dsel.progress import tracked
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Pool:
         scores = sorted({score for e in examples for score in e.scores})
         rows = schema([*row_schema(), *((score, float64()) for score in scores)])
         distinct, digests = Distinct(), Fingerprint()
-        batches, originals = list[RecordBatch](), list[RecordBatch]()
+        batches, originals = list[RecordBatch](), list[Any]()
         for part in blocks(len(examples), ROWS):
             some = examples[part.start : part.stop]
             fixed = [array([e.id for e in some], string()), to_column(e.messages for e in some)]
@@ -93,7 +94,7 @@ class Pool:
             columns = [*fixed, array([e.source for e in some], string()), *numbers]
             batches.append(record_batch(columns, schema=rows))
             digests.add(batches[-1])
-            originals.append(original_column(e.original for e in some))
+            originals.append(Originals.of_rows(e.original for e in some))
         known = sorted({fact for e in examples for fact in e.truth})
         truth = table({fact: [e.truth.get(fact) for e in examples] for fact in known})
         return Pool(

@@ -1,7 +1,7 @@
 """Pools on disk: written batch by batch as they are read, and mapped into memory afterwards.
 
 A stored pool is a folder: `rows.arrow` (`id`, `messages`, `source`); `scores.arrow` (a float64 column a score, in the
-same batches); `originals.arrow` (`json`: each row as it stood); `truth.arrow`, where something is known;
+same batches); `originals.arrow` (each row as it stood: see `dsel.originals`); `truth.arrow`, where something is known;
 `reported.parquet` (`file`, `row` and `reason` of each row that was not used); and `pool.json` with its name, count,
 fingerprint, how many rows were skipped for which reason, and what its reader said.
 """
@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dsel.batches import RESERVED, Distinct, Fingerprint, original_schema, pieces, row_schema
+from dsel.batches import RESERVED, Distinct, Fingerprint, pieces, row_schema
 from dsel.cache import Cache
 from dsel.columns import Columns, beside, mapped_from
 from dsel.files import read_json, write_json
+from dsel.originals import Originals, packed_schema, unpacked
 from dsel.pool import Pool
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 KIND = "pools"  # in the cache
+FORMAT = 2  # of the files
 FACTS = "pool.json"
 NAMES = ("rows", "scores", "originals", "truth")
 LEFT = ".left"  # of a file that a killed run has not finished
@@ -56,7 +58,7 @@ def stored(cache: Cache | None, key: Any, fill: Callable[[Writer], Pool]) -> Poo
     def build(folder: Path) -> None:
         fill(Writer(folder))
 
-    folder, found = cache.artifact(KIND, key, build, lease=True)
+    folder, found = cache.artifact(KIND, {"format": FORMAT, "of": key}, build, lease=True, wait=False)
     return read(folder, found=found)
 
 
@@ -71,20 +73,20 @@ class Writer:
                     (folder / name).replace((folder / name).with_suffix(LEFT))  # of a killed run: see `left_of`
                 (folder / name).unlink(missing_ok=True)
         self._rows = self._sink("rows", row_schema())
-        self._originals = self._sink("originals", original_schema())
+        self._originals = self._sink("originals", packed_schema())
         self._truth: Sink | None = None
         self._distinct, self._fingerprint = Distinct(), Fingerprint()
         self._scores: list[tuple[int, dict[str, npt.NDArray[np.float64]]]] = []  # of each batch: rows, and its columns
         self._reported: list[tuple[str, int, str]] = []
         self._report: Any = None
 
-    def write(self, rows: RecordBatch, originals: RecordBatch, truth: RecordBatch | None = None) -> None:
+    def write(self, rows: RecordBatch, originals: Originals, truth: RecordBatch | None = None) -> None:
         """Add rows, in order.
 
         Args:
             rows: the columns of `dsel.batches.row_schema`; any other is a score (numbers, null where there is none),
                 and need not be in each batch. Ids that have come before are made distinct.
-            originals: the column `json`, of as many rows.
+            originals: as many, as they stood.
             truth: what is known about them, of as many rows; with the first batch or never.
         """
         if truth is not None and self._truth is None:
@@ -97,11 +99,11 @@ class Writer:
             self._fingerprint.add(part)
             scores = {name: _floats(piece.column(name)) for name in piece.schema.names if name not in RESERVED}
             self._scores.append((piece.num_rows, scores))
-            for sink, whole in ((self._originals, originals), (self._truth, truth)):
-                if sink is not None and whole is not None:
-                    for part in pieces(whole.slice(start, piece.num_rows)):
-                        sink.write(part.cast(sink.schema))
+            if self._truth is not None and truth is not None:
+                self._truth.write(truth.slice(start, piece.num_rows).cast(self._truth.schema))
             start += piece.num_rows
+        if start:
+            self._originals.write(originals.pack())
 
     def report(self, file: str, row: int, reason: str) -> None:
         """Note a row that is not used."""
@@ -142,7 +144,7 @@ class Writer:
         if self.folder is not None:
             write_json(self.folder / FACTS, facts)
         truth = None if self._truth is None else self._truth.close()
-        return _pool(facts, self._rows.close(), numbers, self._originals.close(), truth)
+        return _pool(facts, self._rows.close(), numbers, unpacked(self._originals.close()), truth)
 
     def _write_scores(self, wanted: Mapping[str, Sequence[str]]) -> Columns:
         import pyarrow as pa
@@ -219,7 +221,7 @@ def read(folder: Path, *, found: bool = False) -> Pool:
     if (folder / REPORTED).exists():
         log.info("the rows that are not used are listed in %s", folder / REPORTED)
     there = {name: mapped_from(path) for name in NAMES if (path := folder / f"{name}.arrow").exists()}
-    pool = _pool(facts, there["rows"], there.get("scores"), there["originals"], there.get("truth"))
+    pool = _pool(facts, there["rows"], there.get("scores"), unpacked(there["originals"]), there.get("truth"))
     return replace(pool, found=found)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dsel import files
 from dsel.cache import Cache, Lease
 from dsel.component import digest
 from dsel.files import write_json
@@ -25,6 +27,26 @@ KEY = {"pool": "abc", "embedder": {"class": "x", "path": Path("a") / "b"}}
 
 def fill(folder: Path) -> None:
     (folder / "data").write_text("whole")
+
+
+def test_what_a_power_cut_has_taken_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LARGE", 4)
+    cache, synced = Cache(tmp_path), list[str]()
+    monkeypatch.setattr(files, "sync", lambda path: synced.append(path.name))
+    folder, _ = cache.artifact("things", KEY, fill, wait=False)
+    assert "data" not in synced and any(name.endswith("key.json") for name in synced)
+    old = time.time() - 60
+    os.utime(folder / "data", (old, old))
+    files._known.clear()
+    assert cache.artifact("things", KEY, fill, wait=False) == (folder, True)
+    (folder / "data").write_text("\0" * 5)  # of its length, but never written
+    os.utime(folder / "data", (old, old))
+    files._known.clear()
+    assert cache.artifact("things", KEY, fill, wait=False) == (folder, True)  # read a moment ago
+    files._known.clear()
+    monkeypatch.setattr(files, "started", lambda: "after it")
+    assert cache.artifact("things", KEY, fill, wait=False) == (folder, False)
+    assert (folder / "data").read_text() == "whole"
 
 
 def test_an_artifact_is_built_once(tmp_path: Path) -> None:
@@ -74,6 +96,7 @@ def test_a_failed_build_leaves_no_artifact_and_is_continued(tmp_path: Path) -> N
 WORKER = """
 import os, signal, sys, time
 from pathlib import Path
+from dsel import files
 from dsel.cache import Cache, Lease
 
 root, role = Path(sys.argv[1]), sys.argv[2]

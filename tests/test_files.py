@@ -148,7 +148,7 @@ def test_digests_of_large_files_are_remembered_and_follow_an_edit(
     monkeypatch.setattr(files, "LARGE", 100)
     monkeypatch.setattr(files, "_memory", [tmp_path / "digests"])
     read: list[str] = []
-    hashed = files.hashed
+    hashed, started = files.hashed, files.started
 
     def counted(path: Path, new: Any) -> str:
         read.append(path.name)
@@ -179,6 +179,12 @@ def test_digests_of_large_files_are_remembered_and_follow_an_edit(
     assert again() == ["small", "small"]
     monkeypatch.setattr(files, "DAY", 0)  # whether the disk has damaged it is looked at again, who has edited it is not
     assert again() == ["big", "small", "small"]
+    monkeypatch.setattr(files, "DAY", 86400)
+    assert again() == ["small", "small"]
+    monkeypatch.setattr(files, "started", lambda: "the next day")  # what the disk had not got yet is lost
+    assert again() == ["big", "small", "small"]
+    monkeypatch.setattr(files, "started", started)  # and of two machines that share a disk, both may remember
+    assert again() == ["small", "small"]
     for note in (tmp_path / "digests").iterdir():
         note.write_text("{}")
     assert again() == ["big", "big", "small", "small"]

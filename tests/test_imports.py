@@ -20,9 +20,9 @@ LAYERS = {
     "components": "targets embedder clusterer scorer trainer model tracker",
     "readers": "data",
     "ground": "pool stored columns batches messages lazy cache stage distributed files npy errors component "
-    "constraints protocols hub secrets guard checked configured reading progress interrupt words ngrams arrays blocks "
-    "retrieval contamination tasks cost peaks spent references overrides config_groups shards explain show options "
-    "verbosity ending described",
+    "constraints protocols hub secrets guard checked configured reading progress interrupt words ngrams arrays "
+    "blocks retrieval contamination tasks cost peaks spent references overrides config_groups shards explain show "
+    "options verbosity ending described originals json_columns",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 

@@ -15,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dsel.batches import ROWS, Distinct, original_column, pieces
+from dsel.batches import ROWS, Distinct, pieces
 from dsel.cache import Cache
 from dsel.messages import to_column
+from dsel.originals import Originals
 from dsel.pool import Example, Pool
-from dsel.stored import Writer, read, stored
+from dsel.stored import FORMAT, Writer, read, stored
 
 
 def examples(n: int) -> list[Example]:
@@ -44,7 +45,7 @@ def write(writer: Writer, rows: Sequence[Example], cuts: Sequence[int]) -> None:
         if any("other" in e.scores for e in some):
             batch["other"] = pa.array([e.scores.get("other") for e in some])
         truth = pa.record_batch({"answer": [e.truth["answer"] for e in some]})
-        writer.write(pa.record_batch(batch), original_column(e.original for e in some), truth)
+        writer.write(pa.record_batch(batch), Originals.of_rows(e.original for e in some), truth)
 
 
 def same(one: Pool, two: Pool) -> bool:
@@ -80,7 +81,7 @@ def test_a_slice_of_a_batch_has_the_digest_of_its_rows(tmp_path: Path) -> None:
     )
     writer = Writer(tmp_path)
     for start, size in ((5, 7), (12, 18)):
-        writer.write(whole.slice(start, size), original_column(e.original for e in rows[start : start + size]))
+        writer.write(whole.slice(start, size), Originals.of_rows(e.original for e in rows[start : start + size]))
     plain = [Example(e.id, e.messages, e.source, e.original) for e in rows[5:]]
     assert writer.finish("p").fingerprint == Pool.build("p", plain).fingerprint
 
@@ -92,7 +93,7 @@ def test_scores_may_be_put_together_or_left_out() -> None:
         names=["id", "messages", "source", "x", "text of x", "y"],
     )
     writer = Writer(None)
-    writer.write(batch, original_column(e.original for e in rows))
+    writer.write(batch, Originals.of_rows(e.original for e in rows))
     pool = writer.finish("p", scores={"x": ["x", "text of x"]})
     assert pool.score_columns == ["x"] and pool.rows["x"] == [1.0, 2.0]
 
@@ -185,7 +186,7 @@ def test_what_a_killed_run_left_is_no_part_of_the_pool(tmp_path: Path) -> None:
             [pa.array([e.id for e in rows]), to_column(e.messages for e in rows), pa.array([e.source for e in rows])],
             names=["id", "messages", "source"],
         )
-        writer.write(batch, original_column(e.original for e in rows))
+        writer.write(batch, Originals.of_rows(e.original for e in rows))
         return writer.finish("p")
 
     cache = Cache(tmp_path)
@@ -193,6 +194,6 @@ def test_what_a_killed_run_left_is_no_part_of_the_pool(tmp_path: Path) -> None:
         stored(cache, 1, killed)
     pool = stored(cache, 1, fill)
     assert not pool.found and pool.truth is None and not pool.score_columns and len(pool) == 10
-    assert sorted(p.name for p in cache.path("pools", 1).iterdir()) == [
+    assert sorted(p.name for p in cache.path("pools", {"format": FORMAT, "of": 1}).iterdir()) == [
         "key.json", "originals.arrow", "pool.json", "rows.arrow"
     ]  # fmt: skip

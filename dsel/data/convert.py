@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from dsel.batches import as_json, original_schema
+from dsel.batches import as_json
 from dsel.data.account import Account, Unread
-from dsel.data.json_columns import json_of
 from dsel.data.native import rows_of
 from dsel.data.plain import Plain, plain_rows
 from dsel.data.raw import Row, Unreadable
 from dsel.data.rows import Found, Meaning, read_row
 from dsel.data.typed import Column, of_array, of_values
+from dsel.json_columns import is_known
 from dsel.messages import to_column
+from dsel.originals import Originals
 
 if TYPE_CHECKING:
     from pyarrow import Array, RecordBatch, StringArray
 
 Indices = npt.NDArray[np.int64]
+Lines = Any
+"""The line of each row: a string array, or a list of strings, None where it is to be written anew."""
 
 FEW = 24  # rows of the same columns that are read one by one: fewer are not worth their arrays
 ROW, SURE, UNSURE = "row", "sure:", "unsure:"
@@ -35,17 +38,17 @@ class Chunk:
 
     rows: of each row that is used `row` (its number, counted from 1 over those of this account), `id` (null where it
     has none), `messages`, `source`, and for each score `sure:` or `unsure:` and its name: a number, or one that stands
-    as text and is a score only if all texts of its column are numbers. originals: the row as JSON.
+    as text and is a score only if all texts of its column are numbers. originals: the rows as they stood.
     """
 
     rows: RecordBatch
-    originals: RecordBatch
+    originals: Originals
     account: Account
 
 
-def convert(raw: RecordBatch | Sequence[Row | Unreadable], meaning: Meaning) -> Chunk:
-    """What a batch of rows holds."""
-    batch = _Listed(raw) if isinstance(raw, Sequence) else _Arrow(raw)
+def convert(raw: RecordBatch | Sequence[Row | Unreadable], meaning: Meaning, lines: Lines | None = None) -> Chunk:
+    """What a batch of rows holds. lines: as which they stood, where they did."""
+    batch = _Listed(raw, lines) if isinstance(raw, Sequence) else _Arrow(raw, lines)
     groups = [plain for group in batch.groups() if (plain := _plain(*group, meaning)) is not None]
     odd = np.ones(batch.n, bool)
     for plain in groups:
@@ -55,9 +58,8 @@ def convert(raw: RecordBatch | Sequence[Row | Unreadable], meaning: Meaning) -> 
         _add(account, plain)
     account.rows = batch.n
     parts = [_plain_columns(plain) for plain in groups] + ([_found_columns(found)] if found else [])
-    texts = [batch.json(plain.rows) for plain in groups]
-    texts += [_strings([as_json(each.original) for each in found])] if found else []
-    return Chunk(*_together(parts, texts), account)
+    rows = _together(parts)
+    return Chunk(rows, batch.originals(rows.column(ROW).to_numpy() - 1), account)
 
 
 def numbered(chunk: Chunk, count: int, numbers: Indices | None) -> Chunk:
@@ -78,8 +80,8 @@ def numbered(chunk: Chunk, count: int, numbers: Indices | None) -> Chunk:
 class _Arrow:
     """Rows of a record batch."""
 
-    def __init__(self, batch: RecordBatch):
-        self.batch, self.n = batch, batch.num_rows
+    def __init__(self, batch: RecordBatch, lines: Lines | None):
+        self.batch, self.n, self.lines = batch, batch.num_rows, lines
 
     def groups(self) -> Iterator[tuple[Indices, dict[str, Column]]]:
         """Rows that have the same columns, and these; none where Python is to look at each value."""
@@ -102,20 +104,24 @@ class _Arrow:
         if len(numbers):
             yield from zip(numbers.tolist(), rows_of(self.batch.take(pa.array(numbers))), strict=True)
 
-    def json(self, numbers: Indices) -> StringArray:
-        """Some of them as they stood."""
+    def originals(self, numbers: Indices) -> Originals:
+        """Some of them, which are used, as they stood."""
         import pyarrow as pa
 
-        chosen = self.batch if len(numbers) == self.n else self.batch.take(pa.array(numbers))
-        texts = json_of(chosen)
-        return _strings([as_json(row) for row in rows_of(chosen) if isinstance(row, dict)]) if texts is None else texts
+        taken, all_of = pa.array(numbers), len(numbers) == self.n
+        if self.lines is not None:
+            return Originals.of_texts(self.lines if all_of else self.lines.take(taken))
+        chosen = self.batch if all_of else self.batch.take(taken)
+        if is_known(chosen.schema):
+            return Originals.of_columns(chosen)
+        return Originals.of_rows(row for row in rows_of(chosen) if isinstance(row, dict))
 
 
 class _Listed:
     """Rows in Python's types."""
 
-    def __init__(self, rows: Sequence[Row | Unreadable]):
-        self.listed, self.n = rows, len(rows)
+    def __init__(self, rows: Sequence[Row | Unreadable], lines: Lines | None):
+        self.listed, self.n, self.lines = rows, len(rows), lines
 
     def groups(self) -> Iterator[tuple[Indices, dict[str, Column]]]:
         groups: dict[tuple[str, ...], list[int]] = {}
@@ -130,9 +136,12 @@ class _Listed:
     def rows(self, numbers: Indices) -> Iterator[tuple[int, Row | Unreadable]]:
         return ((number, self.listed[number]) for number in numbers.tolist())
 
-    def json(self, numbers: Indices) -> StringArray:
+    def originals(self, numbers: Indices) -> Originals:
         rows: list[Any] = [self.listed[number] for number in numbers.tolist()]
-        return _strings([as_json(row) for row in rows])
+        if self.lines is None:
+            return Originals.of_rows(rows)
+        lines = [self.lines[number] for number in numbers.tolist()]
+        return Originals.of_texts([as_json(row) if line is None else line for row, line in zip(rows, lines)])
 
 
 def _plain(numbers: Indices, columns: dict[str, Column], meaning: Meaning) -> Plain | None:
@@ -227,30 +236,20 @@ def _found_columns(found: Sequence[Found]) -> dict[str, Array]:
     return columns
 
 
-def _together(parts: Sequence[dict[str, Array]], texts: Sequence[StringArray]) -> tuple[RecordBatch, RecordBatch]:
-    """The columns of all parts, their rows in order, and their originals."""
+def _together(parts: Sequence[dict[str, Array]]) -> RecordBatch:
+    """The columns of all parts, their rows in order."""
     import pyarrow as pa
 
     if not parts:
         empty = _found_columns([])
-        return pa.record_batch(list(empty.values()), list(empty)), _originals(_strings([]))
+        return pa.record_batch(list(empty.values()), list(empty))
     names = sorted({name for part in parts for name in part if name.startswith((SURE, UNSURE))})
     columns = {}
     for name in (ROW, "id", "messages", "source", *names):
         arrays = [part[name] if name in part else pa.array(np.full(len(part[ROW]), np.nan)) for part in parts]
         columns[name] = arrays[0] if len(arrays) == 1 else pa.concat_arrays(arrays)
     rows = pa.record_batch(list(columns.values()), list(columns))
-    originals = texts[0] if len(texts) == 1 else pa.concat_arrays(texts)
-    if len(parts) > 1:
-        order = pa.array(np.argsort(columns[ROW].to_numpy(), kind="stable"))
-        rows, originals = rows.take(order), originals.take(order)
-    return rows, _originals(originals)
-
-
-def _originals(texts: StringArray) -> RecordBatch:
-    import pyarrow as pa
-
-    return pa.record_batch([texts], schema=original_schema())
+    return rows if len(parts) == 1 else rows.take(pa.array(np.argsort(columns[ROW].to_numpy(), kind="stable")))
 
 
 def _strings(values: Sequence[str | None]) -> StringArray:

@@ -166,7 +166,7 @@ class Gathering:
             known = pa.record_batch([pc.add(found.column(ROW), rows - 1)], [truth])
         writer.write(pa.record_batch(columns, ["id", "messages", "source", *scores]), chunk.originals, known)
         if not self.usable:
-            self.names = list(json.loads(chunk.originals.column(0)[0].as_py()))
+            self.names = list(json.loads(chunk.originals.slice(0, 1).column(0)[0].as_py()))
         self.usable += found.num_rows
 
     def _score_columns(self) -> dict[str, list[str]]:

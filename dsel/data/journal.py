@@ -17,11 +17,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from dsel.batches import Fingerprint
+from dsel.batches import Fingerprint, row_schema
 from dsel.component import digest
 from dsel.data.account import Account
 from dsel.data.convert import ROW, SURE, UNSURE, Chunk
 from dsel.data.units import Unit
+from dsel.originals import Originals
 from dsel.stored import left_of
 
 if TYPE_CHECKING:
@@ -106,18 +107,18 @@ def _sound(path: Path, key: str) -> list[dict[str, Any]]:
 def _chunks(folder: Path, lines: list[dict[str, Any]]) -> Iterator[Chunk]:
     """The chunks of the lines, of which those are taken away whose rows are not there as they were written."""
     whole = 0
-    for line, rows, originals in zip(lines, _cut(folder, "rows", lines), _cut(folder, "originals", lines)):
+    for line, rows, originals in zip(lines, _rows(folder, lines), _originals(folder, lines)):
         if rows is None or originals is None or _digest(rows, originals) != line["digest"]:
             break
         whole += 1
     del lines[whole:]
-    pairs = zip(lines, _cut(folder, "rows", lines), _cut(folder, "originals", lines))
+    pairs = zip(lines, _rows(folder, lines), _originals(folder, lines))
     return (
         _chunk(line, rows, originals) for line, rows, originals in pairs if rows is not None and originals is not None
     )
 
 
-def _chunk(line: dict[str, Any], rows: RecordBatch, originals: RecordBatch) -> Chunk:
+def _chunk(line: dict[str, Any], rows: RecordBatch, originals: Originals) -> Chunk:
     import pyarrow as pa
 
     account = Account.of(line["account"])
@@ -128,33 +129,32 @@ def _chunk(line: dict[str, Any], rows: RecordBatch, originals: RecordBatch) -> C
     return Chunk(pa.record_batch(list(columns.values()), list(columns)), originals, account)
 
 
-def _cut(folder: Path, name: str, lines: Sequence[dict[str, Any]]) -> Iterator[RecordBatch | None]:
+def _rows(folder: Path, lines: Sequence[dict[str, Any]]) -> Iterator[RecordBatch | None]:
     """The rows of each line, one batch each; None from where they end on."""
     import pyarrow as pa
 
-    found = left_of(folder, name)
+    found = left_of(folder, "rows")
     for line in lines:
         parts, missing = [], line["count"]
         while missing > 0 and (batch := next(found, None)) is not None:
             parts.append(batch)
             missing -= batch.num_rows
-        if missing or not parts:
-            yield None if missing else _none(name)
+        if missing:
+            yield None
         else:
-            yield parts[0] if len(parts) == 1 else pa.concat_batches(parts)
+            yield pa.concat_batches(parts) if parts else pa.RecordBatch.from_pylist([], row_schema())
 
 
-def _none(name: str) -> RecordBatch:
-    import pyarrow as pa
+def _originals(folder: Path, lines: Sequence[dict[str, Any]]) -> Iterator[Originals | None]:
+    """The same of the rows as they stood."""
+    found = map(Originals.unpack, left_of(folder, "originals"))
+    for line in lines:
+        yield next(found, None) if line["count"] else Originals.of_texts([])
 
-    from dsel.batches import original_schema, row_schema
 
-    return pa.RecordBatch.from_pylist([], row_schema() if name == "rows" else original_schema())
-
-
-def _digest(rows: RecordBatch, originals: RecordBatch) -> str:
+def _digest(rows: RecordBatch, originals: Originals) -> str:
     """A digest of rows and their originals; ids are left out, as they are told apart when they are written."""
     found = Fingerprint()
     found.add(rows.select(["messages", "source"]))
-    found.column("json", originals.column("json"))
+    found.feed("originals", originals.content)
     return found.hexdigest()

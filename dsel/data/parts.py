@@ -203,7 +203,7 @@ class _Found:
 
 
 def _converted(batch: Batch, meaning: Meaning) -> Chunk:
-    return numbered(convert(batch.rows, meaning), batch.count, batch.numbers)
+    return numbered(convert(batch.rows, meaning, batch.lines), batch.count, batch.numbers)
 
 
 def _size(part: Part) -> int:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from dsel.data.json_columns import texts_of
 from dsel.data.native import decoder
 from dsel.data.reading import is_deep, is_nothing
 from dsel.data.unread import carries_text
+from dsel.json_columns import texts_of
 
 if TYPE_CHECKING:
     from pyarrow import Array

@@ -16,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel import guard
+from dsel.data.convert import Lines
 from dsel.data.folder import suffix_of
+from dsel.data.json_lines import columns_of, groups_of, standing
 from dsel.data.json_text import first_row, rows_of_lines
 from dsel.data.native import rows_of
 from dsel.data.raw import Row, Unreadable, lines_of
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 ROWS = 2**13  # of a batch at most
 LINES = 2**24  # bytes or characters of a batch of text, about
 CUT_LINES, CUT_ROWS = 2**25, 2**14  # bytes, or rows, of a unit, about
+WHOLE_LINES = 2**26  # bytes of lines in memory: a unit of more has a line that is long
+MARK = b"\xef\xbb\xbf"  # before UTF-8
 
 Indices = npt.NDArray[np.int64]
 
@@ -62,28 +66,38 @@ class Batch:
     """Rows as they stand in a file.
 
     count: how many rows of the file it stands for, of which not all may be wanted. numbers: int64, which of them its
-    rows are, counted from 0; None: all.
+    rows are, counted from 0; None: all. lines: as which the rows stand, where they do.
     """
 
     rows: RecordBatch | Sequence[Row | Unreadable]
     count: int
     numbers: Indices | None = None
+    lines: Lines | None = None
 
     def only(self, numbers: Indices) -> Batch:
         """Some of the rows."""
-        import pyarrow as pa
-
-        rows = [self.rows[n] for n in numbers] if isinstance(self.rows, Sequence) else self.rows.take(pa.array(numbers))
-        return Batch(rows, self.count, numbers)
+        return Batch(_some(self.rows, numbers), self.count, numbers, _some(self.lines, numbers))
 
     def first(self, count: int) -> Batch:
         """The same without the rows after the first so many of the file."""
-        if self.numbers is None:
-            rows = self.rows[:count] if isinstance(self.rows, Sequence) else self.rows.slice(0, count)
-            return Batch(rows, count)
-        kept = int(np.searchsorted(self.numbers, count))
-        rows = self.rows[:kept] if isinstance(self.rows, Sequence) else self.rows.slice(0, kept)
-        return Batch(rows, count, self.numbers[:kept])
+        kept = count if self.numbers is None else int(np.searchsorted(self.numbers, count))
+        numbers = None if self.numbers is None else self.numbers[:kept]
+        return Batch(_until(self.rows, kept), count, numbers, _until(self.lines, kept))
+
+
+def _some(rows: Any, numbers: Indices) -> Any:
+    """Those of a list, or of something of Arrow's, or of nothing."""
+    import pyarrow as pa
+
+    if isinstance(rows, list):
+        return [rows[number] for number in numbers]
+    return None if rows is None else rows.take(pa.array(numbers, pa.int64()))
+
+
+def _until(rows: Any, count: int) -> Any:
+    if isinstance(rows, list):
+        return rows[:count]
+    return None if rows is None else rows.slice(0, count)
 
 
 def units_of(path: Path, split: str | None) -> Iterator[Unit]:
@@ -194,18 +208,43 @@ def _native(unit: Unit, found: Iterator[RecordBatch]) -> Iterator[Batch]:
 
 def _lines(unit: Unit) -> Iterator[Batch]:
     at = 0
-    for lines in _some_lines(unit):
-        if at == unit.start == 0 and isinstance(lines[0], str):
-            lines[0] = lines[0].removeprefix("\ufeff")
-        if unit.only is None:
-            rows = list(rows_of_lines(lines, first=False))
-            yield Batch(rows, len(rows))
-            at += len(rows)
+    for group in _groups_of_lines(unit):
+        if isinstance(group, bytes) and (found := columns_of(group)) is not None:
+            rows, lines = found
+            batch = Batch(rows, rows.num_rows, lines=lines)
+            if unit.only is not None:
+                batch = batch.only(_among(unit.only, at, at + batch.count))
         else:
-            there = [line for line in lines if isinstance(line, Unreadable) or line.strip()]
-            numbers = _among(unit.only, at, at + len(there))
-            yield Batch(list(rows_of_lines((there[n] for n in numbers), first=False)), len(there), numbers)
-            at += len(there)
+            there = [line for line in _decoded(group) if isinstance(line, Unreadable) or line.strip()]
+            numbers = None if unit.only is None else _among(unit.only, at, at + len(there))
+            chosen = there if numbers is None else [there[n] for n in numbers]
+            listed = list(rows_of_lines(chosen, first=False))
+            stood = [standing(line, row) for line, row in zip(chosen, listed, strict=True)]
+            batch = Batch(listed, len(there), numbers, stood)
+        yield batch
+        at += batch.count
+
+
+def _groups_of_lines(unit: Unit) -> Iterator[bytes | list[str | Unreadable]]:
+    """The lines of a unit, as many at once as have room."""
+    if unit.stop - unit.start <= WHOLE_LINES:
+        with Path(unit.path).open("rb") as file:
+            file.seek(unit.start)
+            content = file.read(unit.stop - unit.start)
+        yield from groups_of(content.removeprefix(MARK).removeprefix(MARK) if unit.start == 0 else content, ROWS, LINES)
+        return
+    first = unit.start == 0
+    for lines in _some_lines(unit):
+        if first and isinstance(lines[0], str):
+            lines[0] = lines[0].removeprefix("\ufeff")
+        first = False
+        yield lines
+
+
+def _decoded(group: bytes | list[str | Unreadable]) -> Iterable[str | Unreadable]:
+    if isinstance(group, list):
+        return group
+    return lines_of(io.TextIOWrapper(io.BytesIO(group), "utf-8", "surrogateescape", "\n"))
 
 
 def _some_lines(unit: Unit) -> Iterator[list[str | Unreadable]]:

@@ -23,6 +23,7 @@ from dsel.data.convert import Chunk, convert, numbered
 from dsel.data.rows import Meaning
 from dsel.data.units import Unit, batches
 from dsel.errors import ConfigError
+from dsel.originals import Originals
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch
@@ -59,8 +60,9 @@ def _answer(asked: dict[str, Any]) -> Iterator[tuple[bytes, Any]]:
             chunk = _converted(batch, meaning)
             yield from said.frames()
             yield b"=", guard.packed(chunk.rows)
-            yield b"o", guard.packed(chunk.originals)
-            yield b"a", json.dumps(chunk.account.plain()).encode()
+            yield b"o", chunk.originals.content
+            told = {"is_json": chunk.originals.is_json, "account": chunk.account.plain()}
+            yield b"a", json.dumps(told).encode()
         yield from said.frames()
     except ConfigError as error:
         yield from said.frames()
@@ -77,7 +79,7 @@ class _Fault(Exception):
 
 def _converted(batch: Any, meaning: Meaning) -> Chunk:
     try:
-        return numbered(convert(batch.rows, meaning), batch.count, batch.numbers)
+        return numbered(convert(batch.rows, meaning, batch.lines), batch.count, batch.numbers)
     except Exception as error:
         raise _Fault from error
 
@@ -198,16 +200,18 @@ class Workers:
         native = (
             f"{path}: not a readable {guard.NAMES[kind]} file" if kind in guard.NAMES else f"{path}: cannot be read"
         )
-        parts: list[RecordBatch] = []
+        parts: list[bytes] = []
         try:
             guard.tell(child, question)
             while not self._over.is_set():
                 head = guard.exactly(child.stdout, 9)
                 mark, content = head[:1], guard.exactly(child.stdout, struct.unpack("<Q", head[1:])[0])
                 if mark in b"=o":
-                    parts.append(_unpacked(content))
+                    parts.append(content)
                 elif mark == b"a":
-                    yield Chunk(parts[0], parts[1], Account.of(json.loads(content)))
+                    told, rows = json.loads(content), _unpacked(parts[0])
+                    originals = Originals(rows.num_rows, told["is_json"], parts[1])
+                    yield Chunk(rows, originals, Account.of(told["account"]))
                     parts = []
                 elif mark == b"~":
                     yield json.loads(content)
@@ -222,6 +226,8 @@ class Workers:
                     return
         except (EOFError, OSError):
             yield ConfigError(f"{native} ({guard.stop(child)})")
+        except Exception as error:  # of ours: who waits for the rows is to have it
+            yield error
 
 
 def _unpacked(content: bytes) -> RecordBatch:

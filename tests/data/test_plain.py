@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from dsel.batches import as_json
 from dsel.data import convert as converting
 from dsel.data.convert import Chunk, convert
-from dsel.data.json_columns import json_of
 from dsel.data.native import rows_of
 from dsel.data.raw import Unreadable
 from dsel.data.rows import Meaning
+from dsel.json_columns import json_of
 
 TEXTS = [
     "A bird?", "Heron.", "", " ", "\n\t", None, "\u3000", "\x1c", "\0", "\0a", " lead", "trail \n", "é", "鳥は?",
@@ -122,7 +122,7 @@ def at_once(read: Callable[[], Chunk]) -> Chunk:
 def same(raw: Any, meaning: Meaning) -> Chunk:
     slow, fast = one_by_one(lambda: convert(raw, meaning)), at_once(lambda: convert(raw, meaning))
     assert _equal(fast, slow)
-    assert fast.originals.equals(slow.originals)
+    assert fast.originals.slice().equals(slow.originals.slice())
     assert fast.account == slow.account
     for of in ("forms", "repairs", "keys", "unread"):  # in the order in which the log says them
         assert list(getattr(fast.account, of).items()) == list(getattr(slow.account, of).items())

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from pyarrow import Array, DataType, RecordBatch, StringArray
+    from pyarrow import Array, DataType, RecordBatch, Schema, StringArray
 
 SHORT = {'"': '\\"', "\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
 BACKSLASH, QUOTE, SPACE = 0x5C, 0x22, 0x20
@@ -19,10 +19,13 @@ def json_of(batch: RecordBatch) -> StringArray | None:
 
     Texts are to be sound UTF-8. Time grows with their bytes, at a few passes over them.
     """
-    kinds = [field.type for field in batch.schema]
-    if not all(map(_is_known, kinds)) or len(set(batch.schema.names)) < len(kinds):
-        return None
-    return _object(batch.schema.names, batch.columns, batch.num_rows)
+    return _object(batch.schema.names, batch.columns, batch.num_rows) if is_known(batch.schema) else None
+
+
+def is_known(schema: Schema) -> bool:
+    """Whether `json_of` knows the types of all columns."""
+    kinds = [field.type for field in schema]
+    return all(map(_is_known, kinds)) and len(set(schema.names)) == len(kinds)
 
 
 def _is_known(kind: DataType) -> bool:
