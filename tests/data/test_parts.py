@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from dsel.errors import ConfigError
 from dsel.pool import Pool
 from dsel.stored import Writer
 from tests.bench.make_pool import make
+from tests.conftest import ROOT
 
 N = 700
 
@@ -270,3 +273,31 @@ def test_rows_in_are_rows_kept_and_rows_reported(
     pool, _, reported = loaded(caplog, path=tmp_path / name, cache=Cache(tmp_path / "cache"))
     assert (len(pool), len(reported), sum(pool.skipped.values())) == (20_000 - bad, bad, bad)
     assert len({(each["file"], each["row"]) for each in reported}) == bad
+
+
+# --- several processes --------------------------------------------------------------------------------------
+
+LOAD = """
+import sys, time
+from pathlib import Path
+from dsel.cache import Cache
+from dsel.data.local import Local
+from dsel.stored import Writer
+finish = Writer.finish
+def slowly(*args, **more):
+    Path(sys.argv[2]).open("a").write("made\\n")
+    time.sleep(1)  # the other one is here by now, and waits
+    return finish(*args, **more)
+Writer.finish = slowly
+pool = Local(path=sys.argv[1]).load(Cache(sys.argv[3]))
+print(pool.found, pool.fingerprint, len(pool))
+"""
+
+
+def test_two_processes_that_want_the_same_new_pool_make_it_once(folder: Path) -> None:
+    command = [sys.executable, "-c", LOAD, str(folder / "b.jsonl"), str(folder / "made"), str(folder / "cache")]
+    both = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    found, fingerprints, counts = zip(*(process.communicate()[0].split() for process in both), strict=True)
+    assert sorted(found) == ["False", "True"] and (folder / "made").read_text() == "made\n"
+    here = Local(path=folder / "b.jsonl").load()
+    assert set(fingerprints) == {here.fingerprint} and set(counts) == {str(len(here))}
