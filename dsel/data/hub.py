@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from dsel.constraints import Text
 from dsel.data.layout import Found, find
@@ -61,7 +61,11 @@ class Hub(Local):
             return
         for subset in self.subsets or (None,):
             where = f"{self.hub}{'/' + subset if subset else ''}"
-            yield Part(subset, subset or Path(self.hub).name, where, batches=self._load(subset))
+            part = Part(subset, subset or Path(self.hub).name, where, batches=self._batches(subset))
+            if self.limit is None and not self.streaming:  # else no more is fetched than it takes
+                found = self._load(subset)
+                part = replace(part, batches=self._batches(subset, found), files=_files(found))
+            yield part
 
     def _find(self, path: Path, subset: str | None) -> Found:
         return find(path, self.split, subset=subset, only=self._named())
@@ -75,14 +79,17 @@ class Hub(Local):
         one = len({(label, name) for label, name, _ in found}) == 1
         return [(label, label or Path(self.hub).name, file) for label, _, file in found] if one else found
 
-    def _load(self, subset: str | None) -> Iterator[Batch]:
-        """The rows as the library has them, in Arrow."""
+    def _load(self, subset: str | None) -> Any:
         from datasets import load_dataset
 
         with self._from_hub():
-            found = load_dataset(
+            return load_dataset(
                 self.hub, subset, split=self.split or "all", revision=self.revision, streaming=self.streaming
             )
+
+    def _batches(self, subset: str | None, found: Any = None) -> Iterator[Batch]:
+        """The rows as the library has them, in Arrow. found: what was loaded already."""
+        found = self._load(subset) if found is None else found
         tables = iter(found.with_format("arrow").iter(ROWS))
         while True:
             with self._from_hub():
@@ -116,3 +123,23 @@ class Hub(Local):
 
     def _where(self) -> str:
         return self.hub if self.path is None else super()._where()
+
+
+def _files(found: Any) -> list[Path]:
+    """The Arrow files that a data set of the library is made of, in order; none where it is not all of some."""
+    import pyarrow as pa
+
+    files = [Path(each["filename"]) for each in getattr(found, "cache_files", ())]
+    plain = found.with_format("arrow")
+    start = 0
+    for file in files:
+        with pa.memory_map(str(file)) as source:
+            batches = [batch for batch in pa.ipc.open_stream(source) if batch.num_rows]
+            rows = sum(batch.num_rows for batch in batches)
+            if any(isinstance(field.type, pa.ExtensionType) for field in plain.data.schema):
+                return []  # of the library's own, which other processes do not know
+            first = pa.Table.from_batches(batches[:1]).slice(0, 1)
+            if start + rows > len(found) or (rows and not plain[start : start + 1].equals(first)):
+                return []
+            start += rows
+    return files if files and start == len(found) else []

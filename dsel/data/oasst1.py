@@ -32,7 +32,7 @@ class Oasst1(Hub):
     def _sources(self) -> Iterator[Part]:
         for part in super()._sources():
             messages = rows_in(part.batches) if part.file is None else read_rows(part.file, part.split)
-            yield replace(part, file=None, batches=listed(self._conversations(messages)))
+            yield replace(part, file=None, files=(), batches=listed(self._conversations(messages)))
 
     def _conversations(self, rows: Iterable[dict[str, Any] | Unreadable]) -> Iterator[dict[str, Any] | Unreadable]:
         """A row for each conversation; what is no message of a tree is passed on as it is."""

@@ -32,7 +32,8 @@ Chunks = Iterator[tuple[Chunk, Redo]]
 class Part:
     """A file (or a subset of the hub's) as a part of its source.
 
-    label, name, where: see `Meaning`. file: what is read, or else `batches`. split: of a file that holds several.
+    label, name, where: see `Meaning`. file: what is read, or else `batches`. files: Arrow files with the rows of these
+    batches, for processes that read them side by side. split: of a file that holds several.
     """
 
     label: str | None
@@ -40,6 +41,7 @@ class Part:
     where: str
     file: Path | None = None
     batches: Iterable[Batch] = ()
+    files: Sequence[Path] = ()
     split: str | None = None
 
 
@@ -99,7 +101,7 @@ def chunks_of(
     alone = few or sum(map(_size, parts)) < LARGE
     if alone and sample is None:
         for part in parts:
-            yield part, _here(Plan(part, meaning(part)), lazily=True)
+            yield part, _here(Plan(part, meaning(part), batches=part.batches), lazily=True)
         return
     plans = [_planned(part, meaning(part)) for part in parts]
     if sample is not None:
@@ -113,7 +115,8 @@ def chunks_of(
 
 def _planned(part: Part, meaning: Meaning) -> Plan:
     if part.file is None:
-        return Plan(part, meaning, batches=part.batches)
+        units = [Unit(str(file), "arrow") for file in part.files]
+        return Plan(part, meaning, units, () if units else part.batches)
     try:
         with _readable(part.file):
             state = None if part.file.is_dir() else state_of(part.file)
@@ -128,7 +131,7 @@ def _draw(plans: Sequence[Plan], sample: Sample) -> None:
     for plan in plans:
         if plan.fault is not None:
             raise plan.fault
-        if plan.part.file is None:
+        if plan.batches:
             plan.batches = list(plan.batches)
             counts += [batch.count for batch in plan.batches]
         plan.units = [replace(unit, count=count_of(unit)) for unit in plan.units]
@@ -147,11 +150,8 @@ def _here(plan: Plan, lazily: bool = False) -> Chunks:
         return lambda count: _converted(batch.first(count), meaning)
 
     with _unchanged(file, plan.state):
-        found: Iterable[Batch] = plan.part.batches if lazily else plan.batches
-        if file is not None:
-            units = whole(file, plan.part.split) if lazily else plan.units
-            found = (batch for unit in units for batch in batches(unit))
-        for batch in found:
+        units: Iterable[Unit] = whole(file, plan.part.split) if lazily and file is not None else plan.units
+        for batch in chain(plan.batches, (batch for unit in units for batch in batches(unit))):
             yield _converted(batch, meaning), redo(batch)
 
 
@@ -161,7 +161,7 @@ def _side_by_side(plans: Sequence[Plan], folder: Path | None) -> Iterator[tuple[
     with Journal(folder, [unit for unit, _ in units]) as journal, Workers(processors()) as workers:
         found, first = _Found(workers.chunks(units[journal.unit :]), journal.unit), 0
         for plan in plans:
-            yield plan.part, _here(plan) if plan.part.file is None else _there(plan, found, first, journal)
+            yield plan.part, _there(plan, found, first, journal) if plan.part.file or plan.units else _here(plan)
             first += len(plan.units)
 
 
@@ -209,6 +209,8 @@ def _converted(batch: Batch, meaning: Meaning) -> Chunk:
 def _size(part: Part) -> int:
     """Bytes of a part's files; 0 where they are not there, which is said when they are read."""
     with suppress(OSError):
+        if part.files:
+            return sum(file.stat().st_size for file in part.files)
         if part.file is not None and part.file.is_dir():
             return sum(file.stat().st_size for file in part.file.iterdir())
         if part.file is not None:

@@ -195,15 +195,30 @@ def _native(unit: Unit, found: Iterator[RecordBatch]) -> Iterator[Batch]:
     import pyarrow as pa
 
     at = 0
-    for batch in found:
-        if not batch.num_rows:
-            continue
+    for batch in _fewer(found):
         if unit.only is None:
             yield Batch(batch, batch.num_rows)
         else:
             numbers = _among(unit.only, at, at + batch.num_rows)
             yield Batch(batch.take(pa.array(numbers)), batch.num_rows, numbers)
         at += batch.num_rows
+
+
+def _fewer(found: Iterator[RecordBatch]) -> Iterator[RecordBatch]:
+    """Fewer batches: small ones that follow each other put together."""
+    import pyarrow as pa
+
+    parts: list[RecordBatch] = []
+    rows = size = 0
+    for batch in found:
+        if parts and (rows + batch.num_rows > ROWS or size + batch.nbytes > LINES):
+            yield parts[0] if len(parts) == 1 else pa.concat_batches(parts)
+            parts, rows, size = [], 0, 0
+        if batch.num_rows:
+            parts.append(batch)
+            rows, size = rows + batch.num_rows, size + batch.nbytes
+    if parts:
+        yield parts[0] if len(parts) == 1 else pa.concat_batches(parts)
 
 
 def _lines(unit: Unit) -> Iterator[Batch]:

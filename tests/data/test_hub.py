@@ -7,9 +7,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dsel.cache import Cache
+from dsel.data import parts, workers
 from dsel.data.hub import Hub
 from dsel.errors import ConfigError
 from tests.conftest import checked
@@ -45,6 +48,26 @@ def test_subsets_are_mixed_under_their_names(repository: str) -> None:
     assert pool.sources == ["code", "code", "chat", "chat"]
     assert pool.texts[0] == "code 1\nre code 1"
     assert json.loads(pool.originals["json"][0]) == {"instruction": "code 1", "input": "", "output": "re code 1"}
+
+
+@pytest.mark.parametrize("split", ["train", None, "train[1:]"])
+def test_processes_read_the_files_of_a_data_set_as_the_library_does(
+    repository: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, split: str | None
+) -> None:
+    hub = Hub(hub=repository, subsets=["code", "chat"], split=split)
+    here, asked = hub.load(), []
+
+    def chunks(self: workers.Workers, units: Any) -> Any:
+        asked.extend(units)
+        return plain(self, units)
+
+    plain = workers.Workers.chunks
+    monkeypatch.setattr(parts, "LARGE", 0)
+    monkeypatch.setattr(workers.Workers, "chunks", chunks)
+    there = hub.load(Cache(tmp_path / "pools"))
+    assert there.fingerprint == here.fingerprint and there.ids == here.ids
+    assert list(there.originals["json"]) == list(here.originals["json"])
+    assert len(asked) == {"train": 2, None: 4, "train[1:]": 0}[split]  # a part of a file is not the file
 
 
 def test_split_and_limit_are_kept_to(repository: str) -> None:
@@ -131,6 +154,8 @@ def test_options_are_checked_without_a_path_too(options: dict[str, object]) -> N
 
 
 OFFLINE = """
+from dsel.cache import Cache
+from dsel.data import parts, workers
 from dsel.data.hub import Hub
 from dsel.errors import ConfigError
 hub = Hub(name="alpaca", hub="tatsu-lab/alpaca")
