@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import subprocess
 import sys
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
@@ -22,6 +23,8 @@ PARENT = "DSEL_PARENT"  # the process that a worker ends with
 GPUS = "CUDA_VISIBLE_DEVICES"
 DIES_WITH_PARENT = 1  # of Linux's prctl: PR_SET_PDEATHSIG
 PATIENCE = timedelta(hours=2)  # of who waits while the first process writes; one that dies is seen at once
+
+ASK = 60  # seconds for Slurm to answer in
 
 T = TypeVar("T")
 
@@ -48,6 +51,19 @@ def refuse_launcher() -> None:
             f"this is one of {world_size()} processes (WORLD_SIZE={world_size()}), and a run starts its own: instead "
             "of torchrun or accelerate launch, python -m dsel.run … trainer.strategy=auto (or ddp, fsdp2, zero3)"
         )
+
+
+def still_runs() -> bool:
+    """Whether this process is one of a Slurm job that is neither cancelled nor on its way back into the queue."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return False
+    command = ["squeue", "--noheader", f"--jobs={job}", "--format=%A %T"]  # of an array: a line for each of its jobs
+    try:
+        said = subprocess.run(command, capture_output=True, text=True, timeout=ASK).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return f"{job} RUNNING" in map(str.strip, said.splitlines())
 
 
 def told(strategy: str, processes: int, port: int) -> list[dict[str, str]]:

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from dsel.errors import ConfigError, world
 from dsel.explain import explain
+from dsel.interrupt import TO_GO_ON, Ended
 from dsel.secrets import redact
 
 TRACES = "HYDRA_FULL_ERROR"
@@ -31,12 +32,16 @@ def explained() -> Iterator[None]:
 def in_one_line(interrupted: str = AGAIN) -> Iterator[None]:
     """Ends the program with one line on stderr and exit code 2 for a fault of the user, the data or the world.
 
-    HYDRA_FULL_ERROR=1 shows the traceback, and is as it was afterwards. interrupted: what is said after a Ctrl-C.
+    HYDRA_FULL_ERROR=1 shows the traceback, and is as it was afterwards. interrupted: what is said after a Ctrl-C. After
+    a signal that a scheduler sends, the same is said and the exit code is 75.
     """
     before = os.environ.get(TRACES)
     os.environ[TRACES] = "1"  # exceptions come to us instead of being printed by Hydra
     try:
         yield
+    except Ended as ended:
+        sys.stderr.write(f"{ended.number.name}, {interrupted}\n")
+        sys.exit(TO_GO_ON)
     except KeyboardInterrupt:
         sys.exit(interrupted)
     except Exception as error:

@@ -26,7 +26,7 @@ from dsel.distributed import refuse_launcher
 from dsel.ending import in_one_line
 from dsel.errors import ConfigError, world
 from dsel.explain import one_line
-from dsel.interrupt import heed, wait_for_logging
+from dsel.interrupt import ending, heed, told, wait_for_logging
 from dsel.leftovers import discard, no_empty_sweep
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
@@ -51,12 +51,17 @@ def unique(job: Any) -> str:
 OmegaConf.register_new_resolver("dsel.unique", unique, replace=True)
 
 
-@hydra.main(version_base="1.3", config_path=None, config_name="config")
-def run(config: DictConfig) -> float | None:
-    """One run; Hydra calls this once for each job of a multirun, and its sweepers may use what it returns."""
+def job(config: DictConfig) -> float | None:
+    """One run; Hydra calls this once for each job of a multirun, and its sweepers may use what it returns.
+
+    A launcher may do so in another process, which finds it by its name.
+    """
+    prepare()
+    sweep.begin()
     try:
-        heed()
-        return _run(config)
+        with ending():
+            heed()
+            return _run(config)
     except Exception as error:
         known = one_line(error) if isinstance(error, ConfigError) else world(error)
         several = HydraConfig.get().mode == RunMode.MULTIRUN
@@ -71,6 +76,9 @@ def run(config: DictConfig) -> float | None:
             sys.stderr.write(f"dsel: {known}\n")
             sys.exit(2)
         return float("nan")  # the other jobs go on; the end of the sweep lists this one
+
+
+run = hydra.main(version_base="1.3", config_path=None, config_name="config")(job)
 
 
 def described(config: DictConfig) -> Experiment:
@@ -140,7 +148,7 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
         if isinstance(error, ConfigError) and not record.begun:  # refused: `run` removes what has no record
             (folder / NAME).unlink(missing_ok=True)
             raise
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        status = "interrupted" if told() or isinstance(error, KeyboardInterrupt) else "failed"
         for step in (partial(record.finish, status, error=world(error) or one_line(error)), experiment.tracker.fail):
             try:
                 step()
@@ -182,6 +190,16 @@ def _refuse_secrets(config: DictConfig) -> None:
         raise
 
 
+def prepare() -> None:
+    """Set up this process: as often as one likes."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
+    logging.raiseExceptions = False  # a log that cannot be written (a full disk) is no reason for a traceback a line
+    warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
+    cover()
+    wait_for_logging()
+
+
 def main() -> None:
     """The entry point: anything wrong with what was asked for ends in one line and exit code 2."""
     if {"-h", "--help"} & set(sys.argv[1:]):
@@ -190,13 +208,8 @@ def main() -> None:
     if "--version" in sys.argv[1:]:
         usage.say([usage.version()])
         return
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
-    logging.raiseExceptions = False  # a log that cannot be written (a full disk) is no reason for a traceback a line
-    warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
-    cover()
+    prepare()
     sweep.begin()
-    wait_for_logging()
     with in_one_line():
         refuse_launcher()
         sys.argv[1:] = map(readable, without_flags(sys.argv[1:]))
@@ -213,4 +226,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    from dsel import run as found  # by its name, for launchers that send a job to other processes
+
+    found.main()

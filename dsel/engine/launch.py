@@ -8,6 +8,7 @@ a file of each. When one ends badly the others are ended, and when this process 
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import signal
 import sys
@@ -17,9 +18,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dsel.distributed import told
+from dsel import distributed
 from dsel.engine.saying import killed_by
 from dsel.errors import ConfigError, LostWorker
+from dsel.interrupt import deaf, heed, held, told
 from dsel.pool import Pool
 from dsel.progress import progress
 from dsel.secrets import redact
@@ -61,9 +63,14 @@ def launch(job: Job, examples: Pool, processes: int, folder: Path, report: Repor
     sent.mkdir(parents=True)
     send(job, examples, sent)
     said = [Said(sent / SAID.format(i)) for i in range(processes)]
-    with _started(job.trainer.strategy, processes, sent) as context, ExitStack() as shown:
+    with held(), _started(job.trainer.strategy, processes, sent) as context, ExitStack() as shown:
         bars: Bars = {}
+        passed_on = False
         while True:
+            if told() and not passed_on:
+                for process in context.pids().values():
+                    os.kill(process, signal.SIGUSR1)  # it saves a checkpoint, and ends
+                passed_on = True
             ended = context.wait(timeout=0)
             for kind, *what in said[0].read():
                 _hear(kind, what, report, bars, shown)
@@ -71,6 +78,7 @@ def launch(job: Job, examples: Pool, processes: int, folder: Path, report: Repor
                 break
             threading.Event().wait(POLL)
     if ended.is_failed():
+        heed()
         _fail({i: failure.exitcode for i, failure in ended.failures.items()}, said, ended.stderrs)
     shutil.rmtree(sent, ignore_errors=True)
 
@@ -86,13 +94,14 @@ def _started(strategy: str, processes: int, folder: Path) -> Iterator[Any]:
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     logs = folder / "logs"
     logs.mkdir()
-    context = start_processes(
-        "training",
-        sys.executable,
-        dict.fromkeys(range(processes), (*WORKER, str(folder))),
-        dict(enumerate(told(strategy, processes, store.port))),
-        DefaultLogsSpecs(str(logs), redirects={i: Std.OUT if i == 0 else Std.ALL for i in range(processes)}),
-    )
+    with deaf():
+        context = start_processes(
+            "training",
+            sys.executable,
+            dict.fromkeys(range(processes), (*WORKER, str(folder))),
+            dict(enumerate(distributed.told(strategy, processes, store.port))),
+            DefaultLogsSpecs(str(logs), redirects={i: Std.OUT if i == 0 else Std.ALL for i in range(processes)}),
+        )
     if threading.current_thread() is threading.main_thread():
         for number, handler in handlers.items():
             signal.signal(number, handler)

@@ -26,6 +26,7 @@ from dsel.described import describe
 from dsel.distributed import apart
 from dsel.engine.saying import killed_by
 from dsel.errors import ConfigError, LostWorker
+from dsel.interrupt import deaf
 from dsel.lazy import fetched
 from dsel.secrets import redact
 from dsel.shards import Shard
@@ -150,14 +151,15 @@ def _started(i: int, told: dict[str, str], processes: int, said: queue.Queue[Sai
     """
     with ExitStack() as files:
         errors = files.enter_context(tempfile.TemporaryFile()) if i else None  # the first one's are this process's
-        process = subprocess.Popen(
-            [sys.executable, *READER],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path), **told},
-            start_new_session=True,
-        )
+        with deaf():
+            process = subprocess.Popen(
+                [sys.executable, *READER],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(p or "." for p in sys.path), **told},
+                start_new_session=True,
+            )
         reader = Reader(f"worker {i + 1} of {processes}", process, errors)
         try:
             threading.Thread(target=_hear, args=(reader, said), daemon=True).start()

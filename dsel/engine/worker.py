@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dsel.distributed import die_with_parent, is_main_process, join, leave, rank
 from dsel.engine.saying import failure, log_to, without_future_warnings
+from dsel.interrupt import Ended, hear
 from dsel.progress import show_elsewhere
 from dsel.trainer.job import run
 from dsel.trainer.sent import SAID, Said, received
@@ -16,6 +17,7 @@ from dsel.trainer.sent import SAID, Said, received
 def main(folder: Path) -> int:
     """Take part in the training that was sent to `folder`; exit code 1 where it failed, and said so."""
     die_with_parent()
+    hear()
     said = Said(folder / SAID.format(rank()))
     without_future_warnings()
     show_elsewhere(lambda title, total, unit, count: said.say("advance", title, total, unit, count))
@@ -27,6 +29,8 @@ def main(folder: Path) -> int:
         tokenizer = job.model.load_tokenizer()
         run(job, examples, tokenizer, folder.parent, lambda metrics, step: said.say("step", metrics, step))
         leave()
+    except Ended:
+        return 1
     except Exception as error:
         said.say("failure", *failure(error))
         return 1

@@ -15,6 +15,7 @@ from urllib.parse import urlparse
 from dsel.constraints import Text
 from dsel.errors import ConfigError, need_package
 from dsel.files import finite
+from dsel.interrupt import deaf
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Wandb:
     def check(self) -> None:
         need_package("wandb", install="wandb", why="tracker=wandb (tracker=none does without)")
 
+    @deaf()  # its service has to hear the end of a run that is told to end
     def start(self, folder: Path, facts: Mapping[str, Any]) -> None:
         """Open the run: its name is the run folder's, its config the resolved one, without secrets."""
         mode = self._mode()

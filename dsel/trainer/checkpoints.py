@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from dsel.distributed import is_main_process
 from dsel.files import damage, read_json, remove, seal, write_json
+from dsel.interrupt import heed, told
 from dsel.trainer.strategy import Parameters, optimizer_state, set_optimizer_state, state
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ def last_checkpoint(folder: Path) -> str | None:
 
 
 def saver(minutes: float) -> TrainerCallback:
-    """A callback that asks for a checkpoint whenever `minutes` have passed since the last one.
+    """A callback that asks for a checkpoint whenever `minutes` have passed since the last one, and when a signal ends
+    the run, which ends after it.
 
     The loss is logged with it, so that the training's history in the checkpoint is complete.
     """
@@ -228,11 +230,16 @@ def saver(minutes: float) -> TrainerCallback:
         last = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            due = time.monotonic() - self.last >= 60 * minutes
+            due = told() or time.monotonic() - self.last >= 60 * minutes
             if args.world_size > 1:  # by one clock: all processes save the same step
                 due = bool(broadcast(torch.tensor(int(due), device=args.device)))
             if due and state.global_step < state.max_steps:
                 control.should_log = control.should_save = True
                 self.last = time.monotonic()
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if told():
+                log.info("training: told to end, and goes on after step %d of %d", state.global_step, state.max_steps)
+            heed()
 
     return Saver()

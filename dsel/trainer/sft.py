@@ -19,6 +19,7 @@ from dsel.constraints import AtLeast, Below, Count, Dtype, NotNegative, Positive
 from dsel.distributed import device_of_process, first_says, is_main_process, rank, world_size
 from dsel.errors import ConfigError, need, need_package
 from dsel.model import flops
+from dsel.interrupt import held
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.positions import within
 from dsel.pool import Pool
@@ -250,7 +251,8 @@ class SFT:
             if checkpoint is not None:
                 log.info("training: goes on from %s", Path(checkpoint).name)
             rate: dict[str, float] = {}
-            result = trainer.train(resume_from_checkpoint=checkpoint)
+            with held():
+                result = trainer.train(resume_from_checkpoint=checkpoint)
             if part[0] < part[1] or moments:
                 rate["learning_rate"] = mean_rate(trainer.lr_scheduler, result.global_step)
                 save_state(trainer.optimizer, trainer.lr_scheduler, trainer.model.named_parameters(), folder)

@@ -61,7 +61,8 @@ def trials(kind: str, pipelines: Mapping[str, Pipeline]) -> Iterator[Trial]:
 def some(pipelines: Mapping[str, Pipeline]) -> Iterator[Trial]:
     """A few faults of each kind: what `make test` runs."""
     kmq, iterative = pipelines["kmq"], pipelines["iterative"]
-    yield partial(kmq.killed, "second checkpoint half written", "SIGTERM")
+    yield partial(kmq.killed, "a checkpoint whole", "SIGUSR1")
+    yield partial(kmq.killed, "evaluated", "SIGTERM")
     yield partial(kmq.killed, "tracker in its last second", "SIGKILL")
     yield partial(iterative.killed, "answers half generated", "SIGINT")
     yield from islice(corruptions.artifacts(iterative), 0, 40, 20)
