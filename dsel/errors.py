@@ -60,6 +60,8 @@ def need_path(path: str | Path, *, option: str) -> Path:
     return found
 
 
+OF_SUBMITIT = ("UncompletedJobError", "FailedJobError")  # of a sweep's job that ended without a word
+
 WORLD = {  # what systems and libraries say (a regular expression) → what it comes to
     errno.ENOSPC: (
         r"No space left on device|\d+ requested and \d+ written",  # the second is what NumPy says of it
@@ -88,6 +90,9 @@ def world(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, LostWorker):
             return str(cause)
+        if type(cause).__name__ in OF_SUBMITIT:
+            said = str(cause).partition("\n")[0].strip()
+            return f"{said}: the other jobs go on; the same command runs again what has not finished"
         text = " ".join(str(cause).split())
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             advice = "smaller batches need less, for instance trainer.micro_batch_size"

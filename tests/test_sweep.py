@@ -38,12 +38,12 @@ def finished(runs: Path) -> list[str]:
     return sorted(r["started"] + r["key"] for r in facts(runs) if r["status"] == "finished")
 
 
-def report(runs: Path, out: Path, source: str) -> list[dict[str, str]]:
+def report(runs: Path, out: Path, source: str, experiment: str = "laptop") -> list[dict[str, str]]:
     command = [
         sys.executable,
         "-m",
         "dsel.report",
-        "experiments=laptop",
+        f"experiments={experiment}",
         f"runs={runs}",
         f"out={out}",
         f"source={source}",

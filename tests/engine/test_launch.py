@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ from dsel.engine import launch as launching
 from dsel.engine.launch import launch
 from dsel.engine.local import Local
 from dsel.errors import ConfigError, LostWorker
+from dsel.interrupt import Ended, ending
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
 from dsel.trainer.base import Training
@@ -179,3 +181,20 @@ def test_two_workers_that_have_pieces_leave_what_one_leaves(spec: CausalLM, tmp_
         assert others[name]["step"] == known["step"] == 5
     config = json.loads((folders[1] / "config.json").read_text())
     assert config == json.loads((folders[0] / "config.json").read_text())
+
+
+def test_workers_are_told_to_end(workers: Workers) -> None:
+    """Each saves what it has learnt: none is ended by the other's end."""
+    program = (
+        "from pathlib import Path\n"
+        "from dsel.interrupt import hear, told\n"
+        "hear()\n"
+        'say("step", {"loss": 1.0}, 1)\n'
+        "while not told(): time.sleep(0.01)\n"
+        'Path(folder, f"told-{rank}").touch()\n'
+        'while len(list(Path(folder).glob("told-*"))) < 2: time.sleep(0.01)\n'
+        "sys.exit(1)\n"
+    )
+    with pytest.raises(Ended, match="SIGTERM"), ending():
+        workers.do(program, lambda *step: signal.raise_signal(signal.SIGTERM))
+    assert len(list(workers.folder.glob(f"fit/{FOLDER}/told-*"))) == 2
