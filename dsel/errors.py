@@ -36,7 +36,11 @@ def plain(text: str) -> str:
 
 def need_package(module: str, *, install: str, why: str) -> None:
     """Raise `ConfigError` when `module` cannot be imported, without importing it. install: what brings it, for pip."""
-    if importlib.util.find_spec(module) is None:
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of what it is in
+        found = None
+    if found is None:
         raise ConfigError(f"{why} needs the package {module!r}: pip install {shlex.quote(install)}")
 
 
@@ -60,7 +64,7 @@ def need_path(path: str | Path, *, option: str) -> Path:
     return found
 
 
-OF_SUBMITIT = ("UncompletedJobError", "FailedJobError")  # of a sweep's job that ended without a word
+OF_SUBMITIT = ("UncompletedJobError", "FailedJobError")  # of a sweep's job that ended without a word, or never began
 
 WORLD = {  # what systems and libraries say (a regular expression) → what it comes to
     errno.ENOSPC: (
@@ -91,8 +95,10 @@ def world(error: BaseException) -> str | None:
         if isinstance(cause, LostWorker):
             return str(cause)
         if type(cause).__name__ in OF_SUBMITIT:
-            said = str(cause).partition("\n")[0].strip()
-            return f"{said}: the other jobs go on; the same command runs again what has not finished"
+            lines = str(cause).strip().splitlines() or [type(cause).__name__]
+            if not lines[0].startswith("Job "):  # what sbatch says
+                return f"this job cannot be submitted: {lines[-1]}"
+            return f"{lines[0]}: the other jobs go on; the same command runs again what has not finished"
         text = " ".join(str(cause).split())
         if isinstance(cause, MemoryError) or type(cause).__name__ == "OutOfMemoryError":
             advice = "smaller batches need less, for instance trainer.micro_batch_size"

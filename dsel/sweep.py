@@ -23,15 +23,20 @@ from omegaconf import DictConfig
 from dsel.cache import Cache
 from dsel.component import digest, identity, without_software
 from dsel.config_groups import NO_RESULT
+from dsel.errors import need_package
 from dsel.files import damage, locked, read_json, seal, unsealed, write_sealed
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
+from dsel.references import Before
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
 
 SWEEP = "DSEL_SWEEP"
 """Environment variable with the name of the sweep that a process belongs to, for it and the processes it starts."""
+
+LAUNCHERS = {"submitit": "dsel[slurm]", "joblib": "dsel[parallel]", "ray": "hydra-ray-launcher"}
+"""What is in the name of a launcher's module, and what brings it."""
 
 INDEX, FAILURES, ENDED, RUNNING = ".finished", ".failed", ".ended", ".running"
 RESULTS = ("selection.parquet", "selected.jsonl")  # what a finished run is good for, beside its record
@@ -111,6 +116,18 @@ def ended(runs: Path, folder: Path) -> None:
     line = json.dumps({"folder": os.path.relpath(folder, runs)}) + "\n"
     with (runs / ENDED / f"{os.environ[SWEEP]}.jsonl").open("a", encoding="utf-8") as file:
         file.write(line)
+
+
+class Launcher(Before):
+    """Before a sweep: ends the program where the package of its launcher is missing."""
+
+    @staticmethod
+    def look(config: DictConfig) -> None:
+        module = str(config.hydra.launcher._target_).rpartition(".")[0]
+        chosen = config.hydra.runtime.choices["hydra/launcher"]
+        for plugin, install in LAUNCHERS.items():
+            if plugin in module:
+                need_package(module, install=install, why=f"hydra/launcher={chosen}")
 
 
 class End(Callback):

@@ -39,3 +39,24 @@ def test_what_numpy_says_of_a_full_disk_is_known() -> None:
     with pytest.raises(OSError) as full, Path("/dev/full").open("wb") as file:
         np.save(file, np.zeros(100_000))
     assert "the disk is full" in str(world(full.value))
+
+
+@pytest.mark.parametrize(
+    ("said", "line"),
+    [
+        (
+            "Job (task=0) with path r.pkl has not produced any output (state: CANCELLED)\nErrors",
+            "(state: CANCELLED): the",
+        ),
+        (
+            "sbatch: error: it is\nsbatch: error: Invalid partition",
+            "cannot be submitted: sbatch: error: Invalid partition",
+        ),
+    ],
+)
+def test_what_submitit_says_is_one_line(said: str, line: str) -> None:
+    class FailedJobError(RuntimeError):
+        pass
+
+    found = world(FailedJobError(said))
+    assert found is not None and line in found and "\n" not in found

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from dsel import sweep
 from dsel.cache import Cache, Lease
@@ -100,6 +101,19 @@ def test_a_failed_run_does_not_stop_the_others(dsel_run: Callable[..., Any], tmp
     assert "2 runs of this sweep" in again.stdout  # of which they are
     dsel_run(*grid, "rerun=true")
     assert len(finished(tmp_path)) == 4
+
+
+@pytest.mark.parametrize(("choice", "installs"), [("slurm", "'dsel[slurm]'"), ("ray_cluster", "hydra-ray-launcher")])
+def test_a_launcher_that_is_not_installed_is_named(
+    choice: str, installs: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    launcher = OmegaConf.load(ROOT / "conf" / "hydra" / "launcher" / f"{choice}.yaml")
+    chosen = {"launcher": launcher, "runtime": {"choices": {"hydra/launcher": choice}}}
+    with pytest.raises(SystemExit):
+        sweep.Launcher().on_multirun_start(OmegaConf.create({"hydra": chosen}))
+    assert f"hydra/launcher={choice} needs the package" in (said := capsys.readouterr().err)
+    assert said.endswith(f"pip install {installs}\n")
 
 
 def test_a_run_is_known_by_what_changes_its_result(tmp_path: Path) -> None:
