@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import numpy.typing as npt
 
 from dsel.model.positions import within
@@ -74,26 +76,32 @@ class Losses(Numbers):
 class Gradients(Numbers):
     """The gradient of each conversation, or Adam's step with it, as `Learner.gradients` has them.
 
-    memory: bytes that the gradients of a shard may take.
+    memory: bytes that the gradients of a shard may take. onto: a file of directions, float32[r, d]: instead of each
+    gradient, or its projection, its products with those.
     """
 
     dimensions: int | None
     seed: int
     step: str | None
     memory: float
+    onto: Path | None = None
 
     @property
     def shard_size(self) -> int:
         return max(1, min(base.SHARD, int(self.memory / (4 * self.snapshot.parameters))))
 
     def build(self) -> Read:
-        return partial(
+        read = partial(
             self.snapshot.gradients,
             dimensions=self.dimensions,
             seed=self.seed,
             step=self.step,
             max_length=self.max_length,
         )
+        if self.onto is None:
+            return read
+        directions = np.load(self.onto, mmap_mode="r")
+        return lambda rows: read(rows) @ directions.T
 
 
 @dataclass(frozen=True)

@@ -33,8 +33,8 @@ WANTED = {
     "targets": "none local split lm_eval",
     "clusterer": "faiss_kmeans",
     "selector": "random uniform longest quality deita qdit kcenter kmeans_closest kmeans_uniform kmq kmeans_centroids "
-    "kmeans_median kmeans_dynamic ifd graphfilter facility_location semdedup nearest bm25 dsir tsds less mig full "
-    "per_source",
+    "kmeans_median kmeans_dynamic ifd graphfilter facility_location semdedup nearest bm25 dsir tsds less gist "
+    "loss delta_loss mig full per_source",
     "model": "llama2_7b llama3_8b llama3_1_8b llama3_2_1b llama3_2_3b mistral_7b mistral_7b_v0_3 qwen2_5_1_5b "
     "qwen3_0_6b qwen3_1_7b qwen3_4b qwen3_8b olmo2_7b gemma3_1b gemma3_4b smollm2_135m smollm2_360m smollm2_1_7b tiny",
     "trainer": "full lora qlora paper iterit_paper none",

@@ -63,8 +63,8 @@ CHOICES = (  # one for each class
     "selector=graphfilter selector=ifd selector=iterative selector=iterit selector=kcenter selector=kmeans_centroids "
     "selector=kmeans_closest selector=kmeans_dynamic selector=kmeans_median selector=kmeans_uniform selector=kmq "
     "selector=longest selector=qdit selector=quality selector=random selector=semdedup selector=uniform "
-    "selector=nearest selector=bm25 selector=dsir selector=tsds selector=less selector=mig selector=full "
-    "selector=per_source "
+    "selector=nearest selector=bm25 selector=dsir selector=tsds selector=less selector=gist "
+    "selector=loss selector=delta_loss selector=mig selector=full selector=per_source "
     "selector/feedback=perplexity selector/feedback=reward selector/feedback=verifier model=tiny model=llama2_7b "
     "trainer=full evaluator=paper evaluator=procedural evaluator=gsm8k_local evaluator=heldout_loss tracker=wandb "
     "engine=local"
@@ -200,19 +200,19 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "number": "threshold",
         "choice": "metric weights restart final scope turn normalise draw feedback score_type update tail "
         "estimate allocation then tokens scorer device rule on_taken tsds.neighbours gain projection eps subtask "
-        "reduce shares",
-        "flag": "fill accumulate end_token replace norm",
+        "reduce shares focus",
+        "flag": "fill accumulate end_token replace norm whiten",
         "count": "buckets max_k kde_k max_words checkpoints ngram_max rounds max_new_tokens max_prompt epochs "
         "per_cluster perplexity.max_length",
-        "positive": "guide_epochs k1 c memory",
-        "not negative": "temperature sigma",
-        "above zero": "tsds.alpha power warmup",
+        "positive": "guide_epochs k1 c memory steepness",
+        "not negative": "temperature sigma loss.weight outside",
+        "above zero": "tsds.alpha power warmup variance window",
         "whole": "seed",
         "text or null": "labels",
         "texts or null": "per_source.weights",
         "ratio": "ratio",
         "from 1": "update_ratio",
-        "share": "decay alpha b max_share",
+        "share": "decay alpha b max_share low high",
         "long enough": "max_length dimensions",
         "count or null": "neighbours",
         "positive or null": "quality_scale",

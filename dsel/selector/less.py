@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,17 +74,14 @@ def _of_length_one(rows: ArrayLike) -> Floats:
 
 
 @dataclass
-class Less(Selector):
-    """`selector=less`: a warm-up on a random part of the pool, and the gradients at each of its checkpoints.
+class ByGradients(Selector):
+    """What methods have in common that compare gradients with the targets' after a warm-up on a part of the pool.
 
     The warm-up trains LoRA on the share `warmup` of the pool for as many epochs as there are `checkpoints`, with the
-    trainer's settings. Of each example of the pool the step that Adam would take with its gradient is compared with the
-    gradients of the targets, weighted by the epoch's mean learning rate, and the budget's highest are chosen; the base
-    model is then finetuned on them. projection: to so many `dimensions` by a random matrix of ±1 (`rademacher`), or
-    `none`. subtask, reduce: see `influence`; eps: see `dsel.model.gradients.adam_steps`. memory: gigabytes that
-    gradients may take before they are projected.
-
-    Paper and released code differ: `eps=code subtask=mean_cosine` is the code.
+    trainer's settings. At each of them examples are compared with the subtasks of the targets (`compare`), weighted by
+    the epoch's mean learning rate, and the budget's highest by the `reduce` over subtasks are chosen; the base model is
+    then finetuned on them. projection: of gradients, to so many `dimensions` by a random matrix of ±1 (`rademacher`),
+    or `none`. memory: gigabytes that gradients may take before they are projected.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "targets"})
@@ -92,8 +90,6 @@ class Less(Selector):
     checkpoints: Count = 4
     projection: Literal["rademacher", "none"] = "rademacher"
     dimensions: Count = 8192
-    eps: Literal["paper", "code"] = "paper"
-    subtask: Literal["mean_gradient", "mean_cosine"] = "mean_gradient"
     reduce: Literal["max", "mean"] = "max"
     max_length: Annotated[int, AtLeast(64)] = 2048
     seed: Seed = 0
@@ -103,6 +99,15 @@ class Less(Selector):
         fits = self.projection == "none" or self.dimensions % 8 == 0
         need(fits, f"selector.dimensions={self.dimensions}: wants a multiple of 8")
 
+    @abstractmethod
+    def compare(
+        self, study: Study, learner: Learner, target: Pool, subtasks: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.floating]:
+        """How like each subtask's the gradients of the pool's examples are, by the model as it stands: [n, subtasks].
+
+        target: the examples of the targets. subtasks: which of them each subtask has, by number.
+        """
+
     def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
         n, target = len(study.pool), study.target_or_fail()
         subtasks = target.by_subtask()
@@ -111,9 +116,7 @@ class Less(Selector):
         for epoch in range(1, self.checkpoints + 1):
             yield Train(warm, Training(1, restart=epoch == 1, part=(epoch, self.checkpoints), moments=True))
             rate = learner.rate()
-            here = self._features(study, learner, study.pool, step=self.eps)
-            there = self._features(study, learner, target.pool, step=None)
-            total += rate * similarities(here, there, subtasks, subtask=self.subtask)
+            total += rate * self.compare(study, learner, target.pool, subtasks)
             rates += rate
         scores = (total.max(axis=1) if self.reduce == "max" else total.mean(axis=1)) / rates
         chosen = np.argsort(-scores, kind="stable")[: study.budget]
@@ -125,18 +128,42 @@ class Less(Selector):
     def _warm(self, n: int) -> int:
         return max(1, round(self.warmup * n))
 
-    def _features(self, study: Study, learner: Learner, pool: Pool, step: str | None) -> NDArray[np.floating]:
-        """The gradients of some examples, or Adam's steps with them, projected: [n, d], memory-mapped."""
+    def features(
+        self, study: Study, learner: Learner, pool: Pool, step: str | None = None, onto: Path | None = None
+    ) -> NDArray[np.floating]:
+        """The gradients of some examples, or Adam's steps with them, projected: [n, d], memory-mapped.
+
+        onto: a file of directions, float32[r, d], of an artifact of the cache: their products with those, [n, r].
+        """
         dimensions = self.dimensions if self.projection == "rademacher" else None
 
         def build(folder: Path) -> None:
             model = learner.snapshot(moments=step is not None)
-            worker = Gradients(model, self.max_length, dimensions, self.seed, step, self.memory * 1e9)
+            worker = Gradients(model, self.max_length, dimensions, self.seed, step, self.memory * 1e9, onto)
             study.engine.fill(worker, pool.messages, folder / FILE, title="gradients", sizes=pool.lengths)
 
         key = {
             "model": learner.state, "pool": pool.fingerprint, "max_length": self.max_length, "seed": self.seed,
-            "dimensions": dimensions, "step": step,
+            "dimensions": dimensions, "step": step, **({} if onto is None else {"onto": onto.parent.name}),
         }  # fmt: skip
         folder = study.artifact("gradients", "gradients", key, build, items=len(pool))
         return np.asarray(np.load(folder / FILE, mmap_mode="r"))
+
+
+@dataclass
+class Less(ByGradients):
+    """`selector=less`: a warm-up on a random part of the pool, and the gradients at each of its checkpoints.
+
+    Of each example of the pool the step that Adam would take with its gradient is compared with the gradients of the
+    targets. eps: see `dsel.model.gradients.adam_steps`. subtask, reduce: see `influence`. The others are those of
+    `ByGradients`. Paper and released code differ: `eps=code subtask=mean_cosine` is the code.
+    """
+
+    eps: Literal["paper", "code"] = "paper"
+    subtask: Literal["mean_gradient", "mean_cosine"] = "mean_gradient"
+
+    def compare(
+        self, study: Study, learner: Learner, target: Pool, subtasks: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.floating]:
+        here = self.features(study, learner, study.pool, step=self.eps)
+        return similarities(here, self.features(study, learner, target), subtasks, subtask=self.subtask)
