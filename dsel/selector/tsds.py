@@ -58,7 +58,8 @@ def transport(
         return None
     filled = np.bincount(order[:enough] // full_at.shape[1], minlength=m)
     mass = np.where(np.arange(full_at.shape[1]) < filled[:, None], weight[:, :-1], 0.0) / (m * level)
-    mass[np.arange(m), filled] = 1 / m - mass.sum(axis=1)
+    rest = filled < mass.shape[1]  # at the very level at which a target has filled all, nothing of it is left
+    mass[rest, filled[rest]] = (1 / m - mass.sum(axis=1))[rest]
     return mass, filled
 
 

@@ -60,3 +60,10 @@ def test_no_other_level_costs_less():
 def test_too_few_neighbours_are_said():
     far = np.tile(np.linspace(0.1, 0.2, 5), (3, 1))
     assert tsds.transport(far, np.ones_like(far), alpha=0.01, c=5.0) is None
+
+
+def test_a_level_at_which_some_targets_have_filled_all():
+    """Without densities many neighbours are full at one level: the targets before it in the order have none left."""
+    mass, filled = tsds.transport([[0.0, 1.0]] * 3, np.ones((3, 2)), alpha=0.5, c=0.5)
+    assert filled.tolist() == [1, 0, 0]
+    np.testing.assert_allclose(mass, [[1 / 3]] * 3)
