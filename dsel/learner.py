@@ -48,7 +48,7 @@ class Learner:
         self.cache = cache
         self.seed = seed
         self._tokenizer = tokenizer = functools.cache(spec.load_tokenizer)
-        engine = engine or Local()
+        self.engine = engine = engine or Local()
 
         def train(job: Job, examples: Pool, folder: Path) -> None:  # without `self`, whose end is that of its leases
             engine.train(job, examples, tokenizer(), folder, report)

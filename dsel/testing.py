@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -33,6 +33,7 @@ from dsel.pool import Example, Message, Pool, text_of
 from dsel.resources import closure, need_known
 from dsel.scorer.base import Scorer
 from dsel.selector.base import Choose, Selector, Step, Train
+from dsel.shards import HERE, Map
 from dsel.study import Study
 from dsel.targets.base import Target
 
@@ -252,6 +253,7 @@ class StandIn:
     trained: list[str] = field(default_factory=list)
     answered: int = 0
 
+    engine: ClassVar[Map] = HERE
     model = None  # it has no weights, and no limit of positions
     has_engine = False
     parameters = 8
@@ -265,7 +267,7 @@ class StandIn:
     def state(self) -> dict[str, Any]:
         return {"stand-in": list(self.trained)}
 
-    def snapshot(self, **options: Any) -> StandIn:
+    def snapshot(self, **options: Any) -> Any:
         return self
 
     def fit(self, pool: Pool) -> None:

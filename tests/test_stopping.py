@@ -94,12 +94,12 @@ def test_an_end_token_that_is_not_special_leaves_no_text(as_base: Path, cache: C
     """The harness leaves special tokens out of an answer; others have to be cut."""
     import torch
 
-    from dsel.evaluator.harness import _live_model
+    from dsel.evaluator.requests import live_model
 
     learner = Learner(CausalLM(hub="", path=str(as_base), dtype="float32"), None, cache, seed=0)
     word = learner.tokenizer("▁town", add_special_tokens=False)["input_ids"][-1]
     learner.model.generation_config.eos_token_id = [word]
-    live = _live_model(learner, 2)
+    live = live_model(learner.snapshot(), 2)
     prompt = torch.tensor([[1, 3, 4]])
     answer = [9, word, 9, 0]
 

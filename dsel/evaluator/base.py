@@ -17,6 +17,8 @@ from dsel.constraints import shown
 from dsel.errors import need
 from dsel.evaluator.units import SHARE
 from dsel.pool import Message, Pool
+from dsel.shards import Map
+from dsel.snapshot import Snapshot
 
 
 class Subject(Protocol):
@@ -28,6 +30,14 @@ class Subject(Protocol):
     @property
     def model(self) -> Any:
         """The model in memory, in evaluation mode."""
+
+    @property
+    def engine(self) -> Map:
+        """Has many rows read by workers."""
+
+    def snapshot(self) -> Snapshot:
+        """The model as plain data, of which workers are made (`dsel.questions`)."""
+        ...
 
     def generate(self, prompts: Sequence[list[Message]], *, max_new_tokens: int = 512) -> list[str]:
         """Its answer to each conversation, up to the end of the turn, greedily."""

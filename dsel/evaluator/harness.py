@@ -1,4 +1,4 @@
-"""lm-evaluation-harness, in this process, on the live model."""
+"""lm-evaluation-harness, in this process; what it asks the model is answered by the workers of the engine."""
 
 from __future__ import annotations
 
@@ -16,14 +16,12 @@ from dsel.component import knob
 from dsel.constraints import Count, Seed, Text
 from dsel.errors import ConfigError, need
 from dsel.evaluator.base import Metric, Subject, average
+from dsel.evaluator.requests import asking
 from dsel.evaluator.sandbox import in_place_of_code_eval
 from dsel.evaluator.units import unit_of
 from dsel.files import finite, write_json
 from dsel.hub import reason
-from dsel.model.chat import end_tokens
-from dsel.model.fast_linear import fast_linear
 from dsel.pool import Pool
-from dsel.progress import progress
 from dsel.tasks import TASKS as TASKS
 from dsel.tasks import index_of_tasks
 
@@ -78,13 +76,13 @@ class Harness:
         import lm_eval
 
         manager = self._manager(cache)
-        lm = _live_model(learner, self.batch_size)
+        lm = asking(learner, batch_size=self.batch_size, seed=self.seed, folder=folder)
         metrics: dict[str, Metric] = {}
         full: dict[str, Any] = {}
         for name, spec in self._allowed().items():
             log.info("evaluating %s (%d-shot)", name, spec["shots"])
             confined = in_place_of_code_eval() if spec.get("unsafe") else nullcontext()
-            with confined, _own_settings_away(learner.model), _git_unasked():
+            with confined, _git_unasked():
                 results = lm_eval.simple_evaluate(
                     model=lm,
                     tasks=[name],
@@ -203,72 +201,3 @@ def _git_unasked() -> Iterator[None]:
         yield
     finally:
         module.get_git_commit_hash = asks
-
-
-def _live_model(learner: Subject, batch_size: int) -> Any:
-    """The learner's model behind the harness's interface, with our progress bar in place of its own."""
-    import lm_eval.models.huggingface as hf
-    import torch
-
-    tokenizer = learner.tokenizer
-    ends = end_tokens(tokenizer, learner.model.generation_config.eos_token_id)
-    silent = next(iter(tokenizer.all_special_ids), ends[0] if ends else 0)  # has no text once decoded
-
-    class Live(hf.HFLM):
-        """Counts finished requests through the harness's cache hook."""
-
-        def loglikelihood(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-            with self._counted(len(requests)):
-                return super().loglikelihood(requests, disable_tqdm=True)
-
-        def loglikelihood_rolling(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-            with self._counted(len(requests)):
-                return super().loglikelihood_rolling(requests, disable_tqdm=True)
-
-        def generate_until(self, requests: list[Any], disable_tqdm: bool = False) -> Any:
-            with self._counted(len(requests)):
-                return super().generate_until(requests, disable_tqdm=True)
-
-        def _model_generate(self, context: Any, *args: Any, **options: Any) -> Any:
-            """With nothing left after an answer's first end token, whose text the harness may not know."""
-            plain = {"top_k": 0} if options.get("do_sample") else {}  # the library's own default is 50
-            out = super()._model_generate(context, *args, **plain | options)
-            answers = out[:, context.shape[1] :]
-            ended = torch.isin(answers, torch.tensor(ends, device=out.device)).cumsum(dim=1) > 0
-            answers[ended] = silent
-            return out
-
-        @contextmanager
-        def _counted(self, total: int) -> Iterator[None]:
-            with progress("evaluating", total=total, unit="requests") as advance, fast_linear(self.model):
-
-                class Hook:
-                    def add_partial(self, attr: str, request: Any, result: Any) -> None:
-                        advance(1)
-
-                before = self.cache_hook  # type: ignore[has-type]
-                self.cache_hook = Hook()
-                try:
-                    yield
-                finally:
-                    self.cache_hook = before
-
-    return Live(pretrained=learner.model, tokenizer=tokenizer, batch_size=batch_size)
-
-
-@contextmanager
-def _own_settings_away(model: Any) -> Iterator[None]:
-    """Inside, what a call of `model.generate` leaves open is not filled in from the model's own generation config.
-
-    (A repetition penalty, a shortest length.) Token ids, end tokens among them, stay.
-    """
-    from transformers import GenerationConfig
-
-    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside adapters
-    own = model.generation_config
-    ids = {key: value for key, value in own.to_dict().items() if key.endswith("_token_id")}
-    model.generation_config = GenerationConfig(**ids)
-    try:
-        yield
-    finally:
-        model.generation_config = own

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 
 from dsel.cache import Cache
-from dsel.component import content_of, knob
+from dsel.component import content_of
 from dsel.constraints import Count, Text
 from dsel.data.local import Local
 from dsel.errors import need, need_path
 from dsel.evaluator.base import Metric, Subject
 from dsel.evaluator.units import unit_of
 from dsel.pool import Pool
+from dsel.questions import Losses
 
 
 @dataclass
@@ -29,7 +31,6 @@ class HeldoutLoss:
     split: Text | None = None
     limit: Count | None = None
     max_length: Count = 2048
-    chunk: Count = knob(256)
 
     evaluates = True
 
@@ -53,19 +54,13 @@ class HeldoutLoss:
 
     def evaluate(self, learner: Subject, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """`heldout_loss` over the held-out examples, with its standard error over examples."""
-        from dsel.progress import progress
-
         data = heldout if self.path is None else self._read(cache)
         need(len(data) > 0, "evaluator=heldout_loss has no example: a larger data.holdout, or evaluator.path=…")
         if self.limit is not None:
             data = data.take(range(min(self.limit, len(data))))
-        losses = []
-        with progress("held-out loss", total=len(data), unit="examples") as advance:
-            for start in range(0, len(data), self.chunk):
-                part = data.messages[start : start + self.chunk]
-                losses.append(learner.nll(part, max_length=self.max_length))
-                advance(len(part))
-        values = np.concatenate(losses)
+        worker = Losses(learner.snapshot(), self.max_length, whole=False)
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".losses-") as scratch:
+            values = learner.engine.map(worker, data.messages, Path(scratch), title="held-out loss", sizes=data.lengths)
         values = values[np.isfinite(values)]
         need(len(values) > 0, f"evaluator=heldout_loss: no response fits in max_length={self.max_length}")
         stderr = float(values.std(ddof=1) / np.sqrt(len(values))) if len(values) > 1 else float("nan")

@@ -19,7 +19,7 @@ from tests.conftest import make_pool
 def test_it_is_the_mean_over_examples_with_its_standard_error(spec: CausalLM, cache: Cache, tmp_path: Path) -> None:
     learner = Learner(spec, None, cache, seed=0)
     pool, heldout = make_pool(30).hold_out(10)
-    found = HeldoutLoss(chunk=3).evaluate(learner, pool, heldout, cache, tmp_path)["heldout_loss"]
+    found = HeldoutLoss().evaluate(learner, pool, heldout, cache, tmp_path)["heldout_loss"]
     losses = learner.nll(heldout.messages)
     assert found.value == pytest.approx(losses.mean())
     assert found.stderr == pytest.approx(losses.std(ddof=1) / np.sqrt(10))

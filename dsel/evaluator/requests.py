@@ -1,0 +1,149 @@
+"""What lm-evaluation-harness asks of a model: shards of its requests, answered by the engine's workers.
+
+The harness runs in the leading process, and loads no model: `asking` hands its requests to the engine. A worker has the
+model behind the harness's own interface to those of transformers, and takes a shard at a time. Shards, and so answers,
+do not depend on how many workers there are.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from dsel.evaluator.base import Subject
+from dsel.model.chat import end_tokens
+from dsel.model.fast_linear import fast_linear
+from dsel.model.generation import seeded
+from dsel.shards import Read
+from dsel.snapshot import Snapshot
+
+BATCHES = 8  # of a shard
+
+Kind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request, as far as the harness's models look at it."""
+
+    args: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Requests:
+    """A worker for requests of one kind; a row is a request's number and its arguments.
+
+    seed: of answers that are drawn, together with the requests of a shard.
+    """
+
+    snapshot: Snapshot
+    kind: Kind
+    batch_size: int
+    seed: int
+
+    @property
+    def shard_size(self) -> int:
+        return BATCHES * self.batch_size
+
+    @property
+    def suffix(self) -> str:
+        return ".json" if self.kind == "generate_until" else ".npy"
+
+    def build(self) -> Read:
+        model, live = self.snapshot.model, live_model(self.snapshot, self.batch_size)
+
+        def read(rows: list[Any]) -> Any:
+            asked = [Asked(tuple(args)) for _, *args in rows]
+            entropy = [self.seed, zlib.crc32(json.dumps(rows).encode())]
+            with fast_linear(model), _own_settings_away(model), seeded(entropy, model.device):
+                found = getattr(live, self.kind)(asked, disable_tqdm=True)
+            return found if self.kind == "generate_until" else np.array(found, dtype=np.float64)
+
+        return read
+
+
+def asking(learner: Subject, *, batch_size: int, seed: int, folder: Path) -> Any:
+    """The learner behind the harness's interface: what it is asked, the workers of its engine answer.
+
+    Args:
+        learner: whose model it is.
+        batch_size: requests that are answered at once.
+        seed: of answers that are drawn.
+        folder: gets the shards, until all requests of a kind are answered.
+    """
+    from lm_eval.api.model import LM, TemplateLM
+    from lm_eval.models.huggingface import HFLM
+
+    def answers(kind: Kind, requests: Sequence[Any]) -> Any:
+        rows = [[i, *request.args] for i, request in enumerate(requests)]
+        worker = Requests(learner.snapshot(), kind, batch_size, seed)
+        sizes = [len(row[1]) for row in rows]
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".requests-") as scratch:
+            return learner.engine.map(worker, rows, Path(scratch), title="evaluating", sizes=sizes, unit="requests")
+
+    class Asking(LM):
+        tokenizer = learner.tokenizer
+        chat_template_args: dict[str, Any] = {}
+
+        chat_template = TemplateLM.chat_template
+        apply_chat_template = HFLM.apply_chat_template
+        tokenizer_name = HFLM.tokenizer_name
+
+        def loglikelihood(self, requests: list[Any]) -> list[tuple[float, bool]]:
+            return [(float(loss), bool(greedy)) for loss, greedy in answers("loglikelihood", requests)]
+
+        def loglikelihood_rolling(self, requests: list[Any]) -> list[float]:
+            return [float(loss) for loss in answers("loglikelihood_rolling", requests)]
+
+        def generate_until(self, requests: list[Any]) -> list[str]:
+            return list(answers("generate_until", requests))
+
+    return Asking()
+
+
+def live_model(snapshot: Snapshot, batch_size: int) -> Any:
+    """The model in memory, behind the harness's interface to those of transformers."""
+    import lm_eval.models.huggingface as hf
+    import torch
+
+    model, tokenizer = snapshot.model, snapshot.tokenizer
+    ends = end_tokens(tokenizer, model.generation_config.eos_token_id)
+    silent = next(iter(tokenizer.all_special_ids), ends[0] if ends else 0)  # has no text once decoded
+
+    class Live(hf.HFLM):
+        def _model_generate(self, context: Any, *args: Any, **options: Any) -> Any:
+            """With nothing left after an answer's first end token, whose text the harness may not know."""
+            plain = {"top_k": 0} if options.get("do_sample") else {}  # the library's own default is 50
+            out = super()._model_generate(context, *args, **plain | options)
+            answers = out[:, context.shape[1] :]
+            ended = torch.isin(answers, torch.tensor(ends, device=out.device)).cumsum(dim=1) > 0
+            answers[ended] = silent
+            return out
+
+    return Live(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+
+
+@contextmanager
+def _own_settings_away(model: Any) -> Iterator[None]:
+    """Inside, what a call of `model.generate` leaves open is not filled in from the model's own generation config.
+
+    (A repetition penalty, a shortest length.) Token ids, end tokens among them, stay.
+    """
+    from transformers import GenerationConfig
+
+    model = model.get_base_model() if hasattr(model, "get_base_model") else model  # inside adapters
+    own = model.generation_config
+    ids = {key: value for key, value in own.to_dict().items() if key.endswith("_token_id")}
+    model.generation_config = GenerationConfig(**ids)
+    try:
+        yield
+    finally:
+        model.generation_config = own
