@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from dsel.record.reader import RunFolder
+from dsel.remote_runs import original
 from dsel.report.statistics import CONFIDENCE, difference, over_items
 
 BASELINE = "random"
@@ -43,11 +44,11 @@ def closer(runs: Sequence[RunFolder]) -> list[str]:
     here = [run for run in runs if run.folder is not None]
     if not here:
         return []
-    last = here[-1]
-    others = [run for run in here if run.choice("selector") != last.choice("selector")]
-    lines = [f"look: {shlex.join(['python', '-m', 'dsel', 'show', str(last.folder)])}"]
+    last, named = here[-1], [original(run.folder) for run in here if run.folder is not None]
+    others = [name for name, run in zip(named, here) if run.choice("selector") != last.choice("selector")]
+    lines = [f"look: {shlex.join(['python', '-m', 'dsel', 'show', named[-1]])}"]
     if others:
-        both = (str(others[-1].folder), str(last.folder))
+        both = (others[-1], named[-1])
         lines.append(f"compare: {shlex.join(['python', '-m', 'dsel.compare', *both])}")
     return lines
 

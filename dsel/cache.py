@@ -6,16 +6,20 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from dsel.component import digest, plain
 from dsel.files import damage, locked, read_json, remember_digests, remove, seal, sync, unsealed, write_sealed
+from dsel.remote import Remote, is_url
+from dsel.remote_cache import KEY as KEY
+from dsel.remote_cache import RemoteCache
 
 log = logging.getLogger(__name__)
 
-KEY = "key.json"
+OF_THIS_MACHINE = ("tasks",)  # kinds whose files name folders: they are of no use elsewhere
+FETCHED = ".fetched"  # of a folder with a download
 
 
 class Cache:
@@ -25,16 +29,29 @@ class Cache:
     what has its final name is whole. The operating system drops the lock of a process that dies; the next one finds
     the partial folder and goes on from what is in it. `key.json` holds the key and the digest of every file; they are
     checked when an artifact is found, and one that does not hold is set aside as `<digest>.damaged` and built again.
+
+    Where there is a `remote`, what is missing here is downloaded from there, and what is built here is uploaded.
     """
 
-    def __init__(self, folder: str | Path):
+    def __init__(self, folder: str | Path, remote: Remote | None = None):
         self.folder = Path(folder).expanduser()
+        self.remote = None if remote is None else RemoteCache(remote)
         self._leases: dict[Path, Lease] = {}
         remember_digests(self.folder / "digests")  # of the files that keys are made of, and of its own
+
+    def check(self) -> None:
+        """Raise `ConfigError` where the URL cannot be read."""
+        if self.remote is not None:
+            self.remote.remote.check(write=False)
 
     def path(self, kind: str, key: Any) -> Path:
         """Where the artifact of `key` is, or will be."""
         return self.folder / kind / digest(key)
+
+    def has(self, kind: str, key: Any) -> bool:
+        """Whether the artifact is here or at the URL. Nothing of it is read."""
+        final, remote = self.path(kind, key), self._remote(kind)
+        return final.is_dir() or (remote is not None and remote.has(_name(final)))
 
     def artifact(
         self,
@@ -58,16 +75,53 @@ class Cache:
         if found(final, needs):
             with suppress(OSError):
                 os.utime(final)  # when it was used last
-            return final, True
+            there = True
+        else:
+            there = self._fetch_or_build(kind, key, build, needs, wait)
+        if remote := self._remote(kind):
+            remote.upload(_name(final), final)
+        return final, there
+
+    def fetch(self, kind: str, key: Any, needs: Sequence[str] = ()) -> bool:
+        """Whether the artifact is here, downloaded now if need be."""
+        final = self.path(kind, key)
+        if found(final, needs) or (remote := self._remote(kind)) is None:
+            return found(final, needs)
+        with self.lock(final, kind):
+            return found(final, needs) or self._download(remote, final, key, needs)
+
+    def withdraw(self, kind: str, name: str) -> None:
+        """Remove the artifact called `name` from the URL, where there is one. (`clear` removes what is here.)"""
+        if remote := self._remote(kind):
+            remote.withdraw(f"{kind}/{name}")
+
+    def _fetch_or_build(
+        self, kind: str, key: Any, build: Callable[[Path], None], needs: Sequence[str], wait: bool
+    ) -> bool:
+        final, remote = self.path(kind, key), self._remote(kind)
         with self.lock(final, kind):
             if found(final, needs):
-                return final, True
+                return True
             set_aside(final)
+            if remote is not None and self._download(remote, final, key, needs):
+                return True
             partial = final.with_suffix(".partial")
             partial.mkdir(exist_ok=True)
-            build(partial)
+            with nullcontext() if remote is None else remote.keeping(_name(final), partial):
+                build(partial)
             publish(partial, final, key, wait=wait)
-            return final, False
+            return False
+
+    def _download(self, remote: RemoteCache, final: Path, key: Any, needs: Sequence[str]) -> bool:
+        """To be called under the artifact's lock."""
+        fetched = final.with_suffix(FETCHED)
+        if not remote.fetch(_name(final), fetched, set(needs)):
+            return False
+        publish(fetched, final, key)
+        return True
+
+    def _remote(self, kind: str) -> RemoteCache | None:
+        return None if kind in OF_THIS_MACHINE else self.remote
 
     def clear(self, kind: str, name: str) -> bool:
         """Remove the artifact called `name` with all that unfinished or damaged work left of it.
@@ -82,7 +136,7 @@ class Cache:
             with lock.acquire(timeout=0):
                 if not Lease(final).remove():
                     return False
-                for suffix in (".partial", ".damaged"):
+                for suffix in (".partial", ".damaged", FETCHED):
                     remove(final.with_suffix(suffix))
                 return True
         except Timeout:
@@ -91,6 +145,16 @@ class Cache:
     def lock(self, final: Path, kind: str) -> AbstractContextManager[None]:
         """The right to build an artifact, which one process has at a time."""
         return locked(final.with_suffix(".lock"), f"another run is computing this {kind} ({final.name})")
+
+
+def at(place: str, scratch: str) -> Cache:
+    """The cache in a folder; where `place` is a URL, the one in the folder `scratch` with that URL behind it."""
+    return Cache(scratch, Remote(place, "cache")) if is_url(place) else Cache(place)
+
+
+def _name(final: Path) -> str:
+    """What an artifact is called at a URL."""
+    return f"{final.parent.name}/{final.name}"
 
 
 class Lease:

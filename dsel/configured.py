@@ -16,6 +16,7 @@ from dsel.config_groups import GROUPS
 from dsel.constraints import AtLeast, Seed, Text, check_types, like, shown
 from dsel.errors import ConfigError, need
 from dsel.references import Before
+from dsel.remote import is_url, parts
 
 MAY_BE_NULL = ("experiments", "sweeps")
 BESIDE = ("report",)  # what a run has no use for
@@ -29,6 +30,7 @@ class Settings:
     seed: Seed
     runs: Text
     cache: Text
+    scratch: Text
     rerun: bool
     plan: bool
     plan_for: Sequence[Annotated[float, AtLeast(1)]]
@@ -73,6 +75,9 @@ def settings(config: DictConfig) -> Settings:
         need(ours, f"{name}={shown(_plain(config[name]))}: unknown{like(name, (*known, *GROUPS))}; {there}")
     found = Settings(**{name: _plain(config[name]) for name in known})
     check_types(found)
+    for name in ("runs", "cache"):
+        if is_url(getattr(found, name)):
+            parts(getattr(found, name), name)
     return found
 
 

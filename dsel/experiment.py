@@ -90,6 +90,7 @@ class Experiment:
             need(not isinstance(self.targets, NoTargets), NO_TARGETS)
         if self.trainer.trains or self.evaluator.evaluates:
             self.model.check()
+        self.cache.check()
 
     def problem(self, stage: Stages = unrecorded, note: Notes = unnoted) -> Problem:
         """The pool as it is chosen from, read now.

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 BLOCK = 2**22  # bytes hashed at once
 LONG = 512  # MB that may take seconds to read
 SIDECAR, DIGEST = ".xxh3", "digest"
+DIGESTS = "digests.json"  # of a checkpoint's files: the last one that is written
 
 LARGE = 2**24  # bytes, of a file whose digest is worth remembering
 DAY = 86400  # seconds for which a file that is as it was is not read again to see whether its disk has damaged it
@@ -74,8 +75,13 @@ def locked(path: Path, waiting: str) -> Iterator[None]:
 
 def write_sealed(path: Path, value: Mapping[str, Any]) -> None:
     """`write_json` of a mapping with a digest of its own, which `unsealed` compares."""
+    write_json(path, with_digest(value))
+
+
+def with_digest(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What `write_sealed` writes: the mapping without secrets, and its digest."""
     clean = json.loads(json.dumps(redact(dict(value)), allow_nan=False))
-    write_json(path, {**clean, DIGEST: _content(clean)})
+    return {**clean, DIGEST: _content(clean)}
 
 
 def unsealed(value: Any) -> dict[str, Any]:

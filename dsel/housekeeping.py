@@ -1,6 +1,7 @@
 """dsel cache and dsel runs: what is on the disk, how large it is and when it was used last; and its removal.
 
-Nothing goes that a living process uses: artifacts have leases and locks, runs a process.
+Nothing goes that a living process uses: artifacts have leases and locks, runs a process. Those are of this machine:
+of what is at a URL, nobody knows who uses it elsewhere, and it takes a word more to remove it (`--there`).
 """
 
 from __future__ import annotations
@@ -10,10 +11,11 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
 from dsel.cache import KEY, Cache
@@ -22,10 +24,13 @@ from dsel.errors import ConfigError, need, need_path
 from dsel.files import remove
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
+from dsel.remote import Remote, is_url
+from dsel.remote_cache import RemoteCache
+from dsel.remote_runs import need_here, scratch
 from dsel.secrets import cover
 from dsel.show import Table, say, show_table, to_terminal
 
-NAMED = re.compile(r"([0-9a-f]{24})(\.partial|\.damaged|\.gone-[0-9a-f]+)?$")  # folders of the cache
+NAMED = re.compile(r"([0-9a-f]{24})(\.partial|\.fetched|\.damaged|\.gone-[0-9a-f]+)?$")  # folders of the cache
 UNITS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 STEPS = ("B", "kB", "MB", "GB", "TB")
 UNREAD = "no record"
@@ -70,6 +75,22 @@ def artifacts(folder: Path) -> Iterator[Artifact]:
         yield from sorted(parts, key=lambda part: part.used)
 
 
+def artifacts_there(remote: Remote) -> Iterator[Artifact]:
+    """The same of a cache at a URL; `used` is when it was uploaded, as nobody writes down who reads it."""
+    sizes, times, whole = Counter[tuple[str, str]](), dict[tuple[str, str], float](), set[tuple[str, str]]()
+    for path, found in remote.files().items():
+        kind, _, inside = path.partition("/")
+        folder, _, file = inside.partition("/")
+        if match := NAMED.match(folder):
+            name = (kind, match[1])
+            sizes[name] += found.size
+            times[name] = max(found.modified, times.get(name, 0.0))
+            if (folder, file) == (match[1], KEY):
+                whole.add(name)
+    for name in sorted(sizes, key=lambda name: (name[0], times[name])):
+        yield Artifact(*name, sizes[name], times[name], name in whole)
+
+
 def runs(folder: Path) -> Iterator[Run]:
     """The runs in a folder, the oldest first."""
     found = []
@@ -88,6 +109,13 @@ def clear_cache(folder: Path, wanted: Sequence[Artifact]) -> tuple[list[Artifact
     cache = Cache(folder)
     gone = [each for each in wanted if cache.clear(each.kind, each.name)]
     return gone, [each for each in wanted if each not in gone]
+
+
+def clear_there(remote: Remote, wanted: Sequence[Artifact]) -> tuple[list[Artifact], list[Artifact]]:
+    """The same at a URL, also of what other machines may be using: they make again what they miss."""
+    for each in wanted:
+        RemoteCache(remote).remove(f"{each.kind}/{each.name}")
+    return [*wanted], []
 
 
 def seconds(age: str) -> float:
@@ -145,7 +173,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _usual() -> str:
-    """The folder of the cache that runs use where nothing else is said."""
+    """The folder, or the URL, of the cache that runs use where nothing else is said."""
     return os.environ.get("DSEL_CACHE") or "~/.cache/dsel"
 
 
@@ -154,11 +182,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     cache = commands.add_parser("cache", help="what is kept to be used again")
     cache.add_argument("kinds", metavar="KIND", nargs="*", help="embeddings, scores, fits, … (default: all)")
-    cache.add_argument("--cache", metavar="FOLDER", default=_usual(), help="(default: %(default)s)")
+    cache.add_argument("--cache", metavar="FOLDER|URL", default=_usual(), help="(default: %(default)s)")
     cache.add_argument("--older-than", metavar="AGE", help="only what was not used for so long: 90m, 12h, 30d, 2w")
-    cache.add_argument("--clear", action="store_true", help="remove it, but for what a run is using")
+    cache.add_argument("--there", action="store_true", help="of a cache at a URL: what is there, not its copy here")
+    cache.add_argument("--clear", action="store_true", help="remove it, but for what a run on this machine is using")
     runs = commands.add_parser("runs", help="the runs of a folder")
-    runs.add_argument("folder", metavar="FOLDER", nargs="?", default="runs", help="(default: runs)")
+    runs.add_argument("folder", metavar="FOLDER|URL", nargs="?", default="runs", help="(default: runs)")
     runs.add_argument("--older-than", metavar="AGE", help="only what was not changed for so long: 90m, 12h, 30d, 2w")
     runs.add_argument("--status", metavar="STATUS", help="only those: finished, failed, interrupted, killed, …")
     runs.add_argument("--clear", action="store_true", help="remove them, but for those that are running")
@@ -166,11 +195,26 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cache(options: argparse.Namespace) -> None:
-    if options.cache == _usual() and not Path(options.cache).expanduser().exists():
-        say(f"{options.cache}: nothing yet", to_terminal())
+    console = to_terminal()
+    remote = Remote(options.cache.rstrip("/"), "--cache") if is_url(options.cache) else None
+    need(remote is not None or not options.there, f"--there: {options.cache} is no URL")
+    place = options.cache if remote is None else scratch()
+    if remote is not None:
+        remote.check(write=False)
+    if remote is not None and options.there:
+        every, where = list(artifacts_there(remote)), remote.url
+    elif place in (_usual(), scratch()) and not Path(place).expanduser().exists():
+        say(f"{place}: nothing yet", console)
+        every, where = [], place
+    else:
+        where = str(need_path(place, option="--cache"))
+        every = list(artifacts(Path(where)))
+    if remote is not None and not options.there:
+        far = list(artifacts_there(remote))
+        what = f"{len(far):,} artifacts, {human(sum(each.size for each in far))}"
+        say(f"{remote.url} has {what}; --there shows those; this is their copy on this machine: {where}", console)
+    if not every and not Path(where).exists() and not options.there:
         return
-    folder = need_path(options.cache, option="--cache")
-    every = list(artifacts(folder))
     kinds = sorted({each.kind for each in every})
     for kind in options.kinds:
         need(kind in kinds, f"{kind}: the cache has none of that kind; there are {', '.join(kinds) or 'none'}")
@@ -179,22 +223,25 @@ def _cache(options: argparse.Namespace) -> None:
         for each in every
         if (not options.kinds or each.kind in options.kinds) and _old_enough(each.used, options.older_than)
     ]
-    console = to_terminal()
     if options.clear:
-        gone, left = clear_cache(folder, wanted)
+        if remote is not None and options.there:
+            gone, left = clear_there(remote, wanted)
+        else:
+            gone, left = clear_cache(Path(where), wanted)
         say(f"removed: {len(gone):,} artifacts, {human(sum(each.size for each in gone))}", console)
         if left:
             say(f"in use, and left: {len(left):,} artifacts, {human(sum(each.size for each in left))}", console)
         return
     if not wanted:
-        say(f"{folder}: nothing" + ("" if options.older_than is None else f" that old ({options.older_than})"), console)
+        say(f"{where}: nothing" + ("" if options.older_than is None else f" that old ({options.older_than})"), console)
         return
     rows: list[tuple[str, ...] | None] = []
     for kind in sorted({each.kind for each in wanted}):
         rows.append((kind, *_summed([each for each in wanted if each.kind == kind])))
     rows += [None, ("all", *_summed(wanted))]
-    header = ("kind", "artifacts", "unfinished", "size", "not used since", "last used")
-    show_table(Table(rows, str(folder), header, "lrrrll"), console)
+    times = ("first upload", "last upload") if options.there else ("not used since", "last used")
+    header = ("kind", "artifacts", "unfinished", "size", *times)
+    show_table(Table(rows, where, header, "lrrrll"), console)
     say("the same with --clear removes them; --older-than 30d looks at what was not used for as long", console)
 
 
@@ -209,10 +256,12 @@ def _runs(options: argparse.Namespace) -> None:
     if options.folder == "runs" and not Path("runs").exists():
         say("there are no runs here yet: dsel run makes each a folder in runs/", to_terminal())
         return
-    folder = need_path(options.folder, option="FOLDER")
+    remote = Remote(options.folder.rstrip("/"), "FOLDER") if is_url(options.folder) else None
+    folder = need_here(options.folder, option="FOLDER", wanted=lambda name: name.name == NAME)
+    every = runs(folder) if remote is None else _sized(list(runs(folder)), remote)
     wanted = [
         run
-        for run in runs(folder)
+        for run in every
         if (options.status or run.status) == run.status and _old_enough(run.changed, options.older_than)
     ]
     console = to_terminal()
@@ -221,18 +270,29 @@ def _runs(options: argparse.Namespace) -> None:
         need(narrowed, "--clear: say which runs, with --status failed or --older-than 30d")
         idle = [run for run in wanted if run.status != "running"]
         for run in idle:
+            if remote is not None:
+                remote.remove(f"{run.folder.name}/{NAME}")  # without it, it is no run
+                remote.remove(run.folder.name)
             remove(run.folder)
         say(f"removed: {len(idle):,} runs, {human(sum(run.size for run in idle))}", console)
         if len(idle) < len(wanted):
             say(f"running, and left: {len(wanted) - len(idle):,} runs", console)
         return
     if not wanted:
-        say(f"{folder}: no such runs", console)
+        say(f"{options.folder}: no such runs", console)
         return
     rows: list[tuple[str, ...] | None] = [_row(run) for run in wanted]
     rows += [None, ("all", "", "", f"{len(wanted):,} runs", "", human(sum(run.size for run in wanted)))]
     header = ("run", "method", "budget", "status", "result", "size")
-    show_table(Table(rows, str(folder), header, "llrllr"), console)
+    show_table(Table(rows, options.folder, header, "llrllr"), console)
+
+
+def _sized(found: Sequence[Run], remote: Remote) -> list[Run]:
+    """Runs at a URL, of which only the records are here."""
+    sizes = Counter[str]()
+    for name, each in remote.files().items():
+        sizes[PurePosixPath(name).parts[0]] += each.size
+    return [replace(run, size=sizes[run.folder.name]) for run in found]
 
 
 def _row(run: Run) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
+from dsel.remote_runs import here
+
 NOTES = ("multirun.yaml", ".failed", ".running", ".ended")  # what Hydra and `dsel.sweep` write beside the runs
 
 
@@ -20,7 +22,7 @@ class Begin(Callback):
     runs: ClassVar[Path | None] = None
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        Begin.runs = Path(str(config.runs))
+        Begin.runs = Path(here(str(config.runs), str(config.scratch)))
 
 
 def discard(folder: Path, runs: Path) -> None:

@@ -22,6 +22,7 @@ from rich.console import Console
 from dsel import memory, peaks
 from dsel.cache import Cache
 from dsel.cost import speed, warnings
+from dsel.errors import ConfigError
 from dsel.experiment import Experiment
 from dsel.forecast import Device, Forecast, Pace, duration, files, forecast, table
 from dsel.model.causal_lm import CausalLM
@@ -32,6 +33,8 @@ from dsel.pool import Pool
 from dsel.record.environment import environment
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
+from dsel.remote import Unreachable, is_url
+from dsel.remote_runs import need_here
 from dsel.resources import RESOURCES, closure
 from dsel.show import Table, show_table, to_terminal
 from dsel.trainer.steps import steps
@@ -119,7 +122,7 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
     problem = experiment.problem()
     pool, study, budget = problem.pool, problem.study, problem.study.budget
     here = environment()
-    earlier = [r for r in finished(Path(config["runs"])) if hardware(r["environment"]) == hardware(here)]
+    earlier = [r for r in _measured(config) if hardware(r["environment"]) == hardware(here)]
     measured, place, workers = partial(pace, earlier, config), capacity(here), workers_of(config, here)
     peak = peaks.peak(place[0])
     tasks: list[Task] = []
@@ -128,7 +131,8 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
     shared, others = (1, "single"), dict[str, float]()
     local, why = None, "no model is trained"
     if trainer.trains or evaluator.evaluates:
-        made = model.prepare(Look(experiment.cache.folder))
+        kept = experiment.cache
+        made = model.prepare(Look(kept.folder, None if kept.remote is None else kept.remote.remote))
         if not made:
             tasks.append(Task("model", "to be made, as this is its first use", 1, measured("model")))
     tasks += resources(experiment, study, workers, measured)
@@ -221,14 +225,14 @@ def workers_of(config: Mapping[str, Any], here: Mapping[str, Any]) -> int:
 
 
 class Look(Cache):
-    """A cache that says where an artifact is, or would be, and builds none."""
+    """A cache that says where an artifact is, or would be, and builds none; one at a URL is downloaded."""
 
     def artifact(
         self, kind: str, key: Any, build: Callable[[Path], None], *, needs: Sequence[str] = (), lease: bool = False,
         wait: bool = True,
     ) -> tuple[Path, bool]:  # fmt: skip
         place = self.path(kind, key)
-        return place, place.is_dir()
+        return place, self.fetch(kind, key) if self.remote else place.is_dir()
 
 
 def sample(pool: Pool, model: CausalLM | None, most: int, why: str) -> Tokens:
@@ -246,6 +250,19 @@ def sample(pool: Pool, model: CausalLM | None, most: int, why: str) -> Tokens:
     error = statistics.stdev(counts) / math.sqrt(len(counts)) if len(counts) > 1 else math.nan
     how = "the model's tokenizer" if tokenizer is not None else f"{CHARACTERS} characters a token: {why}"
     return Tokens(statistics.mean(counts), error, max(*counts, *extreme), f"{len(rows)} read, {how}")
+
+
+def _measured(config: Mapping[str, Any]) -> Records:
+    """The records of earlier runs, where there are any."""
+    runs = config["runs"]
+    if not is_url(runs):
+        return finished(Path(runs))
+    try:
+        return finished(need_here(runs, option="runs", wanted=lambda name: name.name == NAME))
+    except Unreachable:
+        raise
+    except ConfigError:  # none yet
+        return []
 
 
 def finished(runs: Path) -> Records:

@@ -30,6 +30,7 @@ from dsel.interrupt import ending, heed, told, wait_for_logging
 from dsel.leftovers import discard, no_empty_sweep
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
+from dsel.remote_runs import Runs, here
 from dsel.secrets import cover
 from dsel.verbosity import without_flags
 
@@ -49,6 +50,7 @@ def unique(job: Any) -> str:
 
 
 OmegaConf.register_new_resolver("dsel.unique", unique, replace=True)
+OmegaConf.register_new_resolver("dsel.here", here, replace=True)
 
 
 def job(config: DictConfig) -> float | None:
@@ -67,7 +69,7 @@ def job(config: DictConfig) -> float | None:
         several = HydraConfig.get().mode == RunMode.MULTIRUN
         if several:
             log.error("this run failed: %s", known or one_line(error), exc_info=known is None)
-            sweep.failed(Path(str(config.runs)), _asked(), known or one_line(error))
+            sweep.failed(_runs(config).folder, _asked(), known or one_line(error))
         if isinstance(error, ConfigError):
             _leave_nothing(config)
         if not several:
@@ -89,10 +91,11 @@ def described(config: DictConfig) -> Experiment:
     """
     given = settings(config)
     components = {group: component(config, group) for group in GROUPS}
-    from dsel.cache import Cache
+    from dsel import cache
     from dsel.experiment import Experiment
 
-    experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=Cache(given.cache))
+    kept = cache.at(given.cache, given.scratch)
+    experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=kept)
     experiment.check()
     return experiment
 
@@ -103,29 +106,37 @@ def _run(config: DictConfig) -> float | None:
 
     experiment = described(config)
     components = {group: getattr(experiment, group) for group in GROUPS}
-    job, runs = HydraConfig.get(), Path(str(config.runs))
+    job, runs = HydraConfig.get(), _runs(config)
     folder = Path(job.runtime.output_dir)
     key = sweep.run_key(components, {"budget": config.budget, "seed": config.seed})
     if config.plan:
         from dsel import plan
 
         plan.show(plan.plan(experiment, OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
-        discard(folder, runs)
+        discard(folder, runs.folder)
         return None
+    runs.check()
     if job.mode != RunMode.MULTIRUN:
-        return _alone(config, experiment, key, folder)
-    with sweep.alone(runs, key):
-        earlier = None if config.rerun else sweep.finished(runs, key)
+        return _alone(config, experiment, key, folder, runs)
+    with sweep.alone(runs.folder, key):
+        there = not config.rerun and runs.fetch(key)
+        earlier = None if config.rerun else sweep.finished(runs.folder, key)
         if earlier is not None:
             log.info("finished before, not run again (rerun=true would): %s", earlier)
             shutil.rmtree(folder, ignore_errors=True)
-            sweep.tidy(runs, key, experiment.cache)
-        figure = _alone(config, experiment, key, folder) if earlier is None else RunFolder.read(earlier).objective
-        sweep.ended(runs, earlier or folder)
+            sweep.tidy(runs.folder, key, experiment.cache)
+            if not there:
+                runs.finish(earlier, key)
+        figure = _alone(config, experiment, key, folder, runs) if earlier is None else RunFolder.read(earlier).objective
+        sweep.ended(runs.folder, earlier or folder)
         return figure
 
 
-def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -> float | None:
+def _runs(config: DictConfig) -> Runs:
+    return Runs(str(config.runs), str(config.scratch))
+
+
+def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path, runs: Runs) -> float | None:
     """The run itself; in a sweep, the only one of its key at this time."""
     from dsel.record.facts import objective
     from dsel.record.reader import NAME, RunFolder
@@ -138,6 +149,7 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
         folder,
         OmegaConf.to_container(config, resolve=True),  # type: ignore[arg-type]
         {str(group): choice for group, choice in job.runtime.choices.items() if not str(group).startswith("hydra")},
+        keep=partial(runs.keep, folder),
     )
     record.facts |= {"key": key, "overrides": _asked()}
     if job.mode == RunMode.MULTIRUN:
@@ -156,8 +168,9 @@ def _alone(config: DictConfig, experiment: Experiment, key: str, folder: Path) -
                 log.warning("this failure could not be noted: %s", world(second) or one_line(second))
         raise
     weights = [] if learner is None else learner.trainings.names
-    sweep.remember(Path(str(config.runs)), key, folder, weights)
+    sweep.remember(runs.folder, key, folder, weights)
     record.finish("finished")
+    runs.finish(folder, key)
     from dsel.summary import show
 
     show(RunFolder(record.facts, str(folder / NAME), folder))
@@ -177,7 +190,7 @@ def _leave_nothing(config: DictConfig) -> None:
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     if not (folder / NAME).exists():
-        discard(folder, Path(str(config.runs)))
+        discard(folder, _runs(config).folder)
 
 
 def _refuse_secrets(config: DictConfig) -> None:

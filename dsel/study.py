@@ -96,9 +96,10 @@ class Study:
     @property
     def dimensions(self) -> int:
         """Columns of the embeddings: those that are cached, or what the embedder says; else 1,024. Computes nothing."""
-        if self.is_cached("embeddings"):
-            found = RESOURCES["embeddings"]
-            return int(found.load(self.cache.path(found.kind, self.key("embeddings"))).shape[1])
+        found = RESOURCES["embeddings"]
+        here = self.cache.path(found.kind, self.key("embeddings"))
+        if here.is_dir():
+            return int(found.load(here).shape[1])
         return getattr(self.embedder, "dimensions", None) or DIMENSIONS
 
     def resource(self, name: str) -> Any:
@@ -127,7 +128,7 @@ class Study:
 
     def is_cached(self, name: str) -> bool:
         """Whether the cache has a resource. Computes nothing."""
-        return self.cache.path(RESOURCES[name].kind, self.key(name)).is_dir()
+        return self.cache.has(RESOURCES[name].kind, self.key(name))
 
     def restrict(self, kept: npt.NDArray[np.int64]) -> Study:
         """The same problem over the examples at `kept` alone; what they have here (clusters, quality) stays theirs."""

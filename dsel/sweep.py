@@ -28,6 +28,8 @@ from dsel.files import damage, locked, read_json, seal, unsealed, write_sealed
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
 from dsel.references import Before
+from dsel.remote_runs import INDEX as INDEX
+from dsel.remote_runs import here
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,7 @@ SWEEP = "DSEL_SWEEP"
 LAUNCHERS = {"submitit": "dsel[slurm]", "joblib": "dsel[parallel]", "ray": "hydra-ray-launcher"}
 """What is in the name of a launcher's module, and what brings it."""
 
-INDEX, FAILURES, ENDED, RUNNING = ".finished", ".failed", ".ended", ".running"
+FAILURES, ENDED, RUNNING = ".failed", ".ended", ".running"
 RESULTS = ("selection.parquet", "selected.jsonl")  # what a finished run is good for, beside its record
 
 
@@ -90,6 +92,7 @@ def tidy(runs: Path, key: str, cache: Cache) -> None:
     for name in unsealed(read_json(runs / INDEX / f"{key}.json")).get("weights", []):
         if isinstance(name, str) and re.fullmatch("[0-9a-f]{24}", name):
             cache.clear("fits", name)
+            cache.withdraw("fits", name)
 
 
 def alone(runs: Path, key: str) -> AbstractContextManager[None]:
@@ -140,7 +143,7 @@ class End(Callback):
     finished: ClassVar[list[Path]] = []
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
-        runs = Path(str(config.runs))
+        runs = Path(here(str(config.runs), str(config.scratch)))
         failures, others = (runs / kind / f"{os.environ[SWEEP]}.jsonl" for kind in (FAILURES, ENDED))
         if failures.exists():
             End.failures = _readable(failures)

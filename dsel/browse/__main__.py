@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dsel.errors import ConfigError, need, need_package, need_path, world
+from dsel.remote_runs import need_here
 from dsel.secrets import cover
 
 NAME = "show.html"
@@ -29,7 +30,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="dsel show",
         description="One HTML page of a run: the map of its pool, why each example was chosen, and what was not.",
     )
-    parser.add_argument("run", metavar="RUN", help="a run folder")
+    parser.add_argument("run", metavar="RUN", help="a run folder, or its URL")
     parser.add_argument(
         "--pool", metavar="FILE", help="what the run chose from, for the texts of all that it did not choose"
     )
@@ -41,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
 def run(arguments: Sequence[str]) -> Path:
     """Write the page that the command line asks for. Raises `ConfigError` with one line for what cannot be done."""
     options = _parser().parse_args(arguments)
-    folder = need_path(options.run, option="RUN")
+    folder = need_here(options.run, option="RUN")
     folder = folder.parent if folder.name == "record.json" else folder
     need((folder / "record.json").is_file(), f"{options.run}: not a run folder, it has no record.json")
     if options.pool is not None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dsel.errors import ConfigError, need, need_path
+from dsel.remote_runs import need_here
 from dsel.secrets import cover
 
 
@@ -20,7 +21,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser() -> argparse.ArgumentParser:
-    kinds = "a run folder, its selected.jsonl or selection.parquet, or any data file that data=local reads"
+    kinds = "a run folder or its URL, its selected.jsonl or selection.parquet, or any data file that data=local reads"
     parser = _Parser(prog="python -m dsel.compare", description="What two subsets share, and how they differ.")
     parser.add_argument("a", metavar="A", help=kinds)
     parser.add_argument("b", metavar="B", help="the same")
@@ -43,8 +44,9 @@ def run(arguments: list[str]) -> None:
     need(options.examples >= 0, f"--examples {options.examples}: give a whole number, 0 or above")
     pool = _pool(options.pool)
     named = [] if pool is None else list(pool.values()) if isinstance(pool, dict) else [pool]
-    for option, path in (("A", options.a), ("B", options.b), *(("--pool", path) for path in named)):
-        need_path(path, option=option)
+    options.a, options.b = (str(need_here(path, option=o)) for o, path in (("A", options.a), ("B", options.b)))
+    for path in named:
+        need_path(path, option="--pool")
     out = None if options.out is None else Path(options.out).expanduser()
     need(out is None or out.is_dir() or not out.exists(), f"--out {options.out}: a file is in the way")
 

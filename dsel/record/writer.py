@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -34,10 +34,21 @@ if TYPE_CHECKING:
 
 
 class Record:
-    """Collects a run's facts and keeps `record.json` in `folder` up to date, each time whole."""
+    """Collects a run's facts and keeps `record.json` in `folder` up to date, each time whole.
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], choices: Mapping[str, Any]):
+    keep: called after each stage of a run that has begun, and at its end: copies the folder to where others find it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: Mapping[str, Any],
+        choices: Mapping[str, Any],
+        *,
+        keep: Callable[[], None] = lambda: None,
+    ):
         self.folder = folder
+        self._keep = keep
         self.begun = False  # till then, a run may be refused, and leaves nothing
         self.stages: list[Stage] = []
         self._open: list[Stage] = []
@@ -76,6 +87,8 @@ class Record:
             self._count()
             self._open.pop()
             self.save()
+            if self.begun:
+                self._keep()
 
     def _count(self) -> None:
         """Gives the innermost open stage the time since the last call: a kill at any moment finds all of it counted."""
@@ -181,6 +194,7 @@ class Record:
             self.facts["error"] = redact(error)
         self.facts["seconds"] = round(time.monotonic() - self._start, 3)
         self.save()
+        self._keep()
 
     def save(self) -> None:
         self.facts["stages"] = [s.to_dict() for s in self.stages]

@@ -11,14 +11,17 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from dsel.constraints import like
 from dsel.ending import in_one_line
-from dsel.errors import ConfigError, need, need_path
+from dsel.errors import ConfigError, need
+from dsel.record.reader import NAME
 from dsel.record.settings import literal, override
 from dsel.references import refuse_overrides
+from dsel.remote import is_url
+from dsel.remote_runs import need_here
 from dsel.report import runs as sources
 from dsel.report.match import Composer, shared
 from dsel.report.nearest import nearest
@@ -35,7 +38,7 @@ python -m dsel.report experiments=NAME [source=local] [runs=runs] [out=reports/N
 
 Makes the tables and figures that experiments/NAME.yaml describes (`report:`) from its logged runs.
 
-  source=local          the run folders under `runs`
+  source=local          the run folders under `runs`, a folder or its URL (s3://bucket/runs)
   source=wandb_offline  the offline W&B logs under `runs`
   source=wandb          the W&B service: entity=, project= (the experiment's tracker's) and filters={state: finished, …}
   out=                  folder for report.html, report.md, report.tex, report.csv and figures/
@@ -43,7 +46,7 @@ Makes the tables and figures that experiments/NAME.yaml describes (`report:`) fr
 All else are overrides as python -m dsel.run takes them: what the runs of the experiment were given on their command
 lines (model=smollm2_135m), or another look at them (report.baseline=kMQ).
 """
-RUNS = Path("runs")  # conf/config.yaml's
+RUNS = "runs"  # conf/config.yaml's
 LOOKED_AT, NEAREST = (
     20,
     3,
@@ -57,7 +60,7 @@ class Arguments:
 
     experiment: str
     source: str = "local"
-    runs: Path = RUNS
+    runs: str = RUNS
     out: Path = Path("reports")
     entity: str | None = None
     project: str | None = None
@@ -87,11 +90,11 @@ def parse(arguments: Sequence[str]) -> Arguments:
     need(source in SOURCES, f"source={source}{like(source, list(SOURCES))}: give one of {', '.join(SOURCES)}")
     for key in ("entity", "project", "filters"):
         need(key not in own or source == "wandb", f"{key}= is for source=wandb, not source={source}")
-    runs = Path(own["runs"]).expanduser() if "runs" in own else RUNS
+    runs = own.get("runs", RUNS)
     return Arguments(
         experiment=own["experiment"],
         source=source,
-        runs=runs,
+        runs=runs if is_url(runs) else str(Path(runs).expanduser()),
         out=Path(own.get("out", f"reports/{own['experiment']}")).expanduser(),
         entity=own.get("entity"),
         project=own.get("project"),
@@ -103,15 +106,16 @@ def parse(arguments: Sequence[str]) -> Arguments:
 
 def make(asked: Arguments) -> Report:
     """The report that is asked for, of the runs that are there."""
-    elsewhere = () if asked.runs == RUNS else (f"runs={literal(str(asked.runs))}",)
+    elsewhere = () if asked.runs == RUNS else (f"runs={literal(asked.runs)}",)
     base = (f"experiments={asked.experiment}", *asked.overrides, *elsewhere)
     composer = Composer(base)
     section = Composer(base + asked.looks).report
     need(bool(section), f"experiments/{asked.experiment}.yaml has no report: section, which says what to show")
     spec = read(section)
     if asked.source != "wandb":
-        need_path(asked.runs, option="runs")
-    found = _find(asked, composer)
+        found = _found(asked, need_here(asked.runs, option="runs", wanted=_shown))
+    else:
+        found = _of_service(asked, composer)
     adopted = _adopt(spec, found, composer, asked.overrides)
     if any(adopted):
         composer = Composer(base + adopted[0], adopted[1])
@@ -146,11 +150,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         show(report, write(report, asked.out, command=shlex.join(["python", "-m", "dsel.report", *given])))
 
 
-def _find(asked: Arguments, composer: Composer) -> Found:
-    if asked.source == "local":
-        return sources.local(asked.experiment, asked.runs)
-    if asked.source == "wandb_offline":
-        return sources.wandb_offline(asked.experiment, asked.runs)
+def _shown(name: PurePosixPath) -> bool:
+    """Whether a report reads a file of a run."""
+    return name.name == NAME or name.suffix in (".parquet", ".wandb")
+
+
+def _found(asked: Arguments, folder: Path) -> Found:
+    read = sources.local if asked.source == "local" else sources.wandb_offline
+    return read(asked.experiment, folder)
+
+
+def _of_service(asked: Arguments, composer: Composer) -> Found:
     entity = asked.entity or composer.setting("tracker.entity")
     project = asked.project or composer.setting("tracker.project") or "dsel"
     return sources.wandb(asked.experiment, entity=entity, project=project, filters=asked.filters)

@@ -18,6 +18,7 @@ from typing import Any
 from dsel.errors import ConfigError, need, need_package
 from dsel.record.facts import OddRecord, clean, from_json, parse, whole
 from dsel.record.reader import NAME, RunFolder
+from dsel.remote_runs import original
 from dsel.secrets import redact
 
 log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ class Found:
             self.odd(where, "its configuration has no seed")
             self.left_out["with an odd record"] += 1
         else:
-            self.runs.append(RunFolder(facts, clean(where), folder))
+            self.runs.append(RunFolder(facts, clean(original(where)), folder))
 
     @staticmethod
     def odd(where: object, why: object) -> None:

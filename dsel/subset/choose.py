@@ -99,7 +99,7 @@ def choose(
     Raises:
         ConfigError: when it cannot be done as asked.
     """
-    from dsel.cache import Cache
+    from dsel import cache
 
     start = time.monotonic()
     config, choices = _composed(asked)
@@ -118,7 +118,8 @@ def choose(
         f"selector={choices['selector']} looks at a model in training, which `dsel run selector={choices['selector']}` "
         "does",
     )
-    experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=Cache(given.cache))
+    kept = cache.at(given.cache, given.scratch)
+    experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=kept)
     experiment.check()
     problem = experiment.problem()
     for name, values in (("embeddings", vectors), ("quality", scores)):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dsel.distributed import is_main_process
+from dsel.files import DIGESTS as DIGESTS
 from dsel.files import damage, read_json, remove, seal, write_json
 from dsel.interrupt import heed, told
 from dsel.trainer.strategy import Parameters, optimizer_state, set_optimizer_state, state
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 MOMENTS, SCALARS, GENERATORS = "moments.safetensors", "moments.json", "generators_{}.safetensors"
 BY_NUMBER = "optimizer.safetensors"  # the moments as earlier versions left them
 CHECKPOINTS = "checkpoints"  # their folder, in a training's
-DIGESTS = "digests.json"  # of a checkpoint's files: the last one that is written
 
 log = logging.getLogger(__name__)
 

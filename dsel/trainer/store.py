@@ -60,7 +60,7 @@ class Trainings:
         folder = self._cache.path("fits", self.key(fit))
         if folder not in self._leases:
             self._leases[folder] = Lease(folder)
-        known = found(folder)
+        known = self._cache.fetch("fits", self.key(fit))
         self.folder(fit)
         self.last = fit
         if training.part[0] > 1:  # twice the model's size, and used up
@@ -95,7 +95,7 @@ class Trainings:
         """Where the weights of `fit`, and the files it `needs`, are: trained now, unless they are there."""
         key, build = self.key(fit), partial(self._build, fit)
         folder = self._cache.path("fits", key)
-        if needs and found(folder) and not found(folder, needs):
+        if needs and found(folder) and not self._cache.fetch("fits", key, needs):
             log.warning("training: %s is done again, %s", folder.name, why_without_moments(folder))
         return self._cache.artifact("fits", key, build, needs=needs)[0]
 
@@ -126,6 +126,7 @@ class Trainings:
 
     def forget(self) -> None:
         """Drop the trained weights from the cache, but those another run uses: the run that needed them is complete."""
-        for lease in self._leases.values():
-            lease.remove()
+        for folder, lease in self._leases.items():
+            if lease.remove():
+                self._cache.withdraw("fits", folder.name)
         self._leases.clear()
