@@ -18,8 +18,8 @@ from dsel.component import knob
 from dsel.constraints import AtLeast, Below, Count, Dtype, NotNegative, Positive, Text, like
 from dsel.distributed import device_of_process, first_says, is_main_process, rank, world_size
 from dsel.errors import ConfigError, need, need_package
-from dsel.model import flops
 from dsel.interrupt import held
+from dsel.model import flops
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.positions import within
 from dsel.pool import Pool

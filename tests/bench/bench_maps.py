@@ -3,10 +3,10 @@
     python -m tests.bench.bench_maps                         # MiniLM, two workers of one thread, procedural texts
     python -m tests.bench.bench_maps --pool pool.parquet --texts 20000 --workers 2 --threads 1
 
-One worker is this process, with as many threads as each of several. Workers take seconds to start, once a map: `running`
-is the rate without that, from a map of a quarter of the texts beside one of all. CPU seconds are those of this process
-and of its workers; `apart` is the gain that they allow where each worker has processors for itself. Both have to give
-the same vectors, to the last bit.
+One worker is this process, with as many threads as each of several. Workers take seconds to start, once a map:
+`running` is the rate without that, from a map of a quarter of the texts beside one of all. CPU seconds are those of
+this process and of its workers; `apart` is the gain that they allow where each worker has processors for itself. Both
+have to give the same vectors, to the last bit.
 """
 
 from __future__ import annotations
@@ -88,9 +88,8 @@ def main() -> None:
     print(f"{'workers':>8}{'seconds':>9}{'texts/s':>9}{'running':>9}{'CPU here':>10}{'CPU workers':>13}")
     for workers in (1, o.workers):
         took = best[workers, n]
-        print(
-            f"{workers:8}{took.wall:9.1f}{n / took.wall:9.0f}{running[workers]:9.0f}{took.here:10.1f}{took.workers:13.1f}"
-        )
+        rates = f"{n / took.wall:9.0f}{running[workers]:9.0f}"
+        print(f"{workers:8}{took.wall:9.1f}{rates}{took.here:10.1f}{took.workers:13.1f}")
     one, several = best[1, n], best[o.workers, n]
     apart = one.here / max(several.here, several.workers / o.workers)
     print(f"gain {one.wall / several.wall:.2f}, running {running[o.workers] / running[1]:.2f}, apart {apart:.2f}")

@@ -42,7 +42,7 @@ def by_vllm(machine: Machine) -> Iterator[Row]:
 
 def learner(machine: Machine, spec: CausalLM) -> Learner:
     found = Learner(spec, SFT(), Cache(machine.folder / "cache"), seed=0)
-    need(found.has_engine, "vLLM is not used here: it needs a CUDA GPU")
+    need(found.snapshot().has_engine, "vLLM is not used here: it needs a CUDA GPU")
     return found
 
 
