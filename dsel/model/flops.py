@@ -3,15 +3,19 @@
 Reading: 2 N for each token, a multiplication and an addition a parameter (Kaplan et al. 2020, §2.1). Training: the way
 back takes 2 N for the gradients of what a layer was given and 2 for those of each trained parameter, 6 N in all where
 all are (Hoffmann et al. 2022, §3), and with adapters of L parameters 4 N + 6 L; layers that are computed again on the
-way back (gradient checkpointing) add as much as reading. Left out is what attention takes beside its parameters, which
-is small up to some thousand tokens.
+way back (gradient checkpointing) add as much as reading. Left out is what attention multiplies tokens with tokens,
+which for long texts and small models is not little (tests/bench/bench_cost.py): it is left out of both.
 """
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
+from dsel.model.causal_lm import CausalLM
 from dsel.spent import spend
+
+log = logging.getLogger(__name__)
 
 EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")  # what models call how many they have
 
@@ -65,6 +69,20 @@ def training(model: Any, tokens: int, *, again: bool = False) -> float:
 def forward_and_back(frozen: float, trained: float, tokens: float, *, again: bool = False) -> float:
     """The same of a model whose tokens pass through so many parameters of each kind."""
     return tokens * (4.0 * frozen + 6.0 * trained + again * 2.0 * (frozen + trained))
+
+
+def unweighted(model: CausalLM) -> Any:
+    """The modules of a model that something else has loaded, without weights; None where its code refuses that."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    try:
+        with torch.device("meta"):
+            config = model.pretrained(AutoConfig, local_files_only=True)
+            return AutoModelForCausalLM.from_config(config, trust_remote_code=model.trust_remote_code)
+    except Exception as error:  # nobody's answers are to be lost for their count
+        log.info("%s: its operations are not counted (%s)", model.place, error)
+        return None
 
 
 def read(model: Any, tokens: int) -> None:

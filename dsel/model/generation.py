@@ -170,6 +170,8 @@ def generate_with_vllm(
     settings = [SamplingParams(**common, seed=own if temperature else None) for own in seeds]
     outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], settings, lora_request=request)
     answers = [list(output.outputs[0].token_ids) for output in outputs]
+    if (modules := flops.unweighted(model)) is not None:
+        flops.read(modules, sum(map(len, prompts)) + sum(map(len, answers)))
     return [_text(tokenizer, answer, ends) for answer in answers]
 
 
