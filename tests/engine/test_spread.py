@@ -20,12 +20,14 @@ from dsel.embedder.rds import Rds
 from dsel.engine import spread as spreading
 from dsel.engine.local import Local
 from dsel.errors import ConfigError, LostWorker
+from dsel.files import read_lines
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
 from dsel.questions import Answers, Losses
 from dsel.reading import Tally
 from dsel.scorer.perplexity import Perplexity
 from dsel.shards import HERE
+from dsel.spent import counted
 from tests.conftest import ROOT, make_pool
 from tests.engine.readers import Alone, Lengths, Together
 from tests.engine.test_launch import gone
@@ -47,7 +49,8 @@ def run(reader: Any, folder: Path, processes: int = 2, texts: Sequence[str] = TE
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted((folder / "shards").iterdir())}
+    """All but what each shard has cost, which takes seconds that differ."""
+    return {f.name: f.read_bytes() for f in sorted((folder / "shards").iterdir()) if f.suffix != ".spent"}
 
 
 def pids(folder: Path, what: str = "built") -> list[int]:
@@ -80,8 +83,11 @@ def test_models_answer_alike_in_other_processes(spec: CausalLM, cache: Cache, tm
     score, embed = Perplexity(hub="", path=spec.path, chat_template="turns"), Rds(model=spec)
     asked = Together([embed, score, Losses(snapshot, 64, whole=True), Answers(snapshot, 6, 64, 0.0)])
     rows = make_pool(24).messages
-    expected = HERE.map(asked, rows, tmp_path, title="here")
-    found = Local(2).map(asked, rows, tmp_path, title="there")
+    with counted() as here:
+        expected = HERE.map(asked, rows, tmp_path, title="here")
+    with counted() as there:
+        found = Local(2).map(asked, rows, tmp_path, title="there")
+    assert (there.flops, there.tokens) == (here.flops, here.tokens) and here.tokens > 1000
     assert found == expected and len(set(found)) == 24
 
 
@@ -92,8 +98,8 @@ def test_results_in_one_file_are_those_of_one_process(tmp_path: Path) -> None:
         found, tally = engine.fill(reader, TEXTS, file, title="lengths")
         assert tally == Tally(23)
         np.testing.assert_array_equal(found[:, 0], [len(text) for text in TEXTS])
-        lines = (tmp_path / name / "shard-lengths.jsonl").read_text().split()
-        wholes.append((file.read_bytes(), sorted(lines)))
+        lines = [line for line in read_lines(tmp_path / name / "shard-lengths.jsonl") if line.pop("spent")]
+        wholes.append((file.read_bytes(), sorted(lines, key=lambda line: line["shard"])))
         assert sorted(p.name for p in (tmp_path / name).iterdir()) == ["all.npy", "seen", "shard-lengths.jsonl"]
     assert wholes[0] == wholes[1]
 
