@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,9 @@ from filelock import FileLock
 
 from dsel.arrays import Indices
 from dsel.files import replacing
+from dsel.lazy import blocks
+
+LARGE = 2**28  # bytes of a copy that is better on disk
 
 Header = tuple[tuple[int, ...], np.dtype, int]
 """Shape, type, and where in the file the rows begin."""
@@ -85,6 +89,26 @@ def _write(handle: int, data: memoryview, at: int) -> None:
     while data:
         count = os.pwrite(handle, data, at)
         data, at = data[count:], at + count
+
+
+def taken(values: npt.NDArray[Any], indices: Indices) -> npt.NDArray[Any]:
+    """The rows at `indices`: a view of those side by side; of many others a copy in a file that nobody else sees.
+
+    Memory does not grow with them; the copy takes its room on the disk that the file of `values` is on.
+    """
+    if len(indices) and (np.diff(indices) == 1).all():
+        return values[indices[0] : indices[-1] + 1]
+    size = len(indices) * values.itemsize * int(np.prod(values.shape[1:]))
+    if not isinstance(values, np.memmap) or not values.filename or not size or size < LARGE:
+        return np.asarray(values)[indices]
+    folder = Path(values.filename).parent
+    if not os.access(folder, os.W_OK):
+        return np.asarray(values)[indices]
+    with tempfile.TemporaryFile(dir=folder) as file:  # gone when nobody has the array
+        out = np.memmap(file, values.dtype, "w+", shape=(len(indices), *values.shape[1:]))
+    for part in blocks(len(indices)):
+        out[part.start : part.stop] = values[indices[part.start : part.stop]]
+    return out
 
 
 def is_file(values: npt.NDArray[Any], path: Path) -> bool:

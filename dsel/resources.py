@@ -20,7 +20,7 @@ from dsel.constraints import shown
 from dsel.embedder.base import Embedder
 from dsel.errors import ConfigError, need
 from dsel.lazy import blocks
-from dsel.npy import is_file
+from dsel.npy import is_file, taken
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer
 from dsel.scorer.none import NoScorer
@@ -128,7 +128,7 @@ RESOURCES: dict[str, Resource] = {
         kind="embeddings",
         build=embed,
         load=lambda folder: np.load(folder / "embeddings.npy", mmap_mode="r"),
-        part=lambda whole, indices: np.asarray(whole)[indices],
+        part=taken,
     ),
     "target_embeddings": Resource(
         groups=("embedder", "targets"),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dsel.npy import Rows, is_file
+from dsel import npy
+from dsel.npy import Rows, is_file, taken
 
 
 @settings(deadline=None, max_examples=40)
@@ -53,3 +54,20 @@ def test_a_mapped_array_knows_its_file(tmp_path: Path) -> None:
     rows.write(np.array([0]), np.ones((1, 2), dtype=np.float32))
     assert is_file(rows.read(), rows.path)
     assert not is_file(rows.read(), tmp_path / "b.npy") and not is_file(np.ones((1, 2)), rows.path)
+
+
+@pytest.mark.parametrize("large", [0, 10**9])
+def test_some_rows_are_a_view_or_a_copy_that_is_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
+    monkeypatch.setattr(npy, "LARGE", large)
+    whole = np.random.default_rng(0).normal(size=(10_000, 3)).astype(np.float16)
+    np.save(tmp_path / "a.npy", whole)
+    values = np.load(tmp_path / "a.npy", mmap_mode="r")
+    some = np.random.default_rng(1).permutation(10_000)[:9_000]
+    for rows in (some, np.sort(some), some[:0], np.arange(5, 80)):
+        np.testing.assert_array_equal(taken(values, rows), whole[rows])
+        np.testing.assert_array_equal(taken(whole, rows), whole[rows])
+    assert isinstance(taken(values, some), np.memmap) == (large == 0)
+    assert np.shares_memory(taken(values, np.arange(5, 80)), values)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npy"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from dsel.batches import ROWS, keys_of
 from dsel.constraints import Text
 from dsel.data.folder import files_of
 from dsel.data.reader import read_rows
@@ -40,7 +44,9 @@ class Column(Scorer):
             return {}
         sha = hashlib.sha256()
         for path in files_of(Path(self.file).expanduser()):
-            sha.update(path.read_bytes())
+            with path.open("rb") as file:
+                while block := file.read(2**22):
+                    sha.update(block)
         return {"file": sha.hexdigest()[:24]}
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
@@ -61,17 +67,46 @@ class Column(Scorer):
         return pool.rows.arrow(self.name).to_numpy().astype(np.float32)
 
     def _from_file(self, pool: Pool) -> Scores:
-        found: dict[str, float] = {}
+        """A table of keys and numbers, 16 bytes each, is held of the file, and no text."""
+        keys, numbers = [np.empty(0, np.uint64)], [np.empty(0)]
+        rows = self._rows()
+        while some := list(islice(rows, ROWS)):
+            keys.append(keys_of(_strings([name for name, _ in some])))
+            numbers.append(np.array([value for _, value in some]))
+        known, values = np.concatenate(keys), np.concatenate(numbers)
+        need(len(known) > 0, f"scorer.file={self.file}: no row with an id and a number")
+        order = np.argsort(known, kind="stable")
+        known, values = known[order], values[order]
+        self._need_one(known[1:][(known[1:] == known[:-1]) & (values[1:] != values[:-1])])
+        found = list[Scores]()
+        for batch in pool.batches(["id"]):
+            wanted = keys_of(batch.column(0))
+            at = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
+            found.append(np.where(known[at] == wanted, values[at], np.nan).astype(np.float32))
+        return np.concatenate([np.empty(0, np.float32), *found])
+
+    def _rows(self) -> Iterator[tuple[str, float]]:
+        """Ids and numbers of the file, of rows that have both."""
         for path in files_of(Path(str(self.file)).expanduser()):
             for row in read_rows(path):
                 if not isinstance(row, dict) or row.get("id") is None:
                     continue
                 need(self.name in row, f"{path}: no column {self.name}; the columns are {', '.join(sorted(row))}")
-                key, value = str(row["id"]), _number(row[str(self.name)])
-                if value == value and found.setdefault(key, value) != value:
-                    raise ConfigError(f"{path}: two different scores for id {key}")
-        need(bool(found), f"scorer.file={self.file}: no row with an id and a number")
-        return np.fromiter((found.get(name, np.nan) for name in pool.ids), np.float32, len(pool))
+                value = _number(row[str(self.name)])
+                if value == value:
+                    yield str(row["id"]), value
+
+    def _need_one(self, twice: npt.NDArray[np.uint64]) -> None:
+        """Raise `ConfigError` naming the first id of a key that is there with different numbers."""
+        if len(twice):
+            name = next(name for name, _ in self._rows() if np.isin(keys_of(_strings([name])), twice)[0])
+            raise ConfigError(f"{self.file}: two different scores for id {name}")
+
+
+def _strings(names: Sequence[str]) -> Any:
+    import pyarrow as pa
+
+    return pa.array([name.encode("utf-8", "backslashreplace") for name in names], pa.binary()).cast(pa.string())
 
 
 def _number(value: Any) -> float:
