@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--k", type=int, default=1024)
     parser.add_argument("--budget", type=int, default=10_000)
     parser.add_argument("more", nargs="*", help="other options, clusterer.nredo=1")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     n = pq.ParquetFile(given.path).metadata.num_rows
     with tempfile.TemporaryDirectory(dir=given.path.parent) as folder:
         calm, harmed = Path(folder) / "calm", Path(folder) / "harmed"
