@@ -19,7 +19,7 @@ TO_GO_ON = 75  # EX_TEMPFAIL: the exit code that tells a scheduler's script to s
 REQUEUES = "checkpoint_and_try_requeue"  # submitit's handler
 
 _asked = threading.Event()  # somebody has pressed Ctrl-C
-_told: list[int] = []  # the signals to end that were heard
+_told: list[int] = []  # the signals to end that were heard, until `ending` is over
 _ends = threading.Event()  # and raised
 _held: list[None] = []  # one for each `held` that is open
 
@@ -59,8 +59,6 @@ def ending() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # which alone hears signals
         yield
         return
-    _told.clear()
-    _ends.clear()
     before = {number: signal.getsignal(number) for number in SIGNALS}
     for number, handler in before.items():
         if handler not in (signal.SIG_IGN, None):
@@ -82,6 +80,8 @@ def ending() -> Iterator[None]:
         for number, handler in before.items():
             if handler is not None:
                 signal.signal(number, handler)
+        _told.clear()
+        _ends.clear()
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import pytest
 
 from dsel.cache import Cache
 from dsel.files import seal, write_json
+from dsel.interrupt import SIGNALS, Ended, ending
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
@@ -61,7 +64,9 @@ class Curve:
         self.rates.append(metrics["learning_rate"])
 
 
-def new_learner(spec: CausalLM, cache: Cache, curve: Curve | None = None, **options: Any) -> Learner:
+def new_learner(
+    spec: CausalLM, cache: Cache, curve: Callable[[dict[str, float], int], None] | None = None, **options: Any
+) -> Learner:
     return Learner(spec, SFT(**{**SETTINGS, **options}), cache, seed=3, report=curve or Curve())
 
 
@@ -94,6 +99,27 @@ def test_a_training_in_parts_is_one_training(spec: CausalLM, tmp_path: Path, opt
     assert cut.losses == whole.losses
     assert np.mean([o["loss"] for o in outcomes]) == pytest.approx(outcome["loss"], rel=1e-6)
     assert equal(one, three)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_training_that_is_told_to_end_saves_its_next_step(spec: CausalLM, tmp_path: Path, number: int) -> None:
+    calm, cut, pool = Curve(), Curve(), make_pool(30)
+    seldom = {"checkpoint_minutes": 60}
+    one = new_learner(spec, Cache(tmp_path / "one"), calm, **seldom)
+    one.fit(pool)
+
+    def tells(metrics: dict[str, float], step: int) -> None:
+        cut(metrics, step)
+        if step == 3:
+            signal.raise_signal(number)
+
+    with pytest.raises(Ended), ending():
+        new_learner(spec, Cache(tmp_path / "cut"), tells, **seldom).fit(pool)
+    assert cut.steps == [1, 2, 3, 4]
+    again = new_learner(spec, Cache(tmp_path / "cut"), cut, **seldom)
+    again.fit(pool)
+    assert (cut.steps, cut.losses) == (calm.steps, calm.losses)
+    assert equal(one, again)
 
 
 def test_parts_of_other_lengths_share_a_schedule_that_ends_with_the_last(spec: CausalLM, cache: Cache) -> None:
