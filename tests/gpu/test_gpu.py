@@ -17,6 +17,7 @@ from tests.gpu import __main__ as command
 from tests.gpu import shapes
 from tests.gpu.__main__ import GROUPS, checks, main, markdown, ran, started
 from tests.gpu.checking import REAL, TOY, Machine, Row, need
+from tests.gpu.kernels import counted
 
 NAMES = [name for names in GROUPS.values() for name in names.split()]
 
@@ -104,6 +105,20 @@ def test_a_shape_has_as_many_parameters_as_it_says(shape: shapes.Shape) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(shapes.configuration(shape))
     assert sum(p.numel() for p in model.parameters()) == shape.parameters
+
+
+def test_products_are_counted_also_in_place(machine: Machine) -> None:
+    import torch
+
+    a, b, c = torch.ones(3, 5), torch.ones(5, 7), torch.zeros(3, 7)
+
+    def work() -> None:
+        with torch.inference_mode():
+            c.addmm_(a, b)
+            a @ b
+
+    _, seconds, share = counted(machine, work)
+    assert share * seconds * machine.peak.float32 == pytest.approx(2 * 2 * 3 * 5 * 7)
 
 
 def test_texts_have_the_length_that_was_asked_for(machine: Machine) -> None:
