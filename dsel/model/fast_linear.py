@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
+Product = Callable[["torch.Tensor"], "torch.Tensor"]
+
 
 @contextmanager
-def fast_linear(model: Any, *, backward: bool = False) -> Iterator[None]:
+def fast_linear(model: Any, *, backward: bool = False, but: Container[Any] = ()) -> Iterator[None]:
     """Inside, float32 linear layers on the CPU compute in oneDNN, from a copy of their weights in its own layout.
 
     torch gives such products to MKL, which uses half of an AMD processor's width: 0.23 TFLOP/s on two cores that do
@@ -21,11 +23,9 @@ def fast_linear(model: Any, *, backward: bool = False) -> Iterator[None]:
     as the layers.
 
     backward: for gradients that go through layers which are not trained, in both directions; that takes two copies.
+    but: layers that stay as they are.
     """
-    import torch
-
-    there = torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
-    layers = [layer for layer in model.modules() if there and _is_plain(layer)]
+    layers = [layer for layer in model.modules() if is_plain(layer) and has_onednn() and layer not in but]
     if backward:
         layers = [layer for layer in layers if not layer.weight.requires_grad]
     try:
@@ -37,7 +37,14 @@ def fast_linear(model: Any, *, backward: bool = False) -> Iterator[None]:
             layer.__dict__.pop("forward", None)
 
 
-def _is_plain(layer: Any) -> bool:
+def has_onednn() -> bool:
+    """Whether torch takes float32 products on the CPU by MKL, and could by oneDNN."""
+    import torch
+
+    return torch.backends.mkl.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
+
+
+def is_plain(layer: Any) -> bool:
     """Whether it is torch's own linear layer, in float32 on the CPU, and nobody has replaced its `forward`."""
     import torch
 
@@ -49,7 +56,7 @@ def _is_plain(layer: Any) -> bool:
     )
 
 
-def _in_onednn(layer: torch.nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+def _in_onednn(layer: torch.nn.Linear) -> Product:
     import torch
 
     weight = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), None)
@@ -65,24 +72,37 @@ def _in_onednn(layer: torch.nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]
     return forward
 
 
-def _both_ways(layer: torch.nn.Linear) -> Callable[[torch.Tensor], torch.Tensor]:
+def products(weight: torch.Tensor, bias: torch.Tensor | None) -> tuple[Product, Product]:
+    """x ↦ x Wᵀ + b and y ↦ y W for a float32 W on the CPU, each from a copy of W in oneDNN's layout."""
     import torch
 
     pack, product = torch.ops.mkldnn._reorder_linear_weight, torch.ops.mkldnn._linear_pointwise
-    weight = pack(layer.weight.detach(), None)
-    transposed = pack(layer.weight.detach().T.contiguous(), None)
-    bias = None if layer.bias is None else layer.bias.detach()
+    there, back = pack(weight, None), pack(weight.T.contiguous(), None)
+
+    def forward(x: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = product(x, there, bias, "none", [], "")
+        return result
+
+    def backward(above: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = product(above.contiguous(), back, None, "none", [], "")
+        return result
+
+    return forward, backward
+
+
+def _both_ways(layer: torch.nn.Linear) -> Product:
+    import torch
+
+    there, back = products(layer.weight.detach(), None if layer.bias is None else layer.bias.detach())
 
     class Frozen(torch.autograd.Function):
         @staticmethod
         def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
-            result: torch.Tensor = product(x, weight, bias, "none", [], "")
-            return result
+            return there(x)
 
         @staticmethod
         def backward(ctx: Any, *above: torch.Tensor) -> torch.Tensor:
-            result: torch.Tensor = product(above[0].contiguous(), transposed, None, "none", [], "")
-            return result
+            return back(above[0])
 
     def forward(x: torch.Tensor) -> torch.Tensor:
         if x.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):

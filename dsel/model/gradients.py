@@ -13,7 +13,7 @@ from dsel.arrays import Floats
 from dsel.errors import need
 from dsel.model import flops
 from dsel.model.chat import IGNORED
-from dsel.model.fast_linear import fast_linear
+from dsel.model.fast_linear import fast_linear, has_onednn, is_plain, products
 from dsel.model.likelihood import Encoded, at_once, in_batches, padded_pairs, parts_of, predicted, rescales
 from dsel.spent import spend
 
@@ -57,27 +57,33 @@ def per_example(
     import torch
 
     sizes = trained(model)
-    starts = dict(zip(sizes, np.cumsum([0, *sizes.values()]).tolist(), strict=False))
     texts = [predicted(*text) for text in encoded]
     if model.device.type == "cpu":
         tokens_a_batch = min(tokens_a_batch, TOKENS_ON_CPU)
+    told: dict[str, torch.Tensor] = {}
+
+    def keep(name: str, found: torch.Tensor) -> None:
+        told[name] = told[name] + found if name in told else found
 
     def gradients(rows: list[int]) -> torch.Tensor:
-        out = torch.zeros(len(rows), sum(sizes.values()), device=model.device)
+        told.clear()
         there = [k for k, row in enumerate(rows) if texts[row][0]]
         if not there:
-            return out
-
-        def keep(name: str, found: torch.Tensor) -> None:
-            out[there, starts[name] : starts[name] + sizes[name]] = found.flatten(1).float()
-
-        with _watched(model, keep), _checkpointed(model, checkpointing):
+            return torch.zeros(len(rows), sum(sizes.values()), device=model.device)
+        with _checkpointed(model, checkpointing):
             _backward(model, [texts[rows[k]] for k in there])
         tokens = sum(len(texts[rows[k]][0]) for k in there)
         spend(flops.training(model, tokens, again=checkpointing), tokens)
-        return out
+        unread = torch.zeros(len(there), 1, device=model.device)
+        parts = [told.pop(name, unread.expand(-1, size)).flatten(1).float() for name, size in sizes.items()]
+        found = torch.cat(parts, dim=1)
+        if len(there) == len(rows):
+            return found
+        return found.new_zeros(len(rows), found.shape[1]).index_copy_(
+            0, torch.tensor(there, device=found.device), found
+        )
 
-    with fast_linear(model, backward=True):
+    with _watched(model, keep):
         yield from in_batches(gradients, [len(ids) for ids, _ in texts], tokens_a_batch)
 
 
@@ -108,15 +114,87 @@ def _backward(model: Any, texts: list[Encoded]) -> None:
 
 @contextmanager
 def _watched(model: Any, keep: Sink) -> Iterator[None]:
-    """Inside, the linear layers that are trained hand their gradients, example by example, to `keep`."""
+    """Inside, the linear layers that are trained hand their gradients, example by example, to `keep`.
+
+    Where everything is float32, a layer and its LoRA compute as the one layer that they are together: one product there
+    and one back, and no sum of two results.
+    """
     layers = _layers(model)
+    pairs = {} if _in_low_precision(model) else _pairs(model, layers)
+    replaced = []
     try:
+        for wrapper, (a, b) in pairs.items():
+            wrapper.forward = partial(_merged(wrapper).apply, layers[a].weight, partial(keep, a), partial(keep, b))
+            replaced.append(wrapper)
+        taken = {name for pair in pairs.values() for name in pair}
         for name, layer in layers.items():
-            layer.forward = partial(_linear().apply, layer.weight, partial(keep, name))
-        yield
+            if name not in taken:
+                layer.forward = partial(_linear().apply, layer.weight, partial(keep, name))
+                replaced.append(layer)
+        with fast_linear(model, backward=True, but={wrapper.get_base_layer() for wrapper in pairs}):
+            yield
     finally:
-        for layer in layers.values():
+        for layer in replaced:
             layer.__dict__.pop("forward", None)
+
+
+def _in_low_precision(model: Any) -> bool:
+    import torch
+
+    return torch.is_autocast_enabled(model.device.type)
+
+
+def _pairs(model: Any, layers: Mapping[str, torch.nn.Linear]) -> dict[Any, tuple[str, str]]:
+    """The layers with an ordinary LoRA of float32, and the names of its two parameters, A's and B's."""
+    import torch
+    from peft.tuners.lora import Linear
+
+    found: dict[Any, tuple[str, str]] = {}
+    for prefix, wrapper in model.named_modules():
+        if type(wrapper) is not Linear or len(wrapper.active_adapters) != 1 or wrapper.lora_variant:
+            continue
+        adapter, base = wrapper.active_adapters[0], wrapper.get_base_layer()
+        a, b = (f"{prefix}.lora_{side}.{adapter}.weight" for side in "AB")
+        plain = a in layers and b in layers and not wrapper.merged and not wrapper.disable_adapters
+        whole = type(base) is torch.nn.Linear and "forward" not in base.__dict__ and not base.weight.requires_grad
+        if plain and whole and all(w.dtype == torch.float32 for w in (base.weight, layers[a].weight, layers[b].weight)):
+            found[wrapper] = a, b
+    return found
+
+
+def _merged(wrapper: Any) -> Any:
+    """x ↦ x (W + sBA)ᵀ, which tells on its way back what the gradients of A and B are for each row of the batch.
+
+    With y = x (W + sBA)ᵀ they are s(gB)ᵀx and sgᵀ(xAᵀ) for the gradient g of y.
+    """
+    import torch
+
+    adapter, base = wrapper.active_adapters[0], wrapper.get_base_layer()
+    a, b = (side[adapter].weight.detach() for side in (wrapper.lora_A, wrapper.lora_B))
+    scale, bias = wrapper.scaling[adapter], None if base.bias is None else base.bias.detach()
+    weight = base.weight.detach() + scale * (b @ a)
+    if is_plain(base) and has_onednn():
+        there, back = products(weight, bias)
+    else:
+        there, back = (lambda x: torch.nn.functional.linear(x, weight, bias)), (lambda above: above @ weight)
+
+    class Merged(torch.autograd.Function):
+        @staticmethod
+        def forward(
+            ctx: Any, trained: Any, keep_a: Any, keep_b: Any, x: Any
+        ) -> Any:  # autograd comes back by `trained`
+            ctx.save_for_backward(x)
+            ctx.keep = keep_a, keep_b
+            return there(x)
+
+        @staticmethod
+        def backward(ctx: Any, *outputs: Any) -> Any:
+            ((x,), (above,), (keep_a, keep_b)) = ctx.saved_tensors, outputs, ctx.keep
+            keep_a((above @ b).mul_(scale).mT @ x)
+            keep_b(above.mT @ (x @ a.T).mul_(scale))
+            return None, None, None, back(above) if ctx.needs_input_grad[3] else None
+
+    return Merged
 
 
 def _layers(model: Any) -> dict[str, torch.nn.Linear]:

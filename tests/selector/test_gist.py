@@ -1,9 +1,12 @@
 """GIST against a plain reading of it, and against LESS's own features where nothing is left out."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from dsel.arrays import unit_rows
+from dsel.questions import Gradients
 from dsel.selector import gist, less
 from tests.conftest import GOLDEN
 
@@ -62,3 +65,10 @@ def test_with_all_directions_the_targets_agree_as_their_gradients_do():
     outside = less.similarities(pool, targets, subtasks, subtask="mean_gradient")
     inside = np.linalg.norm(unit_rows(pool) @ basis.T, axis=1)[:, None]
     np.testing.assert_allclose(here * inside, outside, atol=1e-3)
+
+
+def test_the_gradients_of_a_shard_stay_within_the_memory_that_is_given():
+    snapshot = SimpleNamespace(parameters=1_000_000)
+    asked = Gradients(snapshot, 64, 8192, 0, None, memory=2e9)  # type: ignore[arg-type]
+    assert asked.shard_size * snapshot.parameters * 4 <= 2e9 < (asked.shard_size + 1) * snapshot.parameters * 4
+    assert Gradients(snapshot, 64, 8192, 0, None, memory=1.0).shard_size == 1  # type: ignore[arg-type]
