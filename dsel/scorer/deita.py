@@ -79,7 +79,7 @@ class Deita(Pretrained):
         flops.read(model, sum(map(len, encoded)))
         return counted(out, whole, [len(ids) for ids in encoded], limit)
 
-    def prepare(self, tokenizer: Any) -> None:
+    def suits(self, tokenizer: Any) -> None:
         digit_tokens(tokenizer, self.place)
 
 

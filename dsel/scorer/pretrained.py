@@ -81,10 +81,10 @@ class Pretrained(Hosted, Reader):
         from transformers import AutoTokenizer
 
         tokenizer = self.pretrained(AutoTokenizer)
-        self.prepare(tokenizer)
+        self.suits(tokenizer)
         return tokenizer
 
-    def prepare(self, tokenizer: Any) -> None:
+    def suits(self, tokenizer: Any) -> None:
         """Raise `ConfigError` when the tokenizer lacks something; called before the weights are loaded."""
 
 
@@ -108,7 +108,7 @@ class Chat(Pretrained):
         if self.chat_template is not None:
             template(self.chat_template, option="scorer.chat_template")
 
-    def prepare(self, tokenizer: Any) -> None:
+    def suits(self, tokenizer: Any) -> None:
         if self.chat_template is not None:
             tokenizer.chat_template = template(self.chat_template, option="scorer.chat_template")
         need(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import dataclass, field
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,8 @@ def test_every_worker_is_plain_data_that_can_be_sent(group: str, name: str) -> N
         built = make(json.loads(json.dumps(describe(component))))
         assert built == component and type(built) is type(component)
         assert built.shard_size > 0 and built.suffix == ".npy"
+    if hasattr(component, "prepare"):  # which an experiment calls
+        assert list(signature(component.prepare).parameters) == ["cache"]
 
 
 def test_more_workers_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
