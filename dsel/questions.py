@@ -22,6 +22,7 @@ from dsel.shards import Read
 from dsel.snapshot import Snapshot
 
 ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 8192  # an engine of vLLM starts for each shard
+GRADIENTS_A_SHARD = 2048  # the random matrix that they are projected by is drawn for each shard
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class Gradients(Numbers):
 
     @property
     def shard_size(self) -> int:
-        return max(1, min(base.SHARD, int(self.memory / (4 * self.snapshot.parameters))))
+        return max(1, min(GRADIENTS_A_SHARD, int(self.memory / (4 * self.snapshot.parameters))))
 
     def build(self) -> Read:
         read = partial(

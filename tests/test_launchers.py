@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
+import dsel.run  # noqa: F401  # its resolvers
 from tests import slurm
 from tests.conftest import QUICK, ROOT, offline
 from tests.test_sweep import report
