@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from dsel.pool import Message
 from dsel.trainer.checkpoints import moments
 from dsel.trainer.job import Job, load
 
+ADAPTERS = "adapter_model.safetensors"  # PEFT's
 TOKENS_A_BATCH = 8192  # padded tokens that `nll` scores at once
 
 
@@ -95,9 +97,11 @@ class Snapshot:
 
     @property
     def parameters(self) -> int:
-        """How many numbers are trained in the model as it stands; at least one."""
+        """How many numbers are trained in the model as it stands; at least one. Of adapters their file says so."""
         from dsel.model.gradients import trained
 
+        if "model" not in vars(self) and self.folder is not None and (self.folder / ADAPTERS).exists():
+            return max(1, numbers(self.folder / ADAPTERS))
         return max(1, sum(trained(self.model).values()))
 
     def gradients(
@@ -131,3 +135,11 @@ class Snapshot:
         if self.job is not None and self.job.goes_on and self.job.mixed:
             return torch.autocast(self.model.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def numbers(file: Path) -> int:
+    """How many numbers the tensors of a safetensors file have, by its header."""
+    from safetensors import safe_open
+
+    with safe_open(str(file), framework="np") as tensors:
+        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 (no mapping)

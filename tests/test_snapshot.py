@@ -46,6 +46,10 @@ def test_a_snapshot_that_was_sent_answers_alike(
         assert sent == question and sent.snapshot is not question.snapshot
         asked = list(rows.get(type(question), pool.messages))
         assert sent.shard_size == question.shard_size
+        if isinstance(question, Gradients):
+            unloaded = sent.snapshot.parameters
+            assert "model" not in vars(sent.snapshot)
+            assert sent.snapshot.model is not None and sent.snapshot.parameters == unloaded
         np.testing.assert_array_equal(sent.build()(asked), question.build()(asked))
 
 

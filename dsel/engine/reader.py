@@ -44,9 +44,10 @@ def main(given: IO[bytes], said: IO[str]) -> int:
 
 
 if __name__ == "__main__":
-    ours = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is none of these lines
-    code = main(sys.stdin.buffer, ours)
+    given, ours = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # what libraries read and print is none of these lines
+    os.dup2(2, 1)
+    code = main(given, ours)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # no threads or clients of libraries that would be waited for
