@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 PARENT = "DSEL_PARENT"  # the process that a worker ends with
 GPUS = "CUDA_VISIBLE_DEVICES"
+LIBRARIES = {  # what tells accelerate, and through it the others, how weights are shared
+    "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
+    "zero3": {"ACCELERATE_USE_DEEPSPEED": "true"},
+}
 DIES_WITH_PARENT = 1  # of Linux's prctl: PR_SET_PDEATHSIG
 PATIENCE = timedelta(hours=2)  # of who waits while the first process writes; one that dies is seen at once
 
@@ -74,10 +78,6 @@ def told(strategy: str, processes: int, port: int) -> list[dict[str, str]]:
         processes: how many there are.
         port: on this machine, of the store where they meet, which its parent holds.
     """
-    libraries = {
-        "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
-        "zero3": {"ACCELERATE_USE_DEEPSPEED": "true"},
-    }
     same = {
         "WORLD_SIZE": str(processes),
         "LOCAL_WORLD_SIZE": str(processes),
@@ -87,9 +87,14 @@ def told(strategy: str, processes: int, port: int) -> list[dict[str, str]]:
         "TORCHELASTIC_RESTART_COUNT": "0",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, processors() // processes))),
         PARENT: str(os.getpid()),
-        **libraries.get(strategy, {}),
+        **LIBRARIES.get(strategy, {}),
     }
     return [{**same, "RANK": str(i), "LOCAL_RANK": str(i)} for i in range(processes)]
+
+
+def share(strategy: str) -> None:
+    """Have the libraries of this process, which a launcher of others has told which one it is, share by `strategy`."""
+    os.environ.update(LIBRARIES.get(strategy, {}))
 
 
 def apart(processes: int) -> list[dict[str, str]]:
@@ -155,6 +160,16 @@ def first_says(value: T) -> T:
 
     found: list[T] = broadcast_object_list([value])
     return found[0]
+
+
+def mean_of_all(value: float) -> float:
+    """The mean of what the processes of this training gave, in all of them."""
+    if world_size() == 1:
+        return value
+    from accelerate.utils import gather_object
+
+    values: list[float] = gather_object([value])
+    return sum(values) / len(values)
 
 
 def wait_for_everyone() -> None:

@@ -53,10 +53,13 @@ def strategies(trainer: SFT, processes: int) -> list[Strategy]:
     return found
 
 
-def strategy(model: CausalLM, trainer: SFT, processes: int, counts: Shape | None = None) -> Strategy:
+def strategy(
+    model: CausalLM, trainer: SFT, processes: int, there: float | None = None, counts: Shape | None = None
+) -> Strategy:
     """How so many workers share a training of `model`: as the trainer says, or the cheapest that fits a device.
 
-    `ddp` moves gradients alone; where it takes more than a device has, `fsdp2` moves weights as well.
+    `ddp` moves gradients alone; where it takes more than a device has, `fsdp2` moves weights as well. there: bytes
+    that each worker has, where that is not `capacity`.
     """
     asked = trainer.strategy
     if processes == 1 or asked != "auto":
@@ -64,7 +67,7 @@ def strategy(model: CausalLM, trainer: SFT, processes: int, counts: Shape | None
             log.info("trainer.strategy=%s: one worker has nothing to share, so it is single", asked)
         return "single" if processes == 1 else asked
     needed = sum(training(model, trainer, trainer.max_length, processes, "ddp", counts).values())
-    there = capacity(processes)
+    there = capacity(processes) if there is None else there
     if needed <= ROOM * there:
         return "ddp"
     text = "training: all weights on each device take about %.0f GB, and %.0f GB are there"

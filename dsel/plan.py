@@ -144,7 +144,7 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
         if local is not None:
             try_template(local.load_tokenizer(), pool, name=model.place, probes=selector.probes)
             counts, processes = memory.shape(local, trainer), experiment.engine.processes
-            shared = (processes, memory.strategy(local, trainer, processes, counts))
+            shared = (processes, experiment.engine.strategy(local, trainer, counts))
         tokens = sample(pool, local, trainer.max_length, why)
         if local is not None:
             needed = memory.training(local, trainer, tokens.most, *shared, counts)

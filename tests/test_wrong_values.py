@@ -67,7 +67,7 @@ CHOICES = (  # one for each class
     "selector=loss selector=delta_loss selector=mig selector=full selector=per_source "
     "selector/feedback=perplexity selector/feedback=reward selector/feedback=verifier model=tiny model=llama2_7b "
     "trainer=full evaluator=paper evaluator=procedural evaluator=gsm8k_local evaluator=heldout_loss tracker=wandb "
-    "engine=local"
+    "engine=local engine=ray"
 ).split()
 FURTHER = {
     "scorer=column": ["scorer.name=a"],
@@ -243,7 +243,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "count or null": "limit",
         "flag": "chat_template allow_code_execution",
         "whole": "seed heldout_seed",
-        "count": "batch_size max_new_tokens per_kind max_length chunk",
+        "count": "batch_size max_new_tokens per_kind max_length",
         "file or null": "path fewshot_path",
         "text or null": "split",
         "texts or null": "kinds",
@@ -255,7 +255,8 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "choice": "mode",
     },
     "engine": {
-        "count": "workers",
+        "count": "workers cpus",
+        "text": "address",
     },
 }
 MAY_BE = {group: {name: what for what, names in by.items() for name in names.split()} for group, by in OPTIONS.items()}
@@ -264,6 +265,7 @@ MAY_BE = {group: {name: what for what, names in by.items() for name in names.spl
 @pytest.fixture(autouse=True)
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dsel.model.weights._files_of_hub", lambda hub, revision: frozenset())
+    monkeypatch.setattr("dsel.engine.ray.Ray.check", lambda self: None)  # which asks a cluster
 
 
 @cache
@@ -468,6 +470,7 @@ WHOLE = [  # overrides of a whole group, of the top, and of what is inside of op
     (["model.attention=flash"], "model.attention=flash: wants one of eager, sdpa"),
     (["trainer=full", "trainer.strategy=fsdp"], "trainer.strategy=fsdp: wants one of auto, single, ddp, fsdp2, zero3"),
     (["engine.workers=all"], "engine.workers=all: wants a whole number from 1 or auto"),
+    (["engine=ray", "engine.cpus=0"], "engine.cpus=0: wants a whole number from 1"),
     (["model.lora_targets=[]"], "model.lora_targets=[]: wants text, not empty or a list"),
     (["model.lora_targets=[q_proj, 5]"], "model.lora_targets=[q_proj, 5]: wants"),
     (["tracker=wandb", "tracker.tags=[a, 5]"], "tracker.tags=[a, 5]: wants a list of text"),

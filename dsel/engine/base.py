@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from dsel import memory
+from dsel.memory import Shape
+from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
 from dsel.shards import Map
 from dsel.trainer.job import Job, Report, run
+from dsel.trainer.sft import SFT
+from dsel.trainer.strategy import Strategy
 
 
 class Engine(Map):
@@ -24,6 +29,10 @@ class Engine(Map):
     def processes(self) -> int:
         """How many workers can share a training, each with a device of its own."""
         return 1
+
+    def strategy(self, model: CausalLM, trainer: SFT, counts: Shape | None = None) -> Strategy:
+        """How its workers share a training of `model` (of so many weights, where they are known); never `auto`."""
+        return memory.strategy(model, trainer, self.processes, counts=counts)
 
     def train(self, job: Job, examples: Pool, tokenizer: Any, folder: Path, report: Report) -> None:
         """Do a job, here or by several workers: `dsel.trainer.job.run` says what is in `folder` then.

@@ -73,7 +73,7 @@ def launch(job: Job, examples: Pool, processes: int, folder: Path, report: Repor
                 passed_on = True
             ended = context.wait(timeout=0)
             for kind, *what in said[0].read():
-                _hear(kind, what, report, bars, shown)
+                hear(kind, what, report, bars, shown)
             if ended is not None:
                 break
             threading.Event().wait(POLL)
@@ -111,7 +111,16 @@ def _started(strategy: str, processes: int, folder: Path) -> Iterator[Any]:
         context.close(timeout=GRACE)
 
 
-def _hear(kind: str, what: list[Any], report: Report, bars: Bars, shown: ExitStack) -> None:
+def hear(kind: str, what: list[Any], report: Report, bars: Bars, shown: ExitStack) -> None:
+    """Do with a line of `Said` what it asks for.
+
+    Args:
+        kind: the line's first word.
+        what: the others.
+        report: is told of a step.
+        bars: those being drawn.
+        shown: what closes them when it ends.
+    """
     if kind == "log":
         name, level, text = what
         logging.getLogger(name).log(level, "%s", text)
@@ -138,18 +147,28 @@ def _fail(codes: dict[int, int], said: list[Said], errors: dict[int, str]) -> No
         errors: the files of their standard error; nothing for the first one's, which is this process's.
     """
     processes = len(said)
-    failures = [(*what, i) for i, file in enumerate(said) for kind, *what in file.all() if kind == "failure"]
     for i, code in codes.items():
         if code < 0 and -code not in FOLLOWS:
             raise LostWorker(f"worker {i + 1} of {processes} of the training {killed_by(code)}")
+    blame(said)
+    for i, file in errors.items():
+        if file and (text := Path(file).read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip()):
+            log.error("worker %d of %d:\n%s", i + 1, processes, redact(text))
+    raise LostWorker(f"the workers of the training ended without a word (exit codes: {codes})")
+
+
+def blame(said: list[Said]) -> None:
+    """Raise what the first of them to fail has said of it; nothing where none of them has.
+
+    Args:
+        said: what each of them said.
+    """
+    failures = [(*what, i) for i, file in enumerate(said) for kind, *what in file.all() if kind == "failure"]
     if not failures:
-        for i, file in errors.items():
-            if file and (text := Path(file).read_text(encoding="utf-8", errors="replace")[-LAST_WORDS:].strip()):
-                log.error("worker %d of %d:\n%s", i + 1, processes, redact(text))
-        raise LostWorker(f"the workers of the training ended without a word (exit codes: {codes})")
+        return
     _, known, line, trace, i = min(failures, key=lambda failure: float(failure[0]))
     if known == "config":
         raise ConfigError(line)
     if known is None:
-        log.error("worker %d of %d:\n%s", i + 1, processes, trace)
-    raise LostWorker(f"worker {i + 1} of {processes} of the training failed: {line}")
+        log.error("worker %d of %d:\n%s", i + 1, len(said), trace)
+    raise LostWorker(f"worker {i + 1} of {len(said)} of the training failed: {line}")

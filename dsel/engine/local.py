@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from dsel import memory
 from dsel.constraints import Count
 from dsel.described import Indescribable, describe
 from dsel.distributed import device_of_process
@@ -46,7 +45,7 @@ class Local(InProcess, Engine):
         return max(1, self._gpus()) if self.workers == "auto" else self.workers
 
     def train(self, job: Job, examples: Pool, tokenizer: Any, folder: Path, report: Report) -> None:
-        strategy = memory.strategy(job.model, job.trainer, self.processes)
+        strategy = self.strategy(job.model, job.trainer)
         if strategy == "single":
             super().train(job, examples, tokenizer, folder, report)
         else:
@@ -56,7 +55,7 @@ class Local(InProcess, Engine):
     def _compute(
         self, worker: Worker, shards: Sequence[Shard], rows: Sequence[Any], advance: Callable[[int], None]
     ) -> None:
-        processes = 1 if _stays(worker) else min(self.processes, len(shards))
+        processes = 1 if stays(worker) else min(self.processes, len(shards))
         if processes > 1:
             waiting = Shards(shards, rows)
             try:
@@ -76,6 +75,6 @@ class Local(InProcess, Engine):
         return torch.cuda.device_count()
 
 
-def _stays(worker: Worker) -> bool:
+def stays(worker: Worker) -> bool:
     """Whether other processes would be no help to it, or it names a device of this one."""
     return getattr(worker, "in_process", False) or ":" in str(getattr(worker, "device", None))

@@ -31,7 +31,7 @@ class Tell(logging.Handler):
 
 def log_to(say: Say) -> None:
     """From here on, the log of this process is the parent's."""
-    logging.basicConfig(level=logging.WARNING, handlers=[Tell(say)])
+    logging.basicConfig(level=logging.WARNING, handlers=[Tell(say)], force=True)
     logging.getLogger("dsel").setLevel(level())
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-from dsel.distributed import die_with_parent, is_main_process, join, leave, rank
+from dsel.distributed import die_with_parent, is_main_process, join, leave, rank, world_size
 from dsel.engine.saying import failure, log_to, without_future_warnings
 from dsel.interrupt import Ended, hear
 from dsel.progress import show_elsewhere
@@ -18,6 +18,11 @@ def main(folder: Path) -> int:
     """Take part in the training that was sent to `folder`; exit code 1 where it failed, and said so."""
     die_with_parent()
     hear()
+    return 0 if take_part(folder) else 1
+
+
+def take_part(folder: Path) -> bool:
+    """Do this process's part of the training that was sent to `folder`; False where it failed, and said so."""
     said = Said(folder / SAID.format(rank()))
     without_future_warnings()
     show_elsewhere(lambda title, total, unit, count: said.say("advance", title, total, unit, count))
@@ -25,16 +30,18 @@ def main(folder: Path) -> int:
         log_to(said.say)
     try:
         job, examples = received(folder)
-        join(job.trainer.strategy)
+        if world_size() > 1:
+            join(job.trainer.strategy)
         tokenizer = job.model.load_tokenizer()
         run(job, examples, tokenizer, folder.parent, lambda metrics, step: said.say("step", metrics, step))
-        leave()
+        if world_size() > 1:
+            leave()
     except Ended:
-        return 1
+        return False
     except Exception as error:
         said.say("failure", *failure(error))
-        return 1
-    return 0
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import numpy as np
 
 from dsel.component import knob
 from dsel.constraints import AtLeast, Below, Count, Dtype, NotNegative, Positive, Text, like
-from dsel.distributed import device_of_process, first_says, is_main_process, rank, world_size
+from dsel.distributed import device_of_process, first_says, is_main_process, mean_of_all, rank, world_size
 from dsel.errors import ConfigError, need, need_package
 from dsel.interrupt import held
 from dsel.model import flops
@@ -264,7 +264,7 @@ class SFT:
             "tokens_in_all": passes,
             "flops": flops.training(model, passes, again=self.gradient_checkpointing),
             "steps": result.global_step,
-            "loss": _mean_loss(trainer.state.log_history, checkpoint, result),
+            "loss": mean_of_all(_mean_loss(trainer.state.log_history, checkpoint, result)),  # each knows its own
         }
 
     def row_tokens(self, attention: str) -> int:
