@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,13 +10,9 @@ import numpy.typing as npt
 
 from dsel.clusterer.base import Clustering
 from dsel.clusterer.diagnostics import report
-from dsel.contamination import KINDS, Evaluated
 from dsel.embedder.plane import plane
-from dsel.pool import Pool, excerpt, text_of
+from dsel.pool import Pool, excerpt
 from dsel.record.writer import Record
-from dsel.targets.base import Target
-
-log = logging.getLogger(__name__)
 
 
 def note_computed(record: Record, known: Mapping[str, Any], pool: Pool, *, low_quality: float) -> None:
@@ -48,35 +43,6 @@ def note_map(record: Record, known: Mapping[str, Any], pool: Pool) -> None:
     for name, column in (("id", shown.ids), ("source", shown.sources), ("text", texts)):
         points = points.append_column(name, [column])
     record.map(points)
-
-
-def note_contamination(record: Record, pool: Pool, target: Target | None) -> None:
-    """Hands the record what of the targets is in what was chosen: whoever chooses for them may find them again.
-
-    Looked for are the user's turns of each target, in all turns of the chosen (`dsel.contamination`).
-    """
-    if target is None:
-        return
-    asked = ["\n".join(text_of(m) for m in chat if m["role"] == "user") for chat in target.pool.messages]
-    chosen = pool.take(record.chosen)
-    found = Evaluated(asked).look([text_of(m) for m in chat] for chat in chosen.messages)
-    worst = [
-        {
-            "id": chosen.ids[i],
-            "target": target.pool.ids[int(found.items[i])],
-            "kind": KINDS[found.kinds[i]],
-            "share": float(found.shares[i]),
-        }
-        for i in found.worst()
-    ]
-    hits = int(found.hit.sum())
-    if hits:
-        first = worst[0]
-        log.warning(
-            "%d of %d chosen examples have what a target asks, most of all %s that of %s (%s)",
-            *(hits, len(chosen), first["id"], first["target"], first["kind"]),
-        )
-    record.contamination({"against": "targets", "texts": len(asked), "examples": hits, "worst": worst})
 
 
 def _medoids(clustering: Clustering) -> npt.NDArray[np.int64]:

@@ -13,10 +13,11 @@ import numpy as np
 from dsel.cache import Cache
 from dsel.clusterer.base import Clusterer, sized
 from dsel.clusterer.base import cost as clustering_cost
-from dsel.computed import note_computed, note_contamination, note_map
+from dsel.computed import note_computed, note_map
 from dsel.constraints import Seed, check_types
 from dsel.cost import Cost, warnings
-from dsel.data.base import Data
+from dsel.data.base import Data, removes
+from dsel.decontaminate import Contamination, looked, told
 from dsel.embedder.base import Embedder
 from dsel.engine.base import Engine
 from dsel.errors import need
@@ -44,11 +45,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Problem:
-    """A pool without what is held out, those examples, and the pool as a selector is given it."""
+    """A pool without what is held out, those examples, and the pool as a selector is given it.
+
+    contamination: what was taken out of the pool as it is evaluated on, where that is wanted.
+    """
 
     pool: Pool
     heldout: Pool
     study: Study
+    contamination: Contamination | None = None
 
 
 @dataclass
@@ -107,6 +112,12 @@ class Experiment:
             rest, target = self.targets.take(whole, self.cache)
             pool, heldout = rest.hold_out(self.data.holdout)
             reading.items, reading.cached = len(pool), whole.found
+        contamination = None
+        if removes(self.data):
+            contamination = looked(self.data, target, self.evaluator, pool, heldout, self.cache, stage)
+            assert contamination is not None
+            need(len(contamination.left) > 0, "data.decontaminate=remove: nothing of the pool is left")
+            pool = pool.take(contamination.left)
         if self.budget == 1 and isinstance(self.budget, int):
             log.warning(
                 "budget=1 means all of the pool (%d examples): numbers up to 1 are fractions of it, and counts begin "
@@ -130,7 +141,7 @@ class Experiment:
         )
         for name in closure(self.selector.needs):
             RESOURCES[name].check(study)
-        return Problem(pool, heldout, study)
+        return Problem(pool, heldout, study, contamination)
 
     def choose(self, problem: Problem) -> list[Selection]:
         """What the selector chooses where nothing is trained, round by round: for who wants no more than the subset.
@@ -165,6 +176,9 @@ class Experiment:
         if learner is not None and self.trainer.trains:
             learner.try_on(pool, self.selector.probes)
         self._try(study)
+        contamination = problem.contamination or looked(
+            self.data, study.target, self.evaluator, pool, problem.heldout, self.cache, record.stage
+        )
         self.tracker.start(record.folder, record.facts)
         steps = self.selector.steps(study, learner)  # type: ignore[arg-type]  # None for those that do not look at it
         while True:
@@ -177,6 +191,8 @@ class Experiment:
             if isinstance(step, Choose):
                 record.round(step.selection, pool)
                 log.info("chosen: %d of %d examples", len(step.selection.indices), len(pool))
+                if contamination is not None:
+                    record.contamination(told(contamination.facts(record.chosen)))
                 note_computed(record, study.computed, pool, low_quality=self.clusterer.low_quality)
             if learner is not None and self.trainer.trains:
                 warmup = isinstance(step, Train)
@@ -188,7 +204,6 @@ class Experiment:
                     stage.artifact, stage.spent = learner.account
                 record.training(outcome, warmup=warmup)
         note_map(record, study.computed, pool)
-        note_contamination(record, pool, study.target)
 
         if learner is not None and self.evaluator.evaluates:
             with record.stage("evaluate"):

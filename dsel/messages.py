@@ -82,7 +82,13 @@ def texts_of(column: ListArray) -> StringArray:
     import pyarrow.compute as pc
 
     starts = pa.array(np.concatenate([[0], _ends(column)]), pa.int32())
-    return pc.binary_join(pa.ListArray.from_arrays(starts, _said(column)), "\n")
+    return pc.binary_join(pa.ListArray.from_arrays(starts, said(column)), "\n")
+
+
+def turns_of(column: ListArray) -> list[list[str]]:
+    """What each turn of each conversation says (`text_of`)."""
+    turns, ends = said(column).to_pylist(), _ends(column).tolist()
+    return [turns[start:end] for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def text_lengths(column: ListArray) -> npt.NDArray[np.int64]:
@@ -97,7 +103,7 @@ def response_lengths(column: ListArray) -> npt.NDArray[np.int64]:
     import pyarrow.compute as pc
 
     responses = pc.equal(column.flatten().field("role"), "assistant").to_numpy(zero_copy_only=False)
-    sizes = np.concatenate([[0], np.cumsum(pc.utf8_length(_said(column)).to_numpy() * responses)]).astype(np.int64)
+    sizes = np.concatenate([[0], np.cumsum(pc.utf8_length(said(column)).to_numpy() * responses)]).astype(np.int64)
     ends = _ends(column)
     return np.diff(sizes[np.concatenate([[0], ends])])
 
@@ -106,10 +112,10 @@ def last_of(column: ListArray) -> StringArray:
     """The last turn of each conversation."""
     import pyarrow as pa
 
-    return _said(column).take(pa.array(_ends(column) - 1))
+    return said(column).take(pa.array(_ends(column) - 1))
 
 
-def _said(column: ListArray) -> StringArray:
+def said(column: ListArray) -> StringArray:
     """`text_of` of each turn, all conversations' in a row."""
     import pyarrow as pa
     import pyarrow.compute as pc

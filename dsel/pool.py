@@ -247,6 +247,11 @@ def _content_key(messages: Sequence[Message]) -> int:
     return int.from_bytes(hashlib.sha256(json.dumps(messages).encode()).digest()[:8], "big")
 
 
+def asked(pool: Pool) -> list[str]:
+    """What is asked in each example: the user's turns."""
+    return ["\n".join(text_of(m) for m in chat if m["role"] == "user") for chat in pool.messages]
+
+
 def excerpt(messages: Sequence[Message], length: int = 300) -> str:
     """What a reader sees of an example: its turns, an arrow before each response, cut to so many characters."""
     text = "\n".join(f"→ {text_of(m)}" if m["role"] == "assistant" else text_of(m) for m in messages)

@@ -102,13 +102,15 @@ def described(config: DictConfig) -> Experiment:
 
 def _run(config: DictConfig) -> float | None:
     _refuse_secrets(config)
+    from dsel.data.base import removes
     from dsel.record.reader import RunFolder
 
     experiment = described(config)
     components = {group: getattr(experiment, group) for group in GROUPS}
     job, runs = HydraConfig.get(), _runs(config)
     folder = Path(job.runtime.output_dir)
-    key = sweep.run_key(components, {"budget": config.budget, "seed": config.seed})
+    removed = removes(experiment.data)
+    key = sweep.run_key(components, {"budget": config.budget, "seed": config.seed, **removed})
     if config.plan:
         from dsel import plan
 

@@ -91,6 +91,11 @@ def table(run: RunFolder) -> Table:
     parts = sum(metric["detail"] for metric in metrics.values())
     if parts:
         rows.append(("", f"{parts} parts of these in the record"))
+    found = facts.get("contamination") or {}
+    if found.get("examples"):
+        rows.append(
+            ("contamination", f"{found['examples']:,} of {found.get('of', 0):,} chosen have what is evaluated on")
+        )
     rows.append(None)
     for name, stages in _by_name(run.stages).items():
         seconds, items = sum(s.seconds for s in stages), sum(s.items or 0 for s in stages)

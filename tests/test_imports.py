@@ -13,7 +13,7 @@ LAYERS = {
     "commands": "__init__ __main__ cli usage subset housekeeping run report compare browse plan forecast sweep summary "
     "answer leftovers",
     "experiment": "experiment testing",
-    "record": "computed record remote_runs",
+    "record": "computed decontaminate record remote_runs",
     "what asks the learner": "selector evaluator",
     "study and learner": "study resources questions learner snapshot",
     "engine": "engine memory",
@@ -21,8 +21,8 @@ LAYERS = {
     "readers": "data",
     "ground": "pool stored columns batches messages lazy cache stage distributed files npy errors component "
     "constraints protocols hub secrets guard checked configured reading progress interrupt words ngrams arrays "
-    "blocks retrieval contamination tasks cost peaks spent references overrides config_groups shards explain show "
-    "options verbosity ending described originals json_columns remote remote_cache",
+    "blocks retrieval contamination hashed_words tasks cost peaks spent references overrides config_groups shards "
+    "explain show options verbosity ending described originals json_columns remote remote_cache",
 }
 """The layers, from the top: each may import what is in it or below it. Names are of modules and folders."""
 

@@ -128,20 +128,20 @@ SORTS = {  # what an option may be → which of VALUES it may be
 
 OPTIONS = {  # group → what they may be → its options; `module.option` where it differs from others of that name
     "data": {
-        "file or null": "path",
+        "file or null": "path decontaminate_with",
         "text or null": "split revision",
         "texts": "subsets",
         "columns": "columns roles",
         "texts or null": "languages",
         "choice or null": "format",
         "count or null": "limit",
-        "choice": "on_bad_row replies",
+        "choice": "on_bad_row replies decontaminate",
         "holdout": "holdout",
         "sample or null": "sample",
         "text": "name hub",
         "names or null": "files",
         "flag": "needs_subsets streaming",
-        "count": "size",
+        "count": "size decontaminate_words",
         "whole": "seed sample_seed",
         "share": "noise",
         "part": "near_duplicates",

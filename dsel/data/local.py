@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from dsel.cache import Cache
 from dsel.component import content_of, identity
 from dsel.constraints import Above, Count, File, Seed, ShareOrCount, Text
+from dsel.data.base import Decontaminated
 from dsel.data.formats import check_columns, format_named
 from dsel.data.gather import Gathering
 from dsel.data.layout import Found, find, sources
@@ -28,7 +29,7 @@ Paths = File | Sequence[File]
 
 
 @dataclass
-class Local:
+class Local(Decontaminated):
     """Instruction data in files or folders.
 
     path: a file, a folder, a list of them, or a mapping {source label: file, folder or list}. Without labels a file's
@@ -68,6 +69,7 @@ class Local:
         self._files()
 
     def check_options(self) -> None:
+        self.check_decontamination()
         check_columns(self.columns)
         check_roles(self.roles)
         if self.format is not None:

@@ -19,6 +19,7 @@ import numpy as np
 from dsel.cache import Cache
 from dsel.constraints import AtLeast, Below, Count, NotNegative, Seed, Share, ShareOrCount, Text
 from dsel.data import facts
+from dsel.data.base import Decontaminated
 from dsel.data.kinds import Fields, Kind, draw_item
 from dsel.data.lookups import LOOKUPS
 from dsel.data.operations import OPERATIONS
@@ -296,7 +297,7 @@ def _question(kind: Kind, fields: Fields, rng: np.random.Generator, wordings: in
 
 
 @dataclass
-class Procedural:
+class Procedural(Decontaminated):
     """`data=procedural`: `generate` as a pool, with `kind`, `is_noise` and `answer` as its truth.
 
     The pool's seed is its own: runs with different seeds choose from the same pool.
@@ -313,6 +314,7 @@ class Procedural:
 
     def check(self) -> None:
         """Raise `ConfigError` when the data cannot be had. Nothing is loaded."""
+        self.check_decontamination()
 
     def load(self, cache: Cache | None = None) -> Pool:
         rows = generate(self.size, self.seed, noise=self.noise, near_duplicates=self.near_duplicates, zipf=self.zipf)

@@ -50,7 +50,11 @@ class Subject(Protocol):
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """How the model is measured that a run ends with."""
+    """How the model is measured that a run ends with.
+
+    One that knows what it asks has a method `texts(heldout, cache) -> Asked` too: they are looked for in the pool
+    (`data.decontaminate`). It fetches nothing.
+    """
 
     evaluates: bool
 
@@ -84,6 +88,14 @@ class Metric:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What an evaluator asks: texts by name. missing: tasks whose texts are not at hand."""
+
+    texts: Mapping[str, str]
+    missing: Sequence[str] = ()
 
 
 def need_metrics(evaluator: Any, returned: Any = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from dsel.cache import Cache
 from dsel.component import content_of
 from dsel.constraints import Count, Text
-from dsel.errors import need, need_path
+from dsel.errors import ConfigError, need, need_path
+from dsel.evaluator.base import Asked
 from dsel.evaluator.harness import TASKS, Harness, write_task
+from dsel.pool import Pool
 
 
 @dataclass
@@ -33,6 +36,15 @@ class Gsm8kLocal(Harness):
 
     def extra_identity(self) -> dict[str, Any]:
         return {"path": content_of(self.path), "fewshot_path": content_of(self.fewshot_path)}
+
+    def texts(self, heldout: Pool, cache: Cache) -> Asked:
+        """The questions of the test file."""
+        with Path(str(self.path)).expanduser().open(encoding="utf-8") as lines:
+            try:
+                questions = [str(json.loads(line)["question"]) for line in lines if line.strip()]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ConfigError(f"{self.path}: wants JSON lines with `question` and `answer` ({error})") from error
+        return Asked({f"gsm8k_local/{i}": question for i, question in enumerate(questions)})
 
     def task_folders(self, cache: Cache) -> list[Path]:
         files = {"test": str(Path(str(self.path)).expanduser().resolve())}

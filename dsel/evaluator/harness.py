@@ -15,7 +15,7 @@ from dsel.cache import Cache
 from dsel.component import knob
 from dsel.constraints import Count, Seed, Text
 from dsel.errors import ConfigError, need
-from dsel.evaluator.base import Metric, Subject, average
+from dsel.evaluator.base import Asked, Metric, Subject, average
 from dsel.evaluator.requests import asking
 from dsel.evaluator.sandbox import in_place_of_code_eval
 from dsel.evaluator.units import unit_of
@@ -23,7 +23,7 @@ from dsel.files import finite, write_json
 from dsel.hub import reason
 from dsel.pool import Pool
 from dsel.tasks import TASKS as TASKS
-from dsel.tasks import index_of_tasks
+from dsel.tasks import index_of_tasks, texts_of_task
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,18 @@ class Harness:
                     f"evaluator.tasks.{name}: what it needs cannot be had ({reason(error)}); fetch it once where there "
                     f"is a network and copy that hub cache here (HF_HOME={constants.HF_HOME}), or leave the task out"
                 ) from error
+
+    def texts(self, heldout: Pool, cache: Cache) -> Asked:
+        """What its tasks ask of all their documents, of the tasks whose data are on this machine."""
+        texts, missing = dict[str, str](), list[str]()
+        for name, spec in self.tasks.items():
+            if spec.get("unsafe") and not self.allow_code_execution:
+                continue
+            with in_place_of_code_eval() if spec.get("unsafe") else nullcontext():
+                found = texts_of_task(name, lambda: self._manager(cache), cache)
+            texts |= found or {}
+            missing += [] if found else [name]
+        return Asked(texts, missing)
 
     def _manager(self, cache: Cache) -> Any:
         return index_of_tasks(tuple(str(p) for p in self.task_folders(cache)), self.uses_builtin_tasks)

@@ -14,9 +14,9 @@ from dsel.component import content_of
 from dsel.constraints import Count, Text
 from dsel.data.local import Local
 from dsel.errors import need, need_path
-from dsel.evaluator.base import Metric, Subject
+from dsel.evaluator.base import Asked, Metric, Subject
 from dsel.evaluator.units import unit_of
-from dsel.pool import Pool
+from dsel.pool import Pool, asked
 from dsel.questions import Losses
 
 
@@ -49,15 +49,15 @@ class HeldoutLoss:
     def need_tasks(self, cache: Cache) -> None:
         pass
 
-    def _read(self, cache: Cache) -> Pool:
-        return Local(path=self.path, split=self.split, limit=self.limit).load(cache)
+    def texts(self, heldout: Pool, cache: Cache) -> Asked:
+        """The user's turns of each example."""
+        data = self._data(heldout, cache)
+        return Asked(dict(zip(data.ids, asked(data), strict=True)))
 
     def evaluate(self, learner: Subject, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """`heldout_loss` over the held-out examples, with its standard error over examples."""
-        data = heldout if self.path is None else self._read(cache)
+        data = self._data(heldout, cache)
         need(len(data) > 0, "evaluator=heldout_loss has no example: a larger data.holdout, or evaluator.path=…")
-        if self.limit is not None:
-            data = data.take(range(min(self.limit, len(data))))
         worker = Losses(learner.snapshot(), self.max_length, whole=False)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".losses-") as scratch:
             values = learner.engine.map(worker, data.messages, Path(scratch), title="held-out loss", sizes=data.lengths)
@@ -68,3 +68,9 @@ class HeldoutLoss:
             float(values.mean()), stderr, "nats/token", len(values), higher_is_better=False, unit=unit_of("nats/token")
         )
         return {"heldout_loss": loss}
+
+    def _data(self, heldout: Pool, cache: Cache) -> Pool:
+        """The examples that it measures on."""
+        read = Local(path=self.path, split=self.split, limit=self.limit)
+        data = heldout if self.path is None else read.load(cache)
+        return data if self.limit is None else data.take(range(min(self.limit, len(data))))

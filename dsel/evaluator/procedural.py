@@ -12,8 +12,9 @@ from dsel.cache import Cache
 from dsel.component import digest
 from dsel.constraints import Count, Seed, Text
 from dsel.errors import need
-from dsel.evaluator.base import Metric
+from dsel.evaluator.base import Asked, Metric
 from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
+from dsel.pool import Pool
 
 GROUP = "procedural"
 
@@ -40,6 +41,13 @@ class Procedural(Harness):
         known = [kind.name for kind in KINDS]
         for name in self.kinds or ():
             need(name in known, f"evaluator.kinds: there is no kind {name}; there are {', '.join(known)}")
+
+    def texts(self, heldout: Pool, cache: Cache) -> Asked:
+        """The prompts of all kinds."""
+        from dsel.data import procedural
+
+        found = procedural.heldout(self.per_kind, self.heldout_seed, self.kinds)
+        return Asked({f"{GROUP}/{i}": example["prompt"] for i, example in enumerate(found)})
 
     def task_folders(self, cache: Cache) -> list[Path]:
         from dsel.data.procedural import heldout

@@ -13,7 +13,7 @@ from typing import Any
 from dsel.stage import Stage
 
 TRAININGS = ("warm up", "train")
-NEITHER = ("data", "model", "evaluate", "save")  # stages that every run has, whatever it chooses by
+NEITHER = ("data", "decontaminate", "model", "evaluate", "save")  # stages that every run has, whatever it chooses by
 
 
 @dataclass(frozen=True)

@@ -123,6 +123,15 @@ def checked(found: Any) -> dict[str, Any]:
     if clustering is not None:
         _need(isinstance(clustering, dict), f"clustering is {_kind(clustering)}")
         _number(clustering, "k", "clustering.", least=1, required=True)
+    contamination = facts.get("contamination")
+    if contamination is not None:
+        _need(isinstance(contamination, dict), f"contamination is {_kind(contamination)}")
+        for name in ("of", "examples"):
+            _number(contamination, name, "contamination.", least=0)
+        origins = contamination.get("origins", {})  # the first records do not say
+        _need(isinstance(origins, dict), f"contamination.origins is {_kind(origins)}")
+        for origin in origins:
+            _number(origins, origin, "contamination.origins.", least=0, required=True)
     for name, metric in facts["metrics"].items():
         _need(isinstance(metric, dict), f"metrics.{name} is {_kind(metric)}")
         for part in ("value", "stderr"):

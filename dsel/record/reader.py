@@ -70,6 +70,12 @@ class RunFolder:
         return self.facts["pool"].get("fingerprint")
 
     @property
+    def contaminated(self) -> int:
+        """How many of the chosen examples have what the evaluator asks, or what is in the file that was named."""
+        origins = (self.facts.get("contamination") or {}).get("origins") or {}
+        return sum(int(count) for origin, count in origins.items() if origin != "targets")
+
+    @property
     def stages(self) -> list[Stage]:
         """Its timed stages, in their order."""
         return [

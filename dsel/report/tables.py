@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from dsel.record.reader import RunFolder
 from dsel.report import costs, statistics
 from dsel.report.comparable import AVERAGE, Average, Settings, other_pools, otherwise, settings
+from dsel.report.contaminated import MARK, contaminated
 from dsel.report.costs import Costs
 from dsel.report.match import Composer
 from dsel.report.shown import Shown, shown, signed
@@ -46,6 +47,11 @@ class Cell:
     @property
     def n(self) -> int:
         return len(self.values)
+
+    @property
+    def contaminated(self) -> bool:
+        """Whether one of its runs was trained on what is evaluated on."""
+        return any(run.contaminated for run in self.runs.values())
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class Table:
         if not cell.values:
             return "–"
         error = "" if math.isnan(cell.stderr) else f" ± {self.show(cell.stderr, cell.column)}"
-        return self.show(cell.mean, cell.column) + error
+        return self.show(cell.mean, cell.column) + error + (f" {MARK}" if cell.contaminated else "")
 
     def heading(self, column: str) -> str:
         """A column's label, with a mark where lower is better."""
@@ -388,6 +394,7 @@ def _notes(table: Table, spec: TableSpec) -> Iterator[str]:
     told_apart = [*_varied(table.row_overrides.values()), *_varied(c.overrides for c in table.column_specs.values())]
     yield from other_pools({row: _runs_of_row(table, row) for row in table.rows}, told_apart)
     yield from costs.notes(table.costs)
+    yield from contaminated({row: _runs_of_row(table, row) for row in table.rows})
     for label in table.columns:
         cells = [table.cells[row, label] for row in table.rows]
         without = [cell.row for cell in cells if cell.runs and not cell.values]

@@ -28,7 +28,7 @@ LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", "·": r"$\cdot$", "±": r"$\pm$", "–": "--", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$",
-    "…": r"\dots{}", "≈": r"$\approx$", "↓": r"$\downarrow$",
+    "…": r"\dots{}", "≈": r"$\approx$", "↓": r"$\downarrow$", "†": r"$\dagger$",
 }  # fmt: skip
 
 
