@@ -97,11 +97,12 @@ def share(strategy: str) -> None:
     os.environ.update(LIBRARIES.get(strategy, {}))
 
 
-def apart(processes: int) -> list[dict[str, str]]:
-    """The variables of some new processes that do not meet: each has a GPU that it takes for the only one, if any is.
+def apart(processes: int, devices: int = 1) -> list[dict[str, str]]:
+    """The variables of some new processes that do not meet: each has GPUs that it takes for the only ones, if any are.
 
     Args:
-        processes: how many there are; no more than GPUs, where there are some.
+        processes: how many there are.
+        devices: how many GPUs each of them has; no more together than there are, where there are some.
     """
     import torch
 
@@ -111,7 +112,8 @@ def apart(processes: int) -> list[dict[str, str]]:
     if not torch.cuda.is_available():
         return [same] * processes
     seen = os.environ.get(GPUS) or ",".join(map(str, range(torch.cuda.device_count())))
-    return [{**same, GPUS: gpu} for gpu in seen.split(",")[:processes]]
+    gpus = seen.split(",")
+    return [{**same, GPUS: ",".join(gpus[i * devices : (i + 1) * devices])} for i in range(processes)]
 
 
 def processors() -> int:

@@ -21,7 +21,7 @@ from dsel.scorer.ifd import difficulties
 from dsel.shards import Read
 from dsel.snapshot import Snapshot
 
-ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 8192  # an engine of vLLM starts for each shard
+ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 2048  # an engine of vLLM is not full while it answers a shard's last
 GRADIENTS_A_SHARD = 2048  # the random matrix that they are projected by is drawn for each shard
 
 
@@ -39,6 +39,11 @@ class Answers:
     @property
     def shard_size(self) -> int:
         return WITH_AN_ENGINE if self.snapshot.has_engine else ANSWERS_A_SHARD
+
+    @property
+    def devices(self) -> int:
+        """How many GPUs each worker takes."""
+        return self.snapshot.spec.tensor_parallel if self.snapshot.has_engine else 1
 
     def build(self) -> Read:
         return partial(

@@ -42,7 +42,7 @@ class Worker(Protocol):
     `.npy` where its results are an array and `.json` where they are texts.
 
     One that says `in_process = True` is better off in the leading process, however many there are: it waits for a
-    server, or takes hardly longer than its rows take to be sent.
+    server, or takes hardly longer than its rows take to be sent. One that says `devices` takes so many GPUs.
     """
 
     @property

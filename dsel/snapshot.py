@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel.arrays import Floats
+from dsel.model import vllm
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode, render
-from dsel.model.generation import generate, generate_with_vllm, vllm_available
+from dsel.model.generation import generate
 from dsel.model.likelihood import Encoded, mean_nll
 from dsel.model.positions import within
 from dsel.pool import Message
@@ -60,29 +61,31 @@ class Snapshot:
         temperature: float = 0.0,
     ) -> list[str]:
         texts = [render(self.tokenizer, p, generation_prompt=True) for p in prompts]
-        options = {
+        options: dict[str, Any] = {
             "max_new_tokens": max_new_tokens, "max_prompt": max_prompt, "temperature": temperature, "seed": self.seed
         }  # fmt: skip
         if self.has_engine:
-            return self._by_engine(texts, options)
+            return vllm.generate(self.spec, self.tokenizer, texts, **self._to_read(), **options)
         with self._precision():
             return generate(self.model, self.tokenizer, texts, **options)
 
     @property
     def has_engine(self) -> bool:
-        """Whether `generate` starts an engine for each call, so that many prompts should come in one."""
-        return vllm_available()
+        """Whether `generate` asks an engine, which answers hundreds of prompts at once."""
+        return vllm.chosen(self.spec)
 
-    def _by_engine(self, texts: list[str], options: dict[str, Any]) -> list[str]:
-        """vLLM's answers. It reads the weights from their folder on this machine, and gets the GPU to itself."""
+    def engine(self) -> AbstractContextManager[tuple[vllm.Running, Any]]:
+        """vLLM's engine with the model as it stands: see `dsel.model.vllm.engine`."""
+        return vllm.engine(self.spec, **self._to_read())
+
+    def _to_read(self) -> dict[str, Any]:
+        """The folder that vLLM reads what was trained from: of all weights, or adapters. The GPU is freed for it."""
         import torch
 
         self.__dict__.pop("model", None)
         torch.cuda.empty_cache()
-        if self.job is None or self.job.trainer.lora is not None:
-            return generate_with_vllm(self.spec, self.tokenizer, texts, adapters=self.folder, **options)
-        whole = replace(self.spec, path=str(self.folder))
-        return generate_with_vllm(whole, self.tokenizer, texts, adapters=None, **options)
+        lora = self.job is not None and self.job.trainer.lora is not None
+        return {"adapters": self.folder} if lora else {"weights": self.folder}
 
     def nll(
         self, conversations: Sequence[list[Message]], *, max_length: int = 2048, whole: bool = False

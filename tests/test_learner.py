@@ -13,6 +13,7 @@ import pytest
 from dsel import snapshot as snapshot_module
 from dsel.cache import Cache
 from dsel.learner import Learner
+from dsel.model import vllm
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import IGNORED, encode, render
 from dsel.pool import Pool
@@ -271,22 +272,30 @@ def test_vllm_reads_the_model_as_it_stands(
     spec: CausalLM, cache: Cache, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The base model, then the trained weights or the adapters on it: with all that was said of the model."""
-    asked: list[tuple[CausalLM, Path | None]] = []
+    asked: list[tuple[CausalLM, dict[str, Any]]] = []
 
-    def answer(model: CausalLM, tokenizer: Any, texts: list[str], *, adapters: Path | None, **more: Any) -> list[str]:
-        asked.append((model, adapters))
+    def answer(
+        model: CausalLM,
+        tokenizer: Any,
+        texts: list[str],
+        *,
+        weights: Path | None = None,
+        adapters: Path | None = None,
+        **more: Any,
+    ) -> list[str]:
+        asked.append((model, {"weights": weights, "adapters": adapters}))
         return texts
 
-    monkeypatch.setattr(snapshot_module, "vllm_available", lambda: True)
-    monkeypatch.setattr(snapshot_module, "generate_with_vllm", answer)
+    monkeypatch.setattr(vllm, "chosen", lambda model: True)
+    monkeypatch.setattr(vllm, "generate", answer)
     spec = replace(spec, revision="refs/pr/1", trust_remote_code=True)
     learner = new_learner(spec, cache, **options)
     learner.generate(make_pool(1).prompts)
     learner.fit(make_pool(8))
     learner.generate(make_pool(1).prompts)
     folder = learner.trainings.folder(learner.trainings.last)
-    trained = (spec, folder) if options else (replace(spec, path=str(folder)), None)
-    assert asked == [(spec, None), trained]
+    nothing = {"weights": None, "adapters": None}
+    assert asked == [(spec, nothing), (spec, nothing | {"adapters" if options else "weights": folder})]
 
 
 def test_a_training_leaves_nothing_in_memory(spec: CausalLM, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

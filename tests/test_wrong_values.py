@@ -222,12 +222,12 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "any text": "hub",
         "file or null": "path",
         "text or null": "revision pad_token",
-        "choice": "dtype attention",
+        "choice": "dtype attention vllm",
         "choice or null": "chat_template",
         "targets": "lora_targets",
         "flag": "trust_remote_code allow_bin",
         "whole": "seed",
-        "count": "steps hidden layers",
+        "count": "steps hidden layers tensor_parallel",
     },
     "trainer": {
         "positive": "epochs learning_rate checkpoint_minutes",
@@ -239,7 +239,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "flag": "packing gradient_checkpointing save merge",
     },
     "evaluator": {
-        "choice": "tasks",
+        "choice": "tasks engine",
         "count or null": "limit",
         "flag": "chat_template allow_code_execution",
         "whole": "seed heldout_seed",

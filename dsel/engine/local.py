@@ -55,7 +55,8 @@ class Local(InProcess, Engine):
     def _compute(
         self, worker: Worker, shards: Sequence[Shard], rows: Sequence[Any], advance: Callable[[int], None]
     ) -> None:
-        processes = 1 if stays(worker) else min(self.processes, len(shards))
+        each = getattr(worker, "devices", 1)
+        processes = 1 if stays(worker) else min(self.processes // each, len(shards))
         if processes > 1:
             waiting = Shards(shards, rows)
             try:
@@ -65,7 +66,7 @@ class Local(InProcess, Engine):
                 log.warning("%s: %s, so that this process computes it alone", type(worker).__name__, error)
             else:
                 log.info("%s: %d workers", shards[0].title, processes)
-                return spread(described, waiting, advance, processes)
+                return spread(described, waiting, advance, processes, each)
         super()._compute(worker, shards, rows, advance)
 
     @staticmethod

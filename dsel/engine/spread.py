@@ -90,7 +90,7 @@ class Shards:
         return True
 
 
-def spread(worker: Any, shards: Shards, advance: Callable[[int], None], processes: int) -> None:
+def spread(worker: Any, shards: Shards, advance: Callable[[int], None], processes: int, devices: int = 1) -> None:
     """`finish` all shards by several processes.
 
     Args:
@@ -98,6 +98,7 @@ def spread(worker: Any, shards: Shards, advance: Callable[[int], None], processe
         shards: in the order in which they are begun.
         advance: is told the rows of each that is done.
         processes: how many, no more than shards.
+        devices: GPUs that each of them takes.
 
     Raises:
         ConfigError: what one of them says is wrong with the configuration.
@@ -111,7 +112,9 @@ def spread(worker: Any, shards: Shards, advance: Callable[[int], None], processe
     torch.cuda.empty_cache()  # the first worker has the GPU of this process
     with ExitStack() as ends:
         line = json.dumps(worker).encode() + b"\n"
-        readers = [ends.enter_context(_started(i, told, processes, said)) for i, told in enumerate(apart(processes))]
+        readers = [
+            ends.enter_context(_started(i, told, processes, said)) for i, told in enumerate(apart(processes, devices))
+        ]
         for reader in readers:
             reader.give(line)
         while left:

@@ -16,11 +16,12 @@ from dsel.component import knob
 from dsel.constraints import Count, Seed, Text
 from dsel.errors import ConfigError, need
 from dsel.evaluator.base import Asked, Metric, Subject, average
-from dsel.evaluator.requests import asking
+from dsel.evaluator.requests import By, asking
 from dsel.evaluator.sandbox import in_place_of_code_eval
 from dsel.evaluator.units import unit_of
 from dsel.files import finite, write_json
 from dsel.hub import reason
+from dsel.model.vllm_here import need_vllm
 from dsel.pool import Pool
 from dsel.tasks import TASKS as TASKS
 from dsel.tasks import index_of_tasks, texts_of_task
@@ -53,7 +54,8 @@ class Harness:
       multiturn: with a chat template, each shot is a turn of its own (true, the default) or all are in one message;
       unsafe: true for tasks that run code the model wrote: they are left out, with a line in the log, unless
       `allow_code_execution` is set.
-    limit: examples a task, of a group's tasks each (null: all). chat_template: wrap prompts in it.
+    limit: examples a task, of a group's tasks each (null: all). chat_template: wrap prompts in it. engine: what asks
+    the model: transformers, or vLLM from the saved weights.
 
     Answers are generated as the task says; of the model's own generation settings only the end tokens count.
     """
@@ -64,19 +66,22 @@ class Harness:
     allow_code_execution: bool = False
     seed: Seed = 1234
     batch_size: Count = knob(16)
+    engine: By = "transformers"
 
     evaluates = True
     uses_builtin_tasks: ClassVar[bool] = True  # reading the harness's own thousands of task files takes seconds
 
     def check(self) -> None:
         need(bool(self.tasks), "evaluator.tasks is empty: name tasks, or choose evaluator=none")
+        if self.engine == "vllm":
+            need_vllm("evaluator.engine=vllm", 1)
 
     def evaluate(self, learner: Subject, pool: Pool, heldout: Pool, cache: Cache, folder: Path) -> dict[str, Metric]:
         """A metric for each task and their average; the harness's full results go to `folder/evaluation.json`."""
         import lm_eval
 
         manager = self._manager(cache)
-        lm = asking(learner, batch_size=self.batch_size, seed=self.seed, folder=folder)
+        lm = asking(learner, batch_size=self.batch_size, seed=self.seed, folder=folder, by=self.engine)
         metrics: dict[str, Metric] = {}
         full: dict[str, Any] = {}
         for name, spec in self._allowed().items():

@@ -1,8 +1,8 @@
 """What lm-evaluation-harness asks of a model: shards of its requests, answered by the engine's workers.
 
 The harness runs in the leading process, and loads no model: `asking` hands its requests to the engine. A worker has the
-model behind the harness's own interface to those of transformers, and takes a shard at a time. Shards, and so answers,
-do not depend on how many workers there are.
+model behind the harness's own interface to those of transformers, or to vLLM's engines, and takes a shard at a time.
+Shards, and so answers, do not depend on how many workers there are.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from dsel.shards import Read
 from dsel.snapshot import Snapshot
 
 BATCHES = 8  # of a shard
+OF_AN_ENGINE = 2048  # requests of a shard, which an engine puts into batches itself
 
 Kind = Literal["loglikelihood", "loglikelihood_rolling", "generate_until"]
+By = Literal["transformers", "vllm"]
 
 
 @dataclass(frozen=True)
@@ -41,36 +43,48 @@ class Asked:
 class Requests:
     """A worker for requests of one kind; a row is a request's number and its arguments.
 
-    seed: of answers that are drawn, together with the requests of a shard.
+    seed: of answers that are drawn, together with the requests of a shard. by: what computes the model.
     """
 
     snapshot: Snapshot
     kind: Kind
     batch_size: int
     seed: int
+    by: By = "transformers"
 
     @property
     def shard_size(self) -> int:
-        return BATCHES * self.batch_size
+        return OF_AN_ENGINE if self.by == "vllm" else BATCHES * self.batch_size
+
+    @property
+    def devices(self) -> int:
+        """How many GPUs each worker takes."""
+        return self.snapshot.spec.tensor_parallel if self.by == "vllm" else 1
 
     @property
     def suffix(self) -> str:
         return ".json" if self.kind == "generate_until" else ".npy"
 
     def build(self) -> Read:
+        if self.by == "vllm":
+            live = live_engine(self.snapshot, self.seed)
+            return lambda rows: self._found(live, [Asked(tuple(args)) for _, *args in rows])
         model, live = self.snapshot.model, live_model(self.snapshot, self.batch_size)
 
         def read(rows: list[Any]) -> Any:
             asked = [Asked(tuple(args)) for _, *args in rows]
             entropy = [self.seed, zlib.crc32(json.dumps(rows).encode())]
             with fast_linear(model), _own_settings_away(model), seeded(entropy, model.device):
-                found = getattr(live, self.kind)(asked, disable_tqdm=True)
-            return found if self.kind == "generate_until" else np.array(found, dtype=np.float64)
+                return self._found(live, asked)
 
         return read
 
+    def _found(self, live: Any, asked: list[Asked]) -> Any:
+        found = getattr(live, self.kind)(asked, disable_tqdm=True)
+        return found if self.kind == "generate_until" else np.array(found, dtype=np.float64)
 
-def asking(learner: Subject, *, batch_size: int, seed: int, folder: Path) -> Any:
+
+def asking(learner: Subject, *, batch_size: int, seed: int, folder: Path, by: By = "transformers") -> Any:
     """The learner behind the harness's interface: what it is asked, the workers of its engine answer.
 
     Args:
@@ -78,13 +92,14 @@ def asking(learner: Subject, *, batch_size: int, seed: int, folder: Path) -> Any
         batch_size: requests that are answered at once.
         seed: of answers that are drawn.
         folder: gets the shards, until all requests of a kind are answered.
+        by: what computes the model.
     """
     from lm_eval.api.model import LM, TemplateLM
     from lm_eval.models.huggingface import HFLM
 
     def answers(kind: Kind, requests: Sequence[Any]) -> Any:
         rows = [[i, *request.args] for i, request in enumerate(requests)]
-        worker = Requests(learner.snapshot(), kind, batch_size, seed)
+        worker = Requests(learner.snapshot(), kind, batch_size, seed, by)
         sizes = [len(row[1]) for row in rows]
         with tempfile.TemporaryDirectory(dir=folder, prefix=".requests-") as scratch:
             return learner.engine.map(worker, rows, Path(scratch), title="evaluating", sizes=sizes, unit="requests")
@@ -129,6 +144,47 @@ def live_model(snapshot: Snapshot, batch_size: int) -> Any:
             return out
 
     return Live(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+
+
+def live_engine(snapshot: Snapshot, seed: int) -> Any:
+    """The model as it was saved, in the engine of this process, behind the harness's interface to those of vLLM."""
+    import lm_eval.models.vllm_causallms as module
+    from msgspec.structs import replace  # type: ignore[import-not-found]  # vLLM brings it
+
+    tokenizer = snapshot.tokenizer
+
+    class Live(module.VLLM):
+        def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
+            """By the engine that is awake now; an answer ends with the model's turn, as it does with transformers."""
+            if generate:
+                entropy = [seed, zlib.crc32(json.dumps(requests).encode())]
+                seeds = np.random.SeedSequence(entropy).generate_state(len(requests)).tolist()
+                more = {"stop_token_ids": ends, "skip_special_tokens": True}
+                sampling_params = [
+                    replace(asked, **more, seed=own if asked.temperature else None)
+                    for asked, own in zip(sampling_params, seeds, strict=True)
+                ]
+            with snapshot.engine() as (running, self.lora_request):
+                self.model = running.llm
+                return super()._model_generate(requests, generate, sampling_params)
+
+    with snapshot.engine() as (running, _), _instead(module, "LLM", lambda **options: running.llm):
+        live = Live(pretrained=running.folder, dtype=running.options["dtype"], batch_size=OF_AN_ENGINE)
+        live._max_length = running.limit
+        ends = running.ends(tokenizer)
+    live.tokenizer = tokenizer
+    return live
+
+
+@contextmanager
+def _instead(module: Any, name: str, value: Any) -> Iterator[None]:
+    """Inside, what `module` calls `name` is `value`."""
+    known = getattr(module, name)
+    setattr(module, name, value)
+    try:
+        yield
+    finally:
+        setattr(module, name, known)
 
 
 @contextmanager

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from dsel.cache import Cache
 from dsel.component import digest, knob
-from dsel.constraints import Dtype, NotEmpty, Text, like
+from dsel.constraints import Count, Dtype, NotEmpty, Text, like
 from dsel.distributed import device_of_process
 from dsel.errors import need, need_package
 from dsel.hub import loads
 from dsel.model.chat import end_tokens, template
 from dsel.model.hosted import Hosted
+from dsel.model.vllm_here import available, need_vllm
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +32,8 @@ class CausalLM(Hosted):
     dtype: of the weights; `auto` is bfloat16 where the hardware has it, else float32. attention: transformers'
     `attn_implementation`. chat_template: instead of the tokenizer's own, the name of a file in `dsel/model/templates`
     or a path; null is its own, or `turns` where it has none. pad_token: an existing token, so that no vocabulary is
-    ever resized. lora_targets: the modules LoRA adapts. What else is loaded, and how: see `Hosted`.
+    ever resized. lora_targets: the modules LoRA adapts. vllm: whether its answers are vLLM's (`dsel.model.vllm`), with
+    an engine of so many GPUs (`tensor_parallel`). What else is loaded, and how: see `Hosted`.
     """
 
     hub: str
@@ -44,6 +46,8 @@ class CausalLM(Hosted):
     lora_targets: Text | Annotated[Sequence[Text], NotEmpty()] = "all-linear"
     trust_remote_code: bool = False
     allow_bin: bool = knob(False)
+    vllm: Literal["auto", "always", "never"] = knob("auto")
+    tensor_parallel: Count = knob(1)
 
     def check(self) -> None:
         known = self.attention in ATTENTION or "/" in self.attention  # a kernel of the hub
@@ -52,6 +56,8 @@ class CausalLM(Hosted):
         self.need_files("model")
         if self.attention.startswith("flash_attention"):
             need_package("flash_attn", install="flash-attn", why=f"model.attention={self.attention}")
+        if self.vllm == "always" or (self.vllm == "auto" and available(cpu=False)):
+            need_vllm(f"model.vllm={self.vllm}", self.tensor_parallel)
         if self.chat_template is not None:
             template(self.chat_template, option="model.chat_template")
 

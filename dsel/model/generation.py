@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dsel.model import flops
-from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.model.likelihood import in_batches
@@ -23,8 +19,6 @@ from dsel.progress import progress
 log = logging.getLogger(__name__)
 
 FIRST_STAGE, GROWTH = 32, 4  # new tokens after which unfinished answers are gathered: 32, 128, 512 …
-BACKENDS = {"flash_attention": "FLASH_ATTN", "flex_attention": "FLEX_ATTENTION"}  # transformers' names and vLLM's
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # what vLLM makes room for
 
 
 def generate(model: Any, tokenizer: Any, texts: Sequence[str], **options: Any) -> list[str]:
@@ -97,7 +91,7 @@ def batches_of_answers(
                         unfinished.append(i)
                     else:
                         answer = so_far[i][len(prompts[groups[i][0]]) :]
-                        found |= dict.fromkeys(groups[i], _text(tokenizer, answer, ends))
+                        found |= dict.fromkeys(groups[i], text_of_answer(tokenizer, answer, ends))
                 if found:
                     yield list(found), list(found.values())
             running, before, limit = unfinished, limit, min(limit * GROWTH, max_new_tokens)
@@ -121,97 +115,12 @@ def seeded(entropy: Sequence[int], device: Any) -> Iterator[None]:
         yield
 
 
-def vllm_available() -> bool:
-    """Whether `generate_with_vllm` can run: the package is there, and a CUDA GPU that no other process trains on."""
-    import torch
-
-    return importlib.util.find_spec("vllm") is not None and torch.cuda.is_available()
-
-
-def generate_with_vllm(
-    model: CausalLM,
-    tokenizer: Any,
-    texts: Sequence[str],
-    *,
-    adapters: Path | None = None,
-    max_new_tokens: int = 512,
-    max_prompt: int = 2048,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    seed: int = 0,
-    memory: float = 0.9,
-) -> list[str]:
-    """What `generate` gives, from vLLM's engine: the answer to each rendered prompt.
-
-    model: of the hub, or in a folder as `save_pretrained` writes it; adapters: a folder of LoRA adapters (PEFT) for it.
-    memory: the share of the GPU that the engine takes, which must be free: move other models away
-    first. Sampled answers follow `seed` and the index of their prompt. The engine lives as long as this call.
-    """
-    from vllm import LLM, SamplingParams  # type: ignore[import-not-found]
-    from vllm.lora.request import LoRARequest  # type: ignore[import-not-found]
-
-    if not texts:
-        return []
-    prompts, ends = prompt_ids(tokenizer, texts, max_prompt), end_tokens(tokenizer, _configured(model))
-    lora: dict[str, Any] = {}
-    request = None
-    if adapters is not None:
-        rank = json.loads((adapters / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-        lora = {"enable_lora": True, "max_lora_rank": min(r for r in LORA_RANKS if r >= rank)}
-        request = LoRARequest("adapters", 1, str(adapters))
-    engine = LLM(
-        **vllm_options(model),
-        max_model_len=max(map(len, prompts)) + max_new_tokens,
-        gpu_memory_utilization=memory,
-        **lora,
-    )
-    common = {"temperature": temperature, "top_p": top_p, "max_tokens": max_new_tokens, "stop_token_ids": ends}
-    seeds = np.random.SeedSequence(seed).generate_state(len(prompts)).tolist()
-    settings = [SamplingParams(**common, seed=own if temperature else None) for own in seeds]
-    outputs = engine.generate([{"prompt_token_ids": ids} for ids in prompts], settings, lora_request=request)
-    answers = [list(output.outputs[0].token_ids) for output in outputs]
-    if (modules := flops.unweighted(model)) is not None:
-        flops.read(modules, sum(map(len, prompts)) + sum(map(len, answers)))
-    return [_text(tokenizer, answer, ends) for answer in answers]
-
-
-def vllm_options(model: CausalLM) -> dict[str, Any]:
-    """What vLLM's `LLM` is told, so that it loads `model` as transformers does here.
-
-    Prompts come to it as token ids and answers go as such, so that chat template and padding token have no part in it.
-    transformers' `sdpa` and `eager` are kinds that it has not: it then takes its own choice for the hardware.
-    """
-    backend = next((theirs for ours, theirs in BACKENDS.items() if ours in model.attention), None)
-    revision = model.revision if model.path is None else None
-    return {
-        "model": model.place,
-        "revision": revision,
-        "tokenizer": model.place,
-        "tokenizer_revision": revision,
-        "trust_remote_code": model.trust_remote_code,
-        "dtype": str(torch_dtype(model.dtype)).removeprefix("torch."),
-        "load_format": "auto" if model.allow_bin else "safetensors",  # `auto` takes .bin files where it has to
-        **({} if backend is None else {"attention_backend": backend}),
-    }
-
-
-def _configured(model: CausalLM) -> int | list[int] | None:
-    """The end tokens that a model's generation configuration names, where it is on this machine."""
-    from transformers import GenerationConfig
-
-    try:
-        found = GenerationConfig.from_pretrained(model.place, revision=model.revision or "main", local_files_only=True)
-        return found.eos_token_id
-    except OSError:  # it has none
-        return None
-
-
 def _until(tokens: Sequence[int], ends: Sequence[int]) -> int:
     """How many tokens there are up to the first that ends."""
     return next((i for i, token in enumerate(tokens, 1) if token in ends), len(tokens))
 
 
-def _text(tokenizer: Any, answer: Sequence[int], ends: Sequence[int]) -> str:
+def text_of_answer(tokenizer: Any, answer: Sequence[int], ends: Sequence[int]) -> str:
     """The words of an answer, up to its first end token."""
     kept = list(takewhile(lambda token: token not in ends, answer))
     return tokenizer.decode(kept, skip_special_tokens=True).strip()

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from dataclasses import fields
-from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -17,9 +12,7 @@ from dsel.model.chat import end_tokens, render
 from dsel.model.generation import (
     batches_of_answers,
     generate,
-    generate_with_vllm,
     prompt_ids,
-    vllm_available,
 )
 
 NEW = 12
@@ -204,124 +197,3 @@ def test_an_answer_ends_with_the_turn(tokenizer: Any, spec: CausalLM) -> None:
     assert end_tokens(changed) == sorted([end, other])
     changed.chat_template = "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + ' and' }}{% endfor %}"
     assert end_tokens(changed) == [end]  # an ordinary word ends no answer
-
-
-def test_vllm_needs_the_package_and_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    import torch
-
-    for package in (None, object()):
-        for gpu in (False, True):
-            monkeypatch.setattr("importlib.util.find_spec", lambda name, found=package: found)
-            monkeypatch.setattr(torch.cuda, "is_available", lambda found=gpu: found)
-            assert vllm_available() == (package is not None and gpu)
-
-
-def test_what_vllm_is_asked_for(
-    model: Any, tokenizer: Any, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A stand-in for the package, with the small model behind it: nothing here has the GPU that vLLM needs."""
-    asked: dict[str, Any] = {}
-
-    class Engine:
-        def __init__(self, **options: Any) -> None:
-            asked["options"] = options
-
-        def generate(self, prompts: Any, settings: Any, *, lora_request: Any) -> list[Any]:
-            asked.update(settings=settings, lora=lora_request)
-            answers = [step_by_step(model, prompt["prompt_token_ids"], []) for prompt in prompts]
-            ended = [[*answer[:7], tokenizer.eos_token_id, *answer[7:]] for answer in answers]
-            return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=tuple(answer))]) for answer in ended]
-
-    package, lora = ModuleType("vllm"), ModuleType("vllm.lora.request")
-    package.LLM, package.SamplingParams = Engine, lambda **options: SimpleNamespace(**options)  # type: ignore[attr-defined]
-    lora.LoRARequest = lambda *arguments: arguments  # type: ignore[attr-defined]
-    for module in (package, ModuleType("vllm.lora"), lora):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-
-    plain = expected(model, tokenizer, texts, [tokenizer.eos_token_id], 7)
-    assert generate_with_vllm(CausalLM(hub="folder"), tokenizer, texts, max_new_tokens=NEW) == plain
-    longest = max(map(len, prompt_ids(tokenizer, texts, 2048)))
-    assert asked["options"]["model"] == "folder" and asked["options"]["max_model_len"] == longest + NEW
-    assert "enable_lora" not in asked["options"] and asked["lora"] is None
-    for own in asked["settings"]:
-        assert (own.temperature, own.max_tokens, own.stop_token_ids) == (0, NEW, [tokenizer.eos_token_id])
-
-    generate_with_vllm(CausalLM(hub="folder"), tokenizer, texts, temperature=0.7)
-    assert len({own.seed for own in asked["settings"]}) == len(texts)
-
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 24}))
-    generate_with_vllm(CausalLM(hub="folder"), tokenizer, texts, adapters=tmp_path, max_prompt=5)
-    assert asked["options"]["max_lora_rank"] == 32 and asked["options"]["enable_lora"]
-    assert asked["options"]["max_model_len"] == 5 + 512
-    assert asked["lora"] == ("adapters", 1, str(tmp_path))
-    assert generate_with_vllm(CausalLM(hub="folder"), tokenizer, []) == []
-
-
-class Documented:
-    """vLLM's `LLM` as its documentation has it: these names, and of `EngineArgs` those that are asked for here."""
-
-    asked: ClassVar[dict[str, Any]] = {}
-
-    def __init__(
-        self,
-        model: str,
-        *,
-        tokenizer: str | None = None,
-        tokenizer_mode: str = "auto",
-        skip_tokenizer_init: bool = False,
-        trust_remote_code: bool = False,
-        tensor_parallel_size: int = 1,
-        dtype: str = "auto",
-        quantization: str | None = None,
-        revision: str | None = None,
-        tokenizer_revision: str | None = None,
-        seed: int = 0,
-        gpu_memory_utilization: float = 0.9,
-        enforce_eager: bool = False,
-        hf_overrides: Any = None,
-        max_model_len: int | None = None,
-        load_format: str = "auto",
-        attention_backend: str | None = None,
-        enable_lora: bool = False,
-        max_lora_rank: int = 16,
-    ):
-        Documented.asked = {name: value for name, value in locals().items() if name not in ("self", "__class__")}
-
-    def generate(self, prompts: Any, settings: Any, *, lora_request: Any) -> list[Any]:
-        return [SimpleNamespace(outputs=[SimpleNamespace(token_ids=())]) for _ in prompts]
-
-
-MODEL = {"hub", "path"}
-ELSEWHERE = {"chat_template", "pad_token", "lora_targets"}  # in the prompts, nowhere, and in the adapters
-SAID: dict[str, tuple[Any, dict[str, Any]]] = {
-    "revision": ("refs/pr/1", {"revision": "refs/pr/1", "tokenizer_revision": "refs/pr/1"}),
-    "dtype": ("float16", {"dtype": "float16"}),
-    "attention": ("flash_attention_2", {"attention_backend": "FLASH_ATTN"}),
-    "trust_remote_code": (True, {"trust_remote_code": True}),
-    "allow_bin": (True, {"load_format": "auto"}),
-}
-
-
-def test_vllm_is_told_the_whole_model(tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    package, lora = ModuleType("vllm"), ModuleType("vllm.lora.request")
-    package.LLM, package.SamplingParams = Documented, lambda **options: None  # type: ignore[attr-defined]
-    lora.LoRARequest = lambda *arguments: None  # type: ignore[attr-defined]
-    for module in (package, ModuleType("vllm.lora"), lora):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-
-    def asked(model: CausalLM) -> dict[str, Any]:
-        generate_with_vllm(model, tokenizer, ["Hello"])
-        return Documented.asked
-
-    assert {field.name for field in fields(CausalLM)} == SAID.keys() | MODEL | ELSEWHERE
-    plain = asked(CausalLM(hub="someone/model", dtype="float32"))
-    assert (plain["model"], plain["tokenizer"], plain["load_format"]) == ("someone/model",) * 2 + ("safetensors",)
-    assert plain["attention_backend"] is None
-    for name, (value, expected) in SAID.items():
-        found = asked(CausalLM(**{"hub": "someone/model", "dtype": "float32", name: value}))
-        assert {key: found[key] for key in found if found[key] != plain[key]} == expected, name
-    folder = asked(CausalLM(hub="someone/model", revision="refs/pr/1", path=str(tmp_path), dtype="float32"))
-    assert (folder["model"], folder["tokenizer"]) == (str(tmp_path), str(tmp_path))
-    assert folder["revision"] is None  # which a folder has not
-    flex = asked(CausalLM(hub="someone/model", attention="flex_attention"))
-    assert flex["attention_backend"] == "FLEX_ATTENTION"
