@@ -104,11 +104,12 @@ def engine(
     wanted = options(model) | ({} if adapters is None else _room_for(adapters))
     if _running is not None and not _fits(_running, wanted, weights):
         close()
+    new = _running is None
     if _running is None:
         _running = _start(wanted, model, weights)
-    elif _running.sleeps:
-        _running.llm.wake_up()
     try:
+        if _running.sleeps and not new:
+            _running.llm.wake_up()
         if _running.weights != weights:
             _running.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
             _running.llm.reset_prefix_cache()  # what it knows of prompts is the other weights'
