@@ -54,6 +54,7 @@ FURTHER = {  # what those that choose for a target are told of it
     "dsir": TARGETS,
     "nearest": [*TARGETS, "embedder=hashing"],
     "tsds": [*TARGETS, "embedder=hashing"],
+    "gist": [*TARGETS, "trainer=lora", "trainer.max_length=64", "selector.checkpoints=2", "selector.dimensions=64"],
     "less": [*TARGETS, "trainer=lora", "trainer.max_length=64", "selector.checkpoints=2", "selector.dimensions=64"],
 }
 

@@ -37,7 +37,7 @@ JUDGING = ["pathlib:Path.replace */feedback/*-00000016-*.npy"]
 MEASURING = ["pathlib:Path.replace */ifd/*-00000016-*.npy"]
 EVALUATED = ["dsel.evaluator.procedural:Procedural.read"]
 
-NEVER_CACHED = {"data", "select", "model", "evaluate"}
+NEVER_CACHED = {"data", "decontaminate", "select", "model", "evaluate"}
 
 
 class Runs:
@@ -78,9 +78,9 @@ class Runs:
 
     @property
     def shards(self) -> list[str]:
-        """What was written in all runs, below the cache."""
+        """What was written in all runs, below the cache; not an evaluation's requests, in a folder of their own."""
         lines = (self.folder / "shards.txt").read_text().splitlines()
-        return sorted(line.removeprefix(str(self.folder)) for line in lines)
+        return sorted(line.removeprefix(str(self.folder)) for line in lines if "/.requests-" not in line)
 
 
 def compare(calm: tuple[Path, dict[str, Any], str], last: tuple[Path, dict[str, Any], str]) -> None:

@@ -206,7 +206,10 @@ def test_runs_at_a_url_are_listed_and_removed(tmp_path: Path, capsys: pytest.Cap
     assert not any(name.startswith("two/") for name in there()) and f"one/{NAME}" in there()
 
 
-def test_a_cache_at_a_url_is_listed_and_removed_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cache_at_a_url_is_listed_and_removed_by_name(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # no table is folded
     url = "memory://bucket/cache"
     cache = Cache(tmp_path / "scratch", Remote(url, "cache"))
     for kind in ("scores", "embeddings"):

@@ -379,7 +379,7 @@ def test_a_wrong_value_gets_one_line_and_a_right_one_none(
 
 
 WHOLE = [  # overrides of a whole group, of the top, and of what is inside of options → how the line begins
-    (["selector=[random]"], "selector=[random]: wants one of bm25, deita, dsir"),
+    (["selector=[random]"], "selector=[random]: wants one of bm25, deita, delta_loss"),
     (["selector=null"], "selector=null: wants one of bm25, deita"),
     (["selector={a: 1}"], "unknown key 'selector.a'"),
     (["selector=5"], "selector=5: wants one of bm25, deita"),

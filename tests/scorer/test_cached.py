@@ -67,7 +67,7 @@ def test_scores_are_computed_once_and_kept(cache: Cache, caplog: pytest.LogCaptu
     assert [(stage.name, stage.cached, stage.items) for stage in stages] == [("score", False, 7), ("score", True, 7)]
     assert len(scorer.calls) == 1 and "scores: reused from the cache" in caplog.text
     files = {p.name for p in cache.folder.rglob("*") if p.is_file() and p.suffix not in (".lock", ".use")}
-    assert files == {"scores.npy", "key.json", "answers.jsonl"}
+    assert files == {"scores.npy", "key.json", "answers.jsonl", "spent.json"}
 
 
 def test_what_is_reused_depends_on_scorer_and_pool(cache: Cache) -> None:
