@@ -111,7 +111,8 @@ def looked(
         ConfigError: where examples are to be removed, and there is nothing to look for.
     """
     how = data if isinstance(data, Decontaminated) else Decontaminated()
-    if how.decontaminate == "off":
+    has_any = target is not None or how.decontaminate_with is not None or hasattr(evaluator, "texts")
+    if how.decontaminate == "off" or (how.decontaminate == "report" and not has_any):
         return None
     with stage("decontaminate") as looking:
         of = _gathered(how, target, evaluator, heldout, cache)

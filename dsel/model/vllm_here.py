@@ -20,10 +20,10 @@ def on_cpu() -> bool:
 
 def available(*, cpu: bool) -> bool:
     """Whether an engine can be started: vLLM is there, with a CUDA GPU; or its build for CPUs, if that will do."""
-    import torch
-
     if importlib.util.find_spec("vllm") is None:
         return False
+    import torch
+
     return cpu if on_cpu() else torch.cuda.is_available()
 
 
