@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dsel import distributed
-from dsel.engine.saying import killed_by
-from dsel.errors import ConfigError, LostWorker
+from dsel.engine.saying import LAST_WORDS, killed_by, raised
+from dsel.errors import LostWorker
 from dsel.interrupt import deaf, heed, held, told
 from dsel.pool import Pool
 from dsel.progress import progress
@@ -30,7 +30,6 @@ from dsel.trainer.sent import FOLDER, SAID, Said, send
 
 WORKER: tuple[str, ...] = ("-m", "dsel.engine.worker")  # what the interpreter runs
 POLL = 0.1  # seconds
-LAST_WORDS = 4000  # letters
 GRACE = 10  # seconds that a worker has to end in, when it is told to
 FOLLOWS = (signal.SIGTERM, signal.SIGABRT)  # that end a worker which has lost another
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # which the launcher would take for itself
@@ -163,12 +162,7 @@ def blame(said: list[Said]) -> None:
     Args:
         said: what each of them said.
     """
-    failures = [(*what, i) for i, file in enumerate(said) for kind, *what in file.all() if kind == "failure"]
-    if not failures:
-        return
-    _, known, line, trace, i = min(failures, key=lambda failure: float(failure[0]))
-    if known == "config":
-        raise ConfigError(line)
-    if known is None:
-        log.error("worker %d of %d:\n%s", i + 1, len(said), trace)
-    raise LostWorker(f"worker {i + 1} of {len(said)} of the training failed: {line}")
+    failures = [(what, i) for i, file in enumerate(said) for kind, *what in file.all() if kind == "failure"]
+    if failures:
+        first, i = min(failures, key=lambda failure: float(failure[0][0]))
+        raised(first, f"worker {i + 1} of {len(said)}", "the training")

@@ -32,6 +32,7 @@ from dsel.engine.base import Engine
 from dsel.engine.launch import POLL, Bars, blame, hear
 from dsel.engine.local import stays
 from dsel.engine.node import Answer
+from dsel.engine.saying import raised
 from dsel.errors import ConfigError, LostWorker, need, need_package
 from dsel.lazy import fetched
 from dsel.memory import Shape
@@ -284,13 +285,9 @@ def _given(answer: Answer) -> Read:
 
 def _not_fatal(failure: tuple[Any, ...]) -> str:
     """A failure in one line, where another worker may do better: one that has more memory. Any other is raised."""
-    _, kind, line, trace = failure
-    if kind == "config":
-        raise ConfigError(line)
-    if kind is None:
-        log.error("a worker:\n%s", trace)
+    _, kind, line, _ = failure
     if kind != "memory":
-        raise LostWorker(f"a worker of the map failed: {line}")
+        raised(failure, "a worker", "the map")
     return str(line)
 
 

@@ -7,15 +7,19 @@ import signal
 import time
 import traceback
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from dsel.errors import ConfigError, world
+from dsel.errors import ConfigError, LostWorker, world
 from dsel.secrets import redact
 from dsel.verbosity import level
 
 Say = Callable[..., None]
 """Hands a few values that JSON can hold to the parent: first what they are."""
+
+LAST_WORDS = 4000  # letters, of what a worker that says nothing has printed
+
+log = logging.getLogger(__name__)
 
 
 class Tell(logging.Handler):
@@ -51,6 +55,21 @@ def failure(error: Exception) -> tuple[Any, ...]:
     kind = "config" if isinstance(error, ConfigError) else "memory" if short else "world" if known else None
     line = known or f"{type(error).__name__}: {error}"
     return time.time(), kind, redact(line), redact(traceback.format_exc())
+
+
+def raised(failed: Sequence[Any], worker: str, of: str) -> NoReturn:
+    """Raise in the parent what `failure` said of a worker of a map or of a training.
+
+    Raises:
+        ConfigError: what is wrong with the configuration.
+        LostWorker: anything else, with a traceback in the log where nobody knows it.
+    """
+    _, kind, line, trace = failed
+    if kind == "config":
+        raise ConfigError(line)
+    if kind is None:
+        log.error("%s:\n%s", worker, trace)
+    raise LostWorker(f"{worker} of {of} failed: {line}")
 
 
 def killed_by(code: int) -> str:

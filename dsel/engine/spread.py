@@ -24,8 +24,8 @@ from typing import IO, Any
 
 from dsel.described import describe
 from dsel.distributed import apart
-from dsel.engine.saying import killed_by
-from dsel.errors import ConfigError, LostWorker
+from dsel.engine.saying import LAST_WORDS, killed_by, raised
+from dsel.errors import LostWorker
 from dsel.interrupt import deaf
 from dsel.lazy import fetched
 from dsel.secrets import redact
@@ -34,7 +34,6 @@ from dsel.shards import Shard
 READER: tuple[str, ...] = ("-m", "dsel.engine.reader")  # what the interpreter runs
 TRIES = 2  # workers that may die of a shard before it is said to be the shard's fault
 GRACE = 5.0  # seconds that a worker has to end in, when there is no more for it to do
-LAST_WORDS = 4000  # letters
 
 Said = tuple["Reader", list[Any]]
 """Who says something, and what: first its kind."""
@@ -185,13 +184,9 @@ def _lost(reader: Reader, shards: Shards, others: int) -> None:
     """Have a dead worker's shard computed by another one, or raise what was wrong."""
     of = f"{reader.name} of the map"
     if reader.failure is not None:
-        _, kind, line, trace = reader.failure
-        if kind == "config":
-            raise ConfigError(line)
-        if kind is None:
-            log.error("%s:\n%s", reader.name, trace)
+        _, kind, line, _ = reader.failure
         if kind != "memory":
-            raise LostWorker(f"{of} failed: {line}")
+            raised(reader.failure, reader.name, "the map")
         why = f"failed: {line}"
     else:
         code = reader.process.wait()
