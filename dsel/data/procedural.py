@@ -23,6 +23,7 @@ from dsel.data.base import Decontaminated
 from dsel.data.kinds import Fields, Kind, draw_item
 from dsel.data.lookups import LOOKUPS
 from dsel.data.operations import OPERATIONS
+from dsel.errors import need
 from dsel.pool import Example, Pool, is_answer
 
 KINDS: tuple[Kind, ...] = LOOKUPS + OPERATIONS
@@ -101,6 +102,13 @@ def generate(
     marks = _rate(rows, ratings)
     sites = _sites(rows, ratings)
     return [_as_dict(rows[i], sites[i], marks[i]) for i in order.permutation(size)]
+
+
+def need_kinds(names: Sequence[str], option: str) -> None:
+    """Raise `ConfigError` where there is no kind of such a name."""
+    known = [kind.name for kind in KINDS]
+    for name in names:
+        need(name in known, f"{option}: there is no kind {name}; there are {', '.join(known)}")
 
 
 def heldout(per_kind: int, seed: int, kinds: Sequence[str] | None = None) -> list[dict[str, str]]:

@@ -11,7 +11,6 @@ from typing import Any
 from dsel.cache import Cache
 from dsel.component import digest
 from dsel.constraints import Count, Seed, Text
-from dsel.errors import need
 from dsel.evaluator.base import Asked, Metric
 from dsel.evaluator.harness import TASKS, Harness, metric_of, write_task
 from dsel.pool import Pool
@@ -36,27 +35,25 @@ class Procedural(Harness):
 
     def check(self) -> None:
         super().check()
-        from dsel.data.procedural import KINDS
+        from dsel.data.procedural import need_kinds
 
-        known = [kind.name for kind in KINDS]
-        for name in self.kinds or ():
-            need(name in known, f"evaluator.kinds: there is no kind {name}; there are {', '.join(known)}")
+        need_kinds(self.kinds or (), "evaluator.kinds")
 
     def texts(self, heldout: Pool, cache: Cache) -> Asked:
         """The prompts of all kinds."""
-        from dsel.data import procedural
-
-        found = procedural.heldout(self.per_kind, self.heldout_seed, self.kinds)
-        return Asked({f"{GROUP}/{i}": example["prompt"] for i, example in enumerate(found)})
+        return Asked({f"{GROUP}/{i}": example["prompt"] for i, example in enumerate(self._examples())})
 
     def task_folders(self, cache: Cache) -> list[Path]:
-        from dsel.data.procedural import heldout
-
-        examples = heldout(self.per_kind, self.heldout_seed, self.kinds)
+        examples = self._examples()
         key = {"examples": digest(examples), "max_new_tokens": self.max_new_tokens, "place": str(cache.folder)}
         final = cache.path("tasks", key)  # the task files name their data by where it will be
         cache.artifact("tasks", key, lambda folder: self._write(folder, final, examples), lease=True)
         return [TASKS, final]
+
+    def _examples(self) -> list[dict[str, str]]:
+        from dsel.data.procedural import heldout
+
+        return heldout(self.per_kind, self.heldout_seed, self.kinds)
 
     def read(self, name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Metric]:
         """The mean over kinds, and each kind."""

@@ -10,7 +10,7 @@ import numpy as np
 from dsel.cache import Cache
 from dsel.constraints import Count, Seed, Text
 from dsel.data.kinds import draw_item
-from dsel.data.procedural import KINDS
+from dsel.data.procedural import KINDS, need_kinds
 from dsel.errors import need
 from dsel.pool import Example, Message, Pool
 from dsel.targets.base import Target
@@ -28,10 +28,8 @@ class ProceduralTargets:
     seed: Seed = 0
 
     def check(self) -> None:
-        known = [kind.name for kind in KINDS]
         need(bool(self.kinds), "targets.kinds is empty: name kinds of task, as targets.kinds=[capital,count]")
-        for name in self.kinds:
-            need(name in known, f"targets.kinds: there is no kind {name}; there are {', '.join(known)}")
+        need_kinds(self.kinds, "targets.kinds")
 
     def take(self, pool: Pool, cache: Cache) -> tuple[Pool, Target | None]:
         by_name = {kind.name: kind for kind in KINDS}
