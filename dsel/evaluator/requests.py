@@ -33,7 +33,7 @@ By = Literal["transformers", "vllm"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """A request, as far as the harness's models look at it."""
 
     args: tuple[Any, ...]
@@ -68,18 +68,18 @@ class Requests:
     def build(self) -> Read:
         if self.by == "vllm":
             live = live_engine(self.snapshot, self.seed)
-            return lambda rows: self._found(live, [Asked(tuple(args)) for _, *args in rows])
+            return lambda rows: self._found(live, [Request(tuple(args)) for _, *args in rows])
         model, live = self.snapshot.model, live_model(self.snapshot, self.batch_size)
 
         def read(rows: list[Any]) -> Any:
-            asked = [Asked(tuple(args)) for _, *args in rows]
+            asked = [Request(tuple(args)) for _, *args in rows]
             entropy = [self.seed, zlib.crc32(json.dumps(rows).encode())]
             with fast_linear(model), _own_settings_away(model), seeded(entropy, model.device):
                 return self._found(live, asked)
 
         return read
 
-    def _found(self, live: Any, asked: list[Asked]) -> Any:
+    def _found(self, live: Any, asked: list[Request]) -> Any:
         found = getattr(live, self.kind)(asked, disable_tqdm=True)
         return found if self.kind == "generate_until" else np.array(found, dtype=np.float64)
 

@@ -16,7 +16,7 @@ from dsel.evaluator.base import Evaluator
 from dsel.evaluator.harness import Harness
 from dsel.evaluator.heldout_loss import HeldoutLoss
 from dsel.evaluator.procedural import Procedural
-from dsel.evaluator.requests import Asked, Kind, Requests, asking, live_model
+from dsel.evaluator.requests import Kind, Request, Requests, asking, live_model
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
 from tests.conftest import make_pool
@@ -31,13 +31,13 @@ def learner(spec: CausalLM, cache: Cache) -> Learner:
     return Learner(spec, None, cache, seed=0)
 
 
-def requests(kind: Kind, generation: dict[str, Any] = GREEDY) -> list[Asked]:
+def requests(kind: Kind, generation: dict[str, Any] = GREEDY) -> list[Request]:
     more: dict[str, list[Any]] = {
         "loglikelihood": [(" yes",), (" or no",)],
         "loglikelihood_rolling": [()],
         "generate_until": [(generation,)],
     }
-    return [Asked((context, *rest)) for context in CONTEXTS for rest in more[kind]]
+    return [Request((context, *rest)) for context in CONTEXTS for rest in more[kind]]
 
 
 @pytest.mark.parametrize("kind", ["loglikelihood", "loglikelihood_rolling", "generate_until"])
@@ -54,7 +54,7 @@ def test_answers_by_shards_are_those_of_the_harness(kind: Kind, learner: Learner
 
 
 def test_what_is_drawn_depends_on_seed_and_request_alone(learner: Learner, tmp_path: Path) -> None:
-    same = [Asked(("Say a number.", SAMPLED))] * 24  # three shards
+    same = [Request(("Say a number.", SAMPLED))] * 24  # three shards
 
     def drawn(seed: int) -> list[str]:
         return asking(learner, batch_size=1, seed=seed, folder=tmp_path).generate_until(same)
