@@ -11,9 +11,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from dsel.arrays import Doubles, Indices, check_budget
+from dsel.arrays import Doubles, Indices
 from dsel.constraints import Count
 from dsel.selector.base import Selection, Static
+from dsel.selector.sampling import gumbel_top
 from dsel.study import Study
 
 SMALL = 1e-8  # what a bucket's probability is at least, as in the released code
@@ -69,6 +70,5 @@ class Dsir(Static):
     def select(self, study: Study) -> Selection:
         texts = study.pool.texts
         weights = log_weights(texts, study.target_or_fail().pool.texts, buckets=self.buckets, ngram_max=self.ngram_max)
-        check_budget(study.budget, len(weights))
-        chosen = np.argsort(-(weights + study.rng.gumbel(size=len(weights))), kind="stable")[: study.budget]
+        chosen = gumbel_top(weights, study.budget, study.rng)
         return Selection(chosen, scores=weights[chosen].astype(np.float32))

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dsel.arrays import Doubles, Indices, check_budget
+from dsel.arrays import Doubles, Indices
 from dsel.constraints import AtLeast, Count, NotNegative, Share
 from dsel.errors import need
 from dsel.questions import Losses
 from dsel.selector.base import Choose, Selection, Selector, Step, Work
+from dsel.selector.sampling import gumbel_top
 from dsel.study import Study
 from dsel.trainer.base import Training
 
@@ -57,11 +58,8 @@ def draw(weights: ArrayLike, budget: int, rng: np.random.Generator) -> Indices:
     Returns:
         int64[budget] in the order drawn (Gumbel-top-k: Kool et al. 2019).
     """
-    values = np.asarray(weights, dtype=np.float64)
-    check_budget(budget, len(values))
     with np.errstate(divide="ignore"):
-        keys = np.log(values) + rng.gumbel(size=len(values))
-    return np.argsort(-keys, kind="stable")[:budget]
+        return gumbel_top(np.log(np.asarray(weights, dtype=np.float64)), budget, rng)
 
 
 @dataclass

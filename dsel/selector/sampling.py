@@ -1,4 +1,4 @@
-"""Draws from clusters, and the weights of clusters: what the k-means methods share (Yu et al. 2024)."""
+"""Draws without replacement: from all examples, or from clusters by their weights, as the k-means methods do."""
 
 from __future__ import annotations
 
@@ -17,6 +17,27 @@ Allocation = Literal["proportional", "equal"]
 Draw = Literal["softmax", "proportional", "uniform"]
 DRAWS = get_args(Draw)
 LAST = 1e3  # below all logits and far beyond any Gumbel noise: examples of no quality come after all others
+
+
+def gumbel_top(
+    log_weights: ArrayLike, budget: int, rng: np.random.Generator, *, then: ArrayLike | None = None
+) -> Indices:
+    """`budget` distinct examples, drawn one after another in proportion to their weight among those left.
+
+    Args:
+        log_weights: float[n]; −∞ for a weight of 0: these come after all others, in the order of `then`.
+        budget: how many, from 1 to n.
+        rng: gives n numbers whatever is drawn.
+        then: float[n], the smallest first; by index where it is not given.
+
+    Returns:
+        int64[budget] in the order drawn (Gumbel-top-k: Kool et al. 2019, §3.2).
+    """
+    values = np.asarray(log_weights, dtype=np.float64)
+    check_budget(budget, len(values))
+    keys = values + rng.gumbel(size=len(values))
+    order = np.argsort(-keys, kind="stable") if then is None else np.lexsort((np.asarray(then), -keys))
+    return order[:budget]
 
 
 def sample(

@@ -13,11 +13,12 @@ from typing import Annotated, ClassVar, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dsel.arrays import Doubles, Floats, Indices, check_budget
+from dsel.arrays import Doubles, Floats, Indices
 from dsel.constraints import Above, AtMost, Count, NotNegative
 from dsel.progress import progress
 from dsel.retrieval import CELLS, top
 from dsel.selector.base import Selection, Static
+from dsel.selector.sampling import gumbel_top
 from dsel.study import Study
 
 log = logging.getLogger(__name__)
@@ -181,10 +182,8 @@ def draw(probability: Doubles, distance: Doubles, budget: int, rng: np.random.Ge
 
     probability, distance: float64[n]. Returns int64[budget] in the order drawn.
     """
-    check_budget(budget, len(probability))
     with np.errstate(divide="ignore"):
-        keys = np.log(probability) + rng.gumbel(size=len(probability))
-    return np.lexsort((distance, -keys))[:budget]
+        return gumbel_top(np.log(probability), budget, rng, then=distance)
 
 
 @dataclass
