@@ -77,11 +77,7 @@ class Gist(ByGradients):
         def build(folder: Path) -> None:
             np.save(folder / FILE, directions(there, variance=self.variance, whiten=self.whiten))
 
-        key = {
-            "model": learner.state, "targets": target.fingerprint, "max_length": self.max_length, "seed": self.seed,
-            "dimensions": self.dimensions if self.projection == "rademacher" else None, "variance": self.variance,
-            "whiten": self.whiten,
-        }  # fmt: skip
+        key = {**self.known_by(learner, target), "variance": self.variance, "whiten": self.whiten}
         file = study.artifact("directions", "directions", key, build, items=len(target)) / FILE
         here = self.features(study, learner, study.pool, onto=file)
         return similarities(here, there @ np.load(file).T, subtasks, subtask="mean_gradient")

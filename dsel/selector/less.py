@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -128,6 +128,18 @@ class ByGradients(Selector):
     def _warm(self, n: int) -> int:
         return max(1, round(self.warmup * n))
 
+    @property
+    def projected(self) -> int | None:
+        """The numbers of a gradient after its projection; None where there is none."""
+        return self.dimensions if self.projection == "rademacher" else None
+
+    def known_by(self, learner: Learner, pool: Pool) -> dict[str, Any]:
+        """What the gradients of some examples depend on: part of the key of all that is made of them."""
+        return {
+            "model": learner.state, "pool": pool.fingerprint, "max_length": self.max_length, "seed": self.seed,
+            "dimensions": self.projected,
+        }  # fmt: skip
+
     def features(
         self, study: Study, learner: Learner, pool: Pool, step: str | None = None, onto: Path | None = None
     ) -> NDArray[np.floating]:
@@ -135,17 +147,14 @@ class ByGradients(Selector):
 
         onto: a file of directions, float32[r, d], of an artifact of the cache: their products with those, [n, r].
         """
-        dimensions = self.dimensions if self.projection == "rademacher" else None
 
         def build(folder: Path) -> None:
             model = learner.snapshot(moments=step is not None)
-            worker = Gradients(model, self.max_length, dimensions, self.seed, step, self.memory * 1e9, onto)
+            worker = Gradients(model, self.max_length, self.projected, self.seed, step, self.memory * 1e9, onto)
             study.engine.fill(worker, pool.messages, folder / FILE, title="gradients", sizes=pool.lengths)
 
-        key = {
-            "model": learner.state, "pool": pool.fingerprint, "max_length": self.max_length, "seed": self.seed,
-            "dimensions": dimensions, "step": step, **({} if onto is None else {"onto": onto.parent.name}),
-        }  # fmt: skip
+        more = {} if onto is None else {"onto": onto.parent.name}
+        key = {**self.known_by(learner, pool), "step": step, **more}
         folder = study.artifact("gradients", "gradients", key, build, items=len(pool))
         return np.asarray(np.load(folder / FILE, mmap_mode="r"))
 
