@@ -15,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dsel.progress import progress
 from dsel.secrets import redact
 
@@ -26,6 +24,9 @@ BLOCK = 2**22  # bytes hashed at once
 LONG = 512  # MB that may take seconds to read
 SIDECAR, DIGEST = ".xxh3", "digest"
 DIGESTS = "digests.json"  # of a checkpoint's files: the last one that is written
+
+State = tuple[int, int, int]
+"""Size, time and number of a file."""
 
 LARGE = 2**24  # bytes, of a file whose digest is worth remembering
 DAY = 86400  # seconds for which a file that is as it was is not read again to see whether its disk has damaged it
@@ -183,7 +184,7 @@ def _read_once(path: Path, kind: str, new: Callable[[], Any], seconds: float) ->
     Where they are no more than so many, it has to have been read since this machine started: what was written before
     may not have reached the disk, if it lost its power.
     """
-    state, boot = _state(path), started() or "" if seconds < math.inf else ""
+    state, boot = state_of(path), started() or "" if seconds < math.inf else ""
     if (known := _known.get((path, kind))) and known[0] == state:
         return known[1]
     note, reads = None, dict[str, float]()
@@ -200,16 +201,17 @@ def _read_once(path: Path, kind: str, new: Callable[[], Any], seconds: float) ->
     digest = hashed(path, new())
     _known[path, kind] = state, digest
     # What was written to a moment ago may be again, within one tick of the file system's clock.
-    if note is not None and state == _state(path) and read - state[1] / 1e9 > SETTLED:
+    if note is not None and state == state_of(path) and read - state[1] / 1e9 > SETTLED:
         with suppress(OSError):  # a cache that cannot be written here
             note.parent.mkdir(parents=True, exist_ok=True)
             write_sealed(note, {"path": str(path), "state": state, "read": {**reads, boot: read}, "digest_of": digest})
     return digest
 
 
-def _state(path: Path) -> tuple[int, int, int]:
-    stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns, stat.st_ino
+def state_of(path: Path) -> State:
+    """What changes when a file is written to, or another takes its place."""
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ino
 
 
 def hashed(path: Path, digest: Any) -> str:
@@ -289,6 +291,8 @@ def sync(path: Path) -> None:
 
 def finite(value: Any) -> Any:
     """`value` with NaN and infinities as None and NumPy scalars as Python's: what JSON can hold."""
+    import numpy as np  # which commands that only look at files do without
+
     if isinstance(value, Mapping):
         return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from dsel.errors import ConfigError, need
+from dsel.files import State, state_of
 from dsel.progress import progress
 from dsel.secrets import redact
 
@@ -112,6 +113,12 @@ class Remote:
                 self._make_folders(files)
                 self._fs.put([*map(str, files.values())], [*map(self._at, files)], callback=callback)
 
+    def update(self, files: Mapping[str, Path], sent: dict[str, State], title: str) -> None:
+        """Upload those files, under their names, that are not in the state in which they were `sent`; it is noted."""
+        states = {name: state_of(path) for name, path in files.items()}
+        self.put({name: path for name, path in files.items() if sent.get(name) != states[name]}, title)
+        sent |= states
+
     def files(self, below: str = "") -> dict[str, Object]:
         """All files below a name, by their own; none where it is none."""
         with self._reached():
@@ -184,6 +191,11 @@ class Remote:
 def is_url(place: str) -> bool:
     """Whether a folder is named by a URL, and is not one of this machine."""
     return "://" in place
+
+
+def is_inside(name: object) -> bool:
+    """Whether a name that somebody has written down is of something in the folder that it is said to be in."""
+    return isinstance(name, str) and not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def parts(url: str, option: str) -> list[str]:

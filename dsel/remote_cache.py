@@ -20,8 +20,8 @@ from typing import Any
 
 from dsel.component import digest
 from dsel.errors import ConfigError
-from dsel.files import DIGESTS, SIDECAR, damage, remove, unsealed, with_digest
-from dsel.remote import Remote
+from dsel.files import DIGESTS, SIDECAR, State, damage, remove, unsealed, with_digest
+from dsel.remote import Remote, is_inside
 
 log = logging.getLogger(__name__)
 
@@ -29,9 +29,6 @@ KEY = "key.json"
 FILES = "in"  # the entry of a remote `key.json` with the folder of its files
 EVERY = 300.0  # seconds between copies of what is finished of an unfinished artifact
 SHARE = 0.05  # of the time that these copies may take
-
-State = tuple[int, int]
-"""Size and time of a file."""
 
 
 @dataclass
@@ -160,16 +157,13 @@ class RemoteCache:
 
     def _copy(self, there: str, partial: Path, sent: dict[str, State]) -> None:
         """Upload what has changed, and remove what has gone: in groups, one after the other (`finished_parts`)."""
-        now: dict[str, State] = {}
+        now = set[str]()
         for group in finished_parts(partial):
-            files = {path.relative_to(partial).as_posix(): path for path in group}
-            states = {name: (path.stat().st_size, path.stat().st_mtime_ns) for name, path in files.items()}
-            changed = [name for name, state in states.items() if sent.get(name) != state]
-            self.remote.put({f"{there}/{name}": files[name] for name in changed}, "uploading what is finished")
-            now |= states
-            sent |= states
-        for name in sent.keys() - now.keys():
-            self.remote.remove(f"{there}/{name}")
+            files = {f"{there}/{path.relative_to(partial).as_posix()}": path for path in group}
+            self.remote.update(files, sent, "uploading what is finished")
+            now |= files.keys()
+        for name in sent.keys() - now:
+            self.remote.remove(name)
             del sent[name]
 
     def _manifest(self, name: str) -> dict[str, Any] | None:
@@ -180,7 +174,7 @@ class RemoteCache:
         try:
             found = unsealed(json.loads(content))
             names = [found[FILES], *found["files"]]
-            if any(Path(each).is_absolute() or ".." in Path(each).parts for each in names):
+            if not all(map(is_inside, names)):
                 raise ValueError("it names files that are elsewhere")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             log.warning("%s/%s/%s is damaged (%s): made again", self.remote.url, name, KEY, error)

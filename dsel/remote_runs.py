@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from dsel.errors import ConfigError, need, need_path
-from dsel.files import unsealed
-from dsel.record.reader import NAME
-from dsel.remote import Object, Remote, Unreachable, is_url, parts
+from dsel.files import State, unsealed
+from dsel.record.facts import NAME
+from dsel.remote import Object, Remote, Unreachable, is_inside, is_url, parts
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Runs:
     def __init__(self, runs: str, scratch: str):
         self.folder = Path(here(runs, scratch))
         self.remote = Remote(runs.rstrip("/"), "runs") if is_url(runs) else None
-        self._sent: dict[Path, tuple[int, int]] = {}
+        self._sent: dict[str, State] = {}
 
     def check(self) -> None:
         """Raise `ConfigError` where the URL cannot be written."""
@@ -69,8 +69,7 @@ class Runs:
             return False
         try:
             name = unsealed(json.loads(content))["folder"]
-            inside = isinstance(name, str) and name not in ("", ".") and ".." not in Path(name).parts
-            need(inside and not Path(name).is_absolute(), "it names a folder that is elsewhere")
+            need(is_inside(name) and name not in ("", "."), "it names a folder that is elsewhere")
         except (ValueError, KeyError, ConfigError, RecursionError) as error:
             log.warning("%s/%s/%s.json is damaged (%s)", self.remote.url, INDEX, key, error)
             return False
@@ -84,13 +83,10 @@ class Runs:
         """Upload the files that have changed since the last time, the record last: what it says is there."""
         if self.remote is None:
             return
-        states = {path: (path.stat().st_size, path.stat().st_mtime_ns) for path in _files(folder)}
-        changed = [path for path, state in states.items() if self._sent.get(path) != state]
-        record = [path for path in changed if path == folder / NAME]
-        for part in ([path for path in changed if path not in record], record):
-            named = {path.relative_to(self.folder).as_posix(): path for path in part}
-            self.remote.put(named, f"uploading {folder.name}")
-            self._sent |= {path: states[path] for path in part}
+        files = {path.relative_to(self.folder).as_posix(): path for path in _files(folder)}
+        record = {name: path for name, path in files.items() if path == folder / NAME}
+        for part in ({name: path for name, path in files.items() if name not in record}, record):
+            self.remote.update(part, self._sent, f"uploading {folder.name}")
 
 
 def here(runs: str, scratch: str) -> str:

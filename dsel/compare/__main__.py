@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dsel.errors import ConfigError, need, need_path
+from dsel.remote_runs import need_here
 from dsel.secrets import cover
 
 
@@ -37,22 +38,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _here(path: str, option: str) -> str:
-    """What is named, on this machine."""
-    if "://" not in path:
-        return str(need_path(path, option=option))
-    from dsel.remote_runs import need_here
-
-    return str(need_here(path, option=option))
-
-
 def run(arguments: list[str]) -> None:
     """Compare as the command line says. Raises `ConfigError` with one line for what cannot be done."""
     options = _parser().parse_args(arguments)
     need(options.examples >= 0, f"--examples {options.examples}: give a whole number, 0 or above")
     pool = _pool(options.pool)
     named = [] if pool is None else list(pool.values()) if isinstance(pool, dict) else [pool]
-    options.a, options.b = (_here(path, option) for option, path in (("A", options.a), ("B", options.b)))
+    options.a, options.b = (str(need_here(path, option=o)) for o, path in (("A", options.a), ("B", options.b)))
     for path in named:
         need_path(path, option="--pool")
     out = None if options.out is None else Path(options.out).expanduser()

@@ -14,6 +14,7 @@ from dsel.data.json_text import read_json, read_json_lines
 from dsel.data.native import rows_of
 from dsel.data.raw import Row, Unreadable
 from dsel.errors import ConfigError, need
+from dsel.files import State, state_of
 from dsel.guard import batches
 
 
@@ -49,13 +50,7 @@ def _steady(path: Path, rows: Iterator[Row | Unreadable]) -> Iterator[Row | Unre
     need_same(path, before)
 
 
-def state_of(path: Path) -> tuple[int, ...]:
-    """What changes when a file is written to."""
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns, found.st_ino
-
-
-def need_same(path: Path, before: tuple[int, ...]) -> None:
+def need_same(path: Path, before: State) -> None:
     """Raise `ConfigError` when a file was written to since it was in that state."""
     need(state_of(path) == before, f"{path}: was changed while it was read; start again when it is whole")
 

@@ -19,6 +19,7 @@ from typing import Any
 from dsel.evaluator.units import unit_of
 from dsel.files import DIGEST, unsealed
 
+NAME = "record.json"
 FORMAT = 1  # of record.json: what is in it, and what it is called
 LARGEST = 64 * 2**20  # bytes of a record; real ones have some thousands
 DEEPEST = 64  # containers inside each other

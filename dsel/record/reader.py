@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dsel.errors import ConfigError
 from dsel.record import facts as records
 from dsel.record.cost import Cost, cost
+from dsel.record.facts import NAME as NAME
 from dsel.record.process import is_gone
 from dsel.record.tables import CLUSTERS, SCORES, read_table
 from dsel.spent import Spent
@@ -24,8 +25,6 @@ from dsel.stage import Stage
 
 if TYPE_CHECKING:
     from pyarrow import Table
-
-NAME = "record.json"
 
 
 @dataclass(frozen=True)
