@@ -61,11 +61,10 @@ class Hub(Local):
             return
         for subset in self.subsets or (None,):
             where = f"{self.hub}{'/' + subset if subset else ''}"
-            part = Part(subset, subset or Path(self.hub).name, where, batches=self._batches(subset))
-            if self.limit is None and not self.streaming:  # else no more is fetched than it takes
-                found = self._load(subset)
-                part = replace(part, batches=self._batches(subset, found), files=_files(found))
-            yield part
+            some = self.limit is not None or self.streaming  # then no more is fetched than it takes
+            found = None if some else self._load(subset)
+            files = () if found is None else _files(found)
+            yield Part(subset, subset or Path(self.hub).name, where, batches=self._batches(subset, found), files=files)
 
     def _find(self, path: Path, subset: str | None) -> Found:
         return find(path, self.split, subset=subset, only=self._named())
@@ -87,8 +86,8 @@ class Hub(Local):
                 self.hub, subset, split=self.split or "all", revision=self.revision, streaming=self.streaming
             )
 
-    def _batches(self, subset: str | None, found: Any = None) -> Iterator[Batch]:
-        """The rows as the library has them, in Arrow. found: what was loaded already."""
+    def _batches(self, subset: str | None, found: Any) -> Iterator[Batch]:
+        """The rows as the library has them, in Arrow. found: what was loaded already, or None."""
         found = self._load(subset) if found is None else found
         tables = iter(found.with_format("arrow").iter(ROWS))
         while True:

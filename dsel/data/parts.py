@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dsel.data.convert import Chunk, convert, numbered
+from dsel.data.convert import Chunk
 from dsel.data.journal import Journal
-from dsel.data.reader import need_same, state_of
+from dsel.data.reader import need_same
 from dsel.data.rows import Meaning
 from dsel.data.units import Batch, Unit, batches, count_of, units_of, whole
 from dsel.data.workers import Workers, processors
 from dsel.errors import ConfigError, need
+from dsel.files import State, state_of
 
 LARGE = 2**25  # bytes of files from which on processes of their own read them
 FEW_ROWS = 20_000  # no processes where no more than so many rows are wanted
@@ -75,7 +76,7 @@ class Plan:
     meaning: Meaning
     units: list[Unit] = field(default_factory=list)
     batches: Iterable[Batch] = ()
-    state: tuple[int, ...] | None = None
+    state: State | None = None
     fault: ConfigError | None = None
 
 
@@ -147,12 +148,12 @@ def _here(plan: Plan, lazily: bool = False) -> Chunks:
     file, meaning = plan.part.file, plan.meaning
 
     def redo(batch: Batch) -> Redo:
-        return lambda count: _converted(batch.first(count), meaning)
+        return lambda count: batch.first(count).converted(meaning)
 
     with _unchanged(file, plan.state):
         units: Iterable[Unit] = whole(file, plan.part.split) if lazily and file is not None else plan.units
         for batch in chain(plan.batches, (batch for unit in units for batch in batches(unit))):
-            yield _converted(batch, meaning), redo(batch)
+            yield batch.converted(meaning), redo(batch)
 
 
 def _side_by_side(plans: Sequence[Plan], folder: Path | None) -> Iterator[tuple[Part, Chunks]]:
@@ -170,7 +171,7 @@ def _there(plan: Plan, found: _Found, first: int, journal: Journal) -> Chunks:
 
     def redo(unit: Unit, at: int) -> Redo:
         def again(count: int) -> Chunk:
-            return _converted(next(islice(batches(unit), at, None)).first(count), plan.meaning)
+            return next(islice(batches(unit), at, None)).first(count).converted(plan.meaning)
 
         return again
 
@@ -202,10 +203,6 @@ class _Found:
             yield found[1]
 
 
-def _converted(batch: Batch, meaning: Meaning) -> Chunk:
-    return numbered(convert(batch.rows, meaning, batch.lines), batch.count, batch.numbers)
-
-
 def _size(part: Part) -> int:
     """Bytes of a part's files; 0 where they are not there, which is said when they are read."""
     with suppress(OSError):
@@ -219,7 +216,7 @@ def _size(part: Part) -> int:
 
 
 @contextmanager
-def _unchanged(file: Path | None, state: tuple[int, ...] | None) -> Iterator[None]:
+def _unchanged(file: Path | None, state: State | None) -> Iterator[None]:
     """Raise `ConfigError` when the file is written to before the block ends. state: it was in; None: it is in now."""
     if file is None or file.is_dir():
         yield

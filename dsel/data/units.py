@@ -16,13 +16,14 @@ import numpy as np
 import numpy.typing as npt
 
 from dsel import guard
-from dsel.data.convert import Lines
+from dsel.data.convert import Chunk, Lines, convert, numbered
 from dsel.data.folder import suffix_of
 from dsel.data.json_lines import columns_of, groups_of, standing
 from dsel.data.json_text import first_row, rows_of_lines
 from dsel.data.native import rows_of
 from dsel.data.raw import Row, Unreadable, lines_of
 from dsel.data.reader import read_rows, saved
+from dsel.data.rows import Meaning
 from dsel.errors import ConfigError, need
 
 if TYPE_CHECKING:
@@ -73,6 +74,10 @@ class Batch:
     count: int
     numbers: Indices | None = None
     lines: Lines | None = None
+
+    def converted(self, meaning: Meaning) -> Chunk:
+        """What the rows hold."""
+        return numbered(convert(self.rows, meaning, self.lines), self.count, self.numbers)
 
     def only(self, numbers: Indices) -> Batch:
         """Some of the rows."""

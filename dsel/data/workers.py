@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 
 from dsel import guard
 from dsel.data.account import Account
-from dsel.data.convert import Chunk, convert, numbered
+from dsel.data.convert import Chunk
 from dsel.data.rows import Meaning
-from dsel.data.units import Unit, batches
+from dsel.data.units import Batch, Unit, batches
 from dsel.errors import ConfigError
 from dsel.originals import Originals
 
@@ -77,9 +77,9 @@ class _Fault(Exception):
     """An error of ours, and not of a file."""
 
 
-def _converted(batch: Any, meaning: Meaning) -> Chunk:
+def _converted(batch: Batch, meaning: Meaning) -> Chunk:
     try:
-        return numbered(convert(batch.rows, meaning, batch.lines), batch.count, batch.numbers)
+        return batch.converted(meaning)
     except Exception as error:
         raise _Fault from error
 

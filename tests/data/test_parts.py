@@ -140,7 +140,7 @@ def test_a_process_that_dies_is_one_line(folder: Path, processes: list[int], mon
 def test_an_error_of_ours_is_no_error_of_the_file(
     folder: Path, processes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoilt = "import dsel.data.workers as w; w.convert = None; w.serve()"
+    spoilt = "import dsel.data.units as u, dsel.data.workers as w; u.convert = None; w.serve()"
     monkeypatch.setattr(workers, "SERVE", spoilt)
     with pytest.raises(RuntimeError, match="not callable"):
         Local(path=folder / "b.jsonl").load()
