@@ -12,9 +12,10 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -195,26 +196,34 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _cache(options: argparse.Namespace) -> None:
-    console = to_terminal()
     remote = Remote(options.cache.rstrip("/"), "--cache") if is_url(options.cache) else None
     need(remote is not None or not options.there, f"--there: {options.cache} is no URL")
-    place = options.cache if remote is None else scratch()
     if remote is not None:
         remote.check(write=False)
-    if remote is not None and options.there:
-        every, where = list(artifacts_there(remote)), remote.url
-    elif place in (_usual(), scratch()) and not Path(place).expanduser().exists():
+        there = list(artifacts_there(remote))
+        if options.there:
+            _kept(options, there, remote.url, partial(clear_there, remote))
+            return
+    console, place = to_terminal(), options.cache if remote is None else scratch()
+    nothing = place in (_usual(), scratch()) and not Path(place).expanduser().exists()
+    if nothing:
         say(f"{place}: nothing yet", console)
-        every, where = [], place
-    else:
-        where = str(need_path(place, option="--cache"))
-        every = list(artifacts(Path(where)))
-    if remote is not None and not options.there:
-        far = list(artifacts_there(remote))
-        what = f"{len(far):,} artifacts, {human(sum(each.size for each in far))}"
+    where = place if nothing else str(need_path(place, option="--cache"))
+    if remote is not None:
+        what = f"{len(there):,} artifacts, {human(sum(each.size for each in there))}"
         say(f"{remote.url} has {what}; --there shows those; this is their copy on this machine: {where}", console)
-    if not every and not Path(where).exists() and not options.there:
-        return
+    if not nothing:
+        _kept(options, list(artifacts(Path(where))), where, partial(clear_cache, Path(where)))
+
+
+def _kept(
+    options: argparse.Namespace,
+    every: Sequence[Artifact],
+    where: str,
+    clear: Callable[[Sequence[Artifact]], tuple[list[Artifact], list[Artifact]]],
+) -> None:
+    """Show, or remove, what is asked for of all artifacts of a cache. clear: gives what is gone, and what is left."""
+    console = to_terminal()
     kinds = sorted({each.kind for each in every})
     for kind in options.kinds:
         need(kind in kinds, f"{kind}: the cache has none of that kind; there are {', '.join(kinds) or 'none'}")
@@ -224,10 +233,7 @@ def _cache(options: argparse.Namespace) -> None:
         if (not options.kinds or each.kind in options.kinds) and _old_enough(each.used, options.older_than)
     ]
     if options.clear:
-        if remote is not None and options.there:
-            gone, left = clear_there(remote, wanted)
-        else:
-            gone, left = clear_cache(Path(where), wanted)
+        gone, left = clear(wanted)
         say(f"removed: {len(gone):,} artifacts, {human(sum(each.size for each in gone))}", console)
         if left:
             say(f"in use, and left: {len(left):,} artifacts, {human(sum(each.size for each in left))}", console)
