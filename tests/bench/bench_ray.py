@@ -15,11 +15,10 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import psutil
@@ -29,28 +28,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 from dsel.data.procedural import Procedural
 from dsel.embedder.sentence_transformer import SentenceTransformer
 from dsel.engine.local import Local
-from dsel.engine.ray import Ray
-from dsel.lazy import fetched
+from tests.engine.on_ray import Watched, given, losing, two_nodes
 
 NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 2 * 10**8}
 
 
-class Watched(Ray):
-    """Tells of each shard that is finished."""
-
-    each: Callable[[], None] = staticmethod(lambda: None)
-
-    def _compute(self, worker: Any, shards: Any, rows: Any, advance: Any) -> None:
-        def told(count: int) -> None:
-            advance(count)
-            self.each()
-
-        super()._compute(worker, shards, rows, told)
-
-
 def main() -> None:
     import ray
-    from ray.cluster_utils import Cluster
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=20_000)
@@ -60,9 +44,7 @@ def main() -> None:
     asked = parser.parse_args()
     messages = Procedural(size=asked.texts).load().messages
     embedder = SentenceTransformer(hub="", path=str(asked.model.expanduser()), dtype="float32", device="cpu")
-    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
-    cluster.add_node(**NODE)
-    cluster.wait_for_nodes()
+    cluster = two_nodes(NODE)
     print(f"{asked.texts:,} texts in shards of {embedder.shard_size:,}")
     print("engine          shards   given    seconds   processor seconds")
     try:
@@ -76,7 +58,7 @@ def main() -> None:
             print(f"overhead in {what}: {other / local - 1:+.1%} ({other:.1f} against {local:.1f})")
         assert all(np.allclose(row[2], rows["local"][0][2], atol=1e-5) for row in rows["ray"])
         if asked.losses:
-            measure("ray, losses", losing(cluster), embedder, messages)
+            measure("ray, losses", losing(cluster, NODE, machine=2, worker=4), embedder, messages)
     finally:
         ray.shutdown()
         cluster.shutdown()
@@ -91,37 +73,6 @@ def measure(name: str, engine: Any, embedder: Any, messages: Any) -> tuple[float
     shards = -(-len(messages) // embedder.shard_size)
     print(f"{name:14} {shards:7,} {len(sizes) or shards:7,} {seconds:10.1f} {used[0]:19.1f}", flush=True)
     return seconds, used[0], found
-
-
-def losing(cluster: Any) -> Ray:
-    """An engine that loses a third node after two shards, and a worker after four."""
-    third, done, engine = cluster.add_node(**NODE), 0, Watched(cluster.address)
-    cluster.wait_for_nodes()
-
-    def trouble() -> None:
-        nonlocal done
-        done += 1
-        if done == 2:
-            cluster.remove_node(third)
-        if done == 4:
-            children = psutil.Process().children(recursive=True)
-            next(p for p in children if "ray::Reader" in "".join(p.cmdline())).kill()
-
-    engine.each = trouble
-    return engine
-
-
-@contextmanager
-def given() -> Iterator[list[int]]:
-    """The sizes of the shards that `engine=ray` gives out inside."""
-    sizes: list[int] = []
-
-    def fetch(rows: Any, which: Any) -> Any:
-        sizes.append(len(which))
-        return fetched(rows, which)
-
-    with patch("dsel.engine.ray.fetched", fetch):
-        yield sizes
 
 
 @contextmanager

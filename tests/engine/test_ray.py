@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,9 +23,9 @@ from dsel.embedder.causal_lm import CausalLMEmbedder
 from dsel.engine.local import Local
 from dsel.engine.ray import AHEAD, LOSSES, Ray, connected, why
 from dsel.errors import ConfigError, LostWorker
-from dsel.lazy import fetched
 from dsel.selector.kcenter import farthest_first
 from tests.conftest import QUICK, make_pool
+from tests.engine.on_ray import Watched, given, losing, two_nodes
 from tests.engine.test_launch import gone
 from tests.engine.test_spread import files, pids, read, worker
 from tests.trainer.small import fitted
@@ -72,12 +71,9 @@ def cluster() -> Iterator[Any]:
     """Two nodes, with a processor each."""
     pytest.importorskip("ray", reason="needs Ray: pip install 'dsel[ray]'")
     import ray
-    from ray.cluster_utils import Cluster
 
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    found = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
-    found.add_node(**SMALL)
-    found.wait_for_nodes()
+    found = two_nodes(SMALL)
     yield found
     ray.shutdown()
     found.shutdown()
@@ -157,19 +153,6 @@ def test_what_a_worker_says_is_wrong_is_one_line(engine: Ray, tmp_path: Path, ca
     with pytest.raises(LostWorker, match="^a worker of the map failed: RuntimeError: out of luck$"):
         run(engine, worker(tmp_path, {TEXTS[30]: "error"}), tmp_path)
     assert 'raise RuntimeError("out of luck")' in caplog.text
-
-
-class Watched(Ray):
-    """Tells of each shard that is finished."""
-
-    each: Callable[[], None]
-
-    def _compute(self, worker: Any, shards: Any, rows: Any, advance: Any) -> None:
-        def told(count: int) -> None:
-            advance(count)
-            self.each()
-
-        super()._compute(worker, shards, rows, told)
 
 
 @pytest.mark.slow
@@ -271,48 +254,20 @@ class Smol(CausalLMEmbedder):
 def test_embeddings_are_the_same_when_a_worker_and_a_machine_go(
     cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    import psutil
-
     if not SMOLLM2.exists():
         pytest.skip(f"needs {SMOLLM2}")
     embedder = Smol(hub="", path=str(SMOLLM2), dtype="float32", device="cpu")
     messages = Procedural(size=160).load().messages
     (tmp_path / "one").mkdir()
     expected = np.array(embedder.embed(messages, tmp_path / "one", Local(1)))
-    third, done, given = cluster.add_node(**SMALL), 0, []
-    cluster.wait_for_nodes()
-    watched = Watched(cluster.address)
-
-    def trouble() -> None:
-        nonlocal done
-        done += 1
-        if done == 4:
-            cluster.remove_node(third)
-        if done == 8:
-            ours = psutil.Process().children(recursive=True)
-            next(p for p in ours if "ray::Reader" in "".join(p.cmdline())).kill()
-
-    watched.each = trouble
+    watched = losing(cluster, SMALL, machine=4, worker=8)
     (tmp_path / "ray").mkdir()
-    with counted(given):
+    with given() as sizes:
         found = np.array(embedder.embed(messages, tmp_path / "ray", watched))
-    assert caplog.text.count("a worker was lost (it") == 2 and done == 20
-    assert 20 < len(given) <= 20 + 2 * AHEAD
+    assert caplog.text.count("a worker was lost (it") == 2 and watched.done == 20
+    assert 20 < len(sizes) <= 20 + 2 * AHEAD
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert farthest_first(found, 20).tolist() == farthest_first(expected, 20).tolist()
-
-
-@contextmanager
-def counted(given: list[int]) -> Iterator[None]:
-    """Adds the size of each shard that is given to a worker to `given`."""
-
-    def fetch(rows: Any, which: Any) -> Any:
-        given.append(len(which))
-        return fetched(rows, which)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("dsel.engine.ray.fetched", fetch)
-        yield
 
 
 @pytest.mark.slow
