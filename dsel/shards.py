@@ -255,8 +255,9 @@ def _cut(
     A name says which rows they are, so that a shard that was cut to another size is not taken for it.
     """
     order = np.arange(n) if sizes is None else np.argsort(-np.asarray(sizes), kind="stable")
-    for start in range(0, n, worker.shard_size):
-        end = min(start + worker.shard_size, n)
+    size = worker.shard_size  # which may look into a file
+    for start in range(0, n, size):
+        end = min(start + size, n)
         yield order[start:end], folder / f"shard-{title}-{start:08d}-{end:08d}{worker.suffix}"
 
 

@@ -392,9 +392,10 @@ def _commands(table: Table, spec: TableSpec, composer: Composer) -> dict[str, li
 
 def _notes(table: Table, spec: TableSpec) -> Iterator[str]:
     told_apart = [*_varied(table.row_overrides.values()), *_varied(c.overrides for c in table.column_specs.values())]
-    yield from other_pools({row: _runs_of_row(table, row) for row in table.rows}, told_apart)
+    runs = {row: _runs_of_row(table, row) for row in table.rows}
+    yield from other_pools(runs, told_apart)
     yield from costs.notes(table.costs)
-    yield from contaminated({row: _runs_of_row(table, row) for row in table.rows})
+    yield from contaminated(runs)
     for label in table.columns:
         cells = [table.cells[row, label] for row in table.rows]
         without = [cell.row for cell in cells if cell.runs and not cell.values]

@@ -18,6 +18,7 @@ from dsel.constraints import Text
 from dsel.data.folder import files_of
 from dsel.data.reader import read_rows
 from dsel.errors import ConfigError, need, need_path
+from dsel.files import hashed
 from dsel.pool import Pool
 from dsel.scorer.base import Scorer, Scores
 from dsel.shards import HERE, Map
@@ -44,9 +45,7 @@ class Column(Scorer):
             return {}
         sha = hashlib.sha256()
         for path in files_of(Path(self.file).expanduser()):
-            with path.open("rb") as file:
-                while block := file.read(2**22):
-                    sha.update(block)
+            hashed(path, sha)
         return {"file": sha.hexdigest()[:24]}
 
     def score(self, pool: Pool, scratch: Path, engine: Map = HERE) -> Scores:
