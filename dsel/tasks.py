@@ -38,7 +38,7 @@ def texts_of_task(name: str, manager: Callable[[], Any], cache: Cache) -> dict[s
         cache: where the texts are kept.
     """
     key = {"task": name, "harness": metadata.version("lm_eval"), "version": 1}
-    if not cache.has("asked", key):
+    if not cache.fetch("asked", key):
         try:
             with _offline():
                 loaded = manager().load([name])["tasks"]
