@@ -50,7 +50,7 @@ def test_each_worker_is_told_its_number(strategy: str, monkeypatch: pytest.Monke
 
 def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     """The parent is killed, and can tell nobody."""
-    child = "import sys, time; from dsel.distributed import *; die_with_parent(); print(os.getpid()); time.sleep(60)"
+    child = "import sys, time; from dsel.distributed import *; die_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"
     parent = (
         "import os, subprocess, sys; from dsel.distributed import told\n"
         f"child = subprocess.Popen([sys.executable, '-c', {'import os; ' + child!r}], stdout=subprocess.PIPE,"
