@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PARENT = "DSEL_PARENT"  # the process that a worker ends with
 GPUS = "CUDA_VISIBLE_DEVICES"
+THREADS, COMPILED = "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"  # of libraries' loops, and of ours that are compiled
 LIBRARIES = {  # what tells accelerate, and through it the others, how weights are shared
     "fsdp2": {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_CPU_RAM_EFFICIENT_LOADING": "true"},
     "zero3": {"ACCELERATE_USE_DEEPSPEED": "true"},
@@ -85,7 +86,7 @@ def told(strategy: str, processes: int, port: int) -> list[dict[str, str]]:
         "MASTER_PORT": str(port),
         "TORCHELASTIC_USE_AGENT_STORE": "True",  # the parent's: nobody else has to listen at the port
         "TORCHELASTIC_RESTART_COUNT": "0",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, processors() // processes))),
+        THREADS: os.environ.get(THREADS, str(max(1, processors() // processes))),
         PARENT: str(os.getpid()),
         **LIBRARIES.get(strategy, {}),
     }
@@ -107,13 +108,21 @@ def apart(processes: int, devices: int = 1) -> list[dict[str, str]]:
     import torch
 
     threads = str(max(1, processors() // processes))
-    same = {name: os.environ.get(name, threads) for name in ("OMP_NUM_THREADS", "RAYON_NUM_THREADS")}
+    same = {name: os.environ.get(name, threads) for name in (THREADS, COMPILED, "RAYON_NUM_THREADS")}
     same[PARENT] = str(os.getpid())
     if not torch.cuda.is_available():
         return [same] * processes
     seen = os.environ.get(GPUS) or ",".join(map(str, range(torch.cuda.device_count())))
     gpus = seen.split(",")
     return [{**same, GPUS: ",".join(gpus[i * devices : (i + 1) * devices])} for i in range(processes)]
+
+
+def tell_libraries() -> None:
+    """What libraries find in the environment when they load, in a process of ours, where the user has not said it."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
+    if THREADS in os.environ:  # else one compiled loop leaves PyTorch with as many threads as there are cores
+        os.environ.setdefault(COMPILED, os.environ[THREADS])
 
 
 def processors() -> int:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dsel import config_groups, sweep, usage
 from dsel.config_groups import GROUPS
 from dsel.configured import component, need_names, settings
-from dsel.distributed import refuse_launcher
+from dsel.distributed import refuse_launcher, tell_libraries
 from dsel.ending import in_one_line
 from dsel.errors import ConfigError, world
 from dsel.explain import one_line
@@ -207,8 +207,7 @@ def _refuse_secrets(config: DictConfig) -> None:
 
 def prepare() -> None:
     """Set up this process: as often as one likes."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
+    tell_libraries()
     logging.raiseExceptions = False  # a log that cannot be written (a full disk) is no reason for a traceback a line
     warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
     cover()

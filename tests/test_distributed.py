@@ -50,7 +50,9 @@ def test_each_worker_is_told_its_number(strategy: str, monkeypatch: pytest.Monke
 
 def test_a_worker_dies_with_its_parent(tmp_path: Path) -> None:
     """The parent is killed, and can tell nobody."""
-    child = "import sys, time; from dsel.distributed import *; die_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"
+    child = (
+        "import time; from dsel.distributed import *; die_with_parent(); print(os.getpid(), flush=True); time.sleep(60)"
+    )
     parent = (
         "import os, subprocess, sys; from dsel.distributed import told\n"
         f"child = subprocess.Popen([sys.executable, '-c', {'import os; ' + child!r}], stdout=subprocess.PIPE,"
@@ -72,3 +74,18 @@ def _is_dead(number: int) -> bool:
     except ProcessLookupError:
         return True
     return Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_compiled_loops_leave_pytorch_its_threads() -> None:
+    """numba's threads are OpenMP's, and so are PyTorch's: two processes on two cores wait for one another with four."""
+    code = (
+        "from dsel.distributed import tell_libraries; tell_libraries()\n"
+        "import numba, numpy, torch\n"
+        "@numba.njit(parallel=True)\n"
+        "def fill(out):\n"
+        "    for i in numba.prange(len(out)):\n"
+        "        out[i] = i\n"
+        "fill(numpy.empty(8)); print(torch.get_num_threads())"
+    )
+    alone = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")} | {"OMP_NUM_THREADS": "1"}
+    assert subprocess.run([sys.executable, "-c", code], env=alone, stdout=subprocess.PIPE).stdout == b"1\n"

@@ -6,12 +6,12 @@ This module stays light: `--help` and every complaint about the command line com
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import warnings
 from pathlib import Path
 from typing import NoReturn
 
+from dsel.distributed import tell_libraries
 from dsel.ending import in_one_line
 from dsel.errors import ConfigError, need, need_path
 from dsel.interrupt import wait_for_logging
@@ -90,8 +90,7 @@ def _columns(given: str | None) -> dict[str, str] | None:
 
 
 def main() -> None:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TQDM_DISABLE", "1")  # libraries draw no bars of their own: each stage has one of ours
+    tell_libraries()
     warnings.simplefilter("ignore", FutureWarning)  # between libraries, about each other
     cover()
     wait_for_logging()
