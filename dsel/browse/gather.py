@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,8 @@ import numpy as np
 from dsel.compare.subset import Subset, read
 from dsel.errors import ConfigError, need
 from dsel.guard import read_parquet
-from dsel.pool import excerpt
+from dsel.lazy import fetched, mapped
+from dsel.pool import Message, excerpt
 from dsel.record.reader import RunFolder
 from dsel.record.tables import MAP, MAP_EXAMPLES, SELECTION, WEIGHTS, read_table
 
@@ -264,7 +266,7 @@ def _named(name: str | None, before: str) -> str:
 
 def _need_pool_of(subset: Subset, pool: Subset) -> None:
     """The pool that was named has to be the run's, or its texts would be told of the wrong examples."""
-    there = set(pool.contents)
+    there = set(subset.contents).intersection(pool.contents)
     found = sum(content in there for content in subset.contents)
     total = len(subset.contents)
     need(
@@ -306,27 +308,40 @@ def _others(
     notes: list[str],
 ) -> list[_Other]:
     """What was not chosen: on the map, and of a pool that was named all the rest."""
-    said = {} if pool is None else dict(zip(pool.ids, pool.messages or (), strict=False))
-    found = []
-    for row in [] if points is None else points.to_pylist():
-        if row["index"] not in chosen:
-            name = row["id"] or f"row {row['index']}"
-            text = excerpt(said[name], LONGEST) if name in said else row["text"]
-            found.append(_Other(name, row["source"], text, row["cluster"], at[row["index"]]))
+    rows = [] if points is None else [row for row in points.to_pylist() if row["index"] not in chosen]
+    names = [row["id"] or f"row {row['index']}" for row in rows]
+    said = {} if pool is None else _texts(pool, set(names))
+    found = [
+        _Other(name, row["source"], said.get(name, row["text"]), row["cluster"], at[row["index"]])
+        for name, row in zip(names, rows, strict=True)
+    ]
     if any(other.text is None for other in found):
         notes.append("The texts of what was not chosen are not in the run's folder: --pool FILE shows them.")
     if pool is None and not found:
         notes.append("What was not chosen is not in the run's folder: --pool FILE, the run's pool, shows it.")
     if pool is not None:
-        known, contents = {other.id for other in found}, set(subset.contents)
-        sources: Sequence[str | None] = pool.sources or [None] * len(pool)
-        rest = zip(pool.ids, sources, pool.messages or (), pool.contents, strict=True)
-        found += [
-            _Other(name, source, excerpt(messages, LONGEST))
-            for name, source, messages, content in rest
+        known, contents = set(names), set(subset.contents)
+        rest = (
+            i
+            for i, (name, content) in enumerate(zip(pool.ids, pool.contents, strict=True))
             if name not in known and content not in contents
-        ]
+        )
+        places = list(islice(rest, MOST + 1))  # one more than a page takes: that there are more is said
+        sources = [None] * len(places) if pool.sources is None else fetched(pool.sources, places)
+        texts = fetched(mapped(_excerpt, pool.messages or ()), places)
+        found += map(_Other, fetched(pool.ids, places), sources, texts)
     return found
+
+
+def _texts(pool: Subset, names: Collection[str]) -> dict[str, str]:
+    """What the examples of these names say, in short."""
+    places = [i for i, name in enumerate(pool.ids) if name in names]
+    texts = fetched(mapped(_excerpt, pool.messages or ()), places)
+    return dict(zip(fetched(pool.ids, places), texts, strict=True))
+
+
+def _excerpt(messages: Sequence[Message]) -> str:
+    return excerpt(messages, LONGEST)
 
 
 def _scaled(points: Table) -> list[Place]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -147,7 +147,7 @@ class Judge(Scorer):
 class Answers:
     """The answers so far, in memory and in a file of JSON lines that any kill leaves readable."""
 
-    def __init__(self, file: Any, earlier: Sequence[Mapping[str, Any]], scale: int):
+    def __init__(self, file: Any, earlier: Iterable[Mapping[str, Any]], scale: int):
         self._file = file
         self._scale = scale
         self._lock = Lock()
@@ -160,14 +160,17 @@ class Answers:
     @contextmanager
     def open(cls, path: Path, scale: int) -> Iterator[Answers]:
         """Those in `path`, to which `add` appends; a line that a kill tore, or that is damaged, is asked for again."""
-        lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-        whole = [line for line in lines if _whole(line)]
-        if len(whole) < len(lines):
-            log.warning("%s: %d damaged lines are left out", path, len(lines) - len(whole))
-            with replacing(path) as temporary:
-                temporary.write_bytes(b"".join(whole))
-        with path.open("ab") as file:
-            yield cls(file, [json.loads(line) for line in whole], scale)
+        damaged = 0
+        if path.exists():
+            with path.open("rb") as lines:
+                damaged = sum(not _whole(line) for line in lines)
+        if damaged:
+            log.warning("%s: %d damaged lines are left out", path, damaged)
+            with path.open("rb") as lines, replacing(path) as temporary, temporary.open("wb") as file:
+                file.writelines(line for line in lines if _whole(line))
+        with path.open("a+b") as file:
+            file.seek(0)
+            yield cls(file, map(json.loads, file), scale)
 
     def add(self, name: str, answer: str) -> float | None:
         """Keep an answer about example `name`, on disk before this returns. Its rating, if it holds one."""
