@@ -117,6 +117,30 @@ def test_a_dataset_a_frame_and_a_list_give_what_the_command_gives(
     assert isinstance(part, Dataset) and part.to_list() == wanted and part.features == data.features
 
 
+def test_for_a_target(select: Select, file: Path, rows: list[Row]) -> None:
+    """Rows like some examples of what is wanted, in files and at hand."""
+    from datasets import Dataset
+
+    like = [
+        {"prompt": f"Tell me about violins, number {i}, and violins.", "completion": "All violins."} for i in range(4)
+    ]
+    file.with_name("like.jsonl").write_text("".join(json.dumps(row) + "\n" for row in like))
+    done = select("--budget", "10", "--target", "like.jsonl", "--set", FEW[0], "-o", "close.jsonl")
+    assert done.returncode == 0, done.stderr
+    wanted = read(file.with_name("close.jsonl"))
+    assert sum("violins" in row["instruction"] for row in wanted) >= 9  # words have numbers too
+    for said in ("semdedup, then nearest, of my.jsonl", "cosine to the nearest target", "4 targets"):
+        assert said in done.stdout, said
+    assert dsel.select(rows, 10, target=like, overrides=FEW) == wanted
+    assert dsel.select(rows, 10, target=Dataset.from_list(like), overrides=FEW) == wanted
+    done = select("--budget", "10", "--target", "like.jsonl", "--selector", "bm25", "-o", "words.jsonl")
+    assert done.returncode == 0 and "index" not in done.stderr, done.stderr  # bm25s would say more
+    assert dsel.select(rows, 10, target=like, selector="bm25") == read(file.with_name("words.jsonl"))
+    planets = [{**row, "prompt": row["prompt"].replace("violins", "planets")} for row in like]
+    found = dsel.select(rows, 10, target=planets, overrides=FEW)
+    assert sum("planets" in row["instruction"] for row in found) >= 9
+
+
 def test_conversations_of_every_kind_of_data_set(rows: list[Row], tmp_path: Path) -> None:
     import pandas as pd
     from datasets import Dataset
@@ -164,6 +188,9 @@ def test_what_does_not_fit_is_one_line(rows: list[Row]) -> None:
         "did you mean kmq": {"selector": "kmqq"},
         "larger than the pool: it has 118": {"budget": 119},
         "budget is an argument of its own": {"overrides": ["budget=3"]},
+        "looks at no target": {"selector": "kmq", "target": rows[:3]},
+        "the target has no rows": {"target": []},
+        "the target is given": {"target": rows[:3], "overrides": ["targets=none"]},
         "the rows are given": {"overrides": ["data=procedural"]},
         "clusterer.k=500": {"overrides": ["clusterer.k=500"]},
     }
@@ -182,6 +209,7 @@ def test_what_does_not_fit_is_one_line(rows: list[Row]) -> None:
         (["--budget", "7", "--out", "mine.xlsx"], "ends in .jsonl, .json, .csv, .parquet"),
         (["--budget", "7", "--picture", "seen.bmp"], "ends in .png, .svg, .pdf"),
         (["--budget", "700"], "larger than the pool"),
+        (["--budget", "7", "--target", "like.json"], "--target=like.json: no such file"),
         (["--budget", "7", "--columns", "prompt"], "our name and yours"),
         (["--budget", "7", "--columns", "prompt=question"], "data.columns names question"),
         (["--budget", "7", "--set", "selector.drow=1"], "did you mean"),
@@ -195,7 +223,7 @@ def test_complaints_are_one_line(select: Select, arguments: list[str], said: str
     assert done.returncode == 2, done.stderr
     *before, line = done.stderr.splitlines()
     assert line.startswith("dsel: ") and said in line
-    assert all("skipped" in each or "reported.parquet" in each for each in before)
+    assert all("skipped" in each or "reported.parquet" in each or "so far" in each for each in before)
 
 
 def test_formats_of_what_is_written(select: Select, file: Path) -> None:

@@ -205,7 +205,7 @@ OPTIONS = {  # group → what they may be → its options; `module.option` where
         "count": "buckets max_k kde_k max_words checkpoints ngram_max rounds max_new_tokens max_prompt epochs "
         "per_cluster perplexity.max_length",
         "positive": "guide_epochs k1 c memory steepness",
-        "not negative": "temperature sigma loss.weight outside",
+        "not negative": "temperature sigma loss.weight outside smoothing",
         "above zero": "tsds.alpha power warmup variance window",
         "whole": "seed",
         "text or null": "labels",

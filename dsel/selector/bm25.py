@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ class Index:
             [vocabulary.setdefault(word, len(vocabulary)) for word in words(text.lower())]
             for text in tracked(texts, "words of the pool", total=len(texts), unit="texts")
         ]
+        logging.getLogger("bm25s").setLevel(logging.WARNING)  # it asks for all of its own lines when it is loaded
         found = BM25(k1=k1, b=b, method="lucene")
         with progress("index of words", total=None, unit=""):
             found.index(Tokenized(ids, vocabulary or {"": 0}), show_progress=False)

@@ -35,6 +35,7 @@ def _parser() -> argparse.ArgumentParser:
     add("files", metavar="FILE", nargs="+", help="JSON, JSON lines, CSV, Parquet or Arrow, or a folder of such files")
     add("--budget", metavar="N", required=True, type=float, help="examples to choose; up to 1 a share of all")
     add("-o", "--out", metavar="FILE", help=".jsonl, .json, .csv or .parquet (default: FILE.selected.jsonl beside it)")
+    add("--target", metavar="FILE", action="append", default=[], help="examples of what the model shall be good at")
     add("--selector", metavar="NAME", help="the method (default: near-duplicates go, then a share of each cluster)")
     add("--embedder", metavar="NAME", help="what makes vectors of texts (default: tfidf_svd, which needs no model)")
     add("--scorer", metavar="NAME", help="the quality, for methods that need one (default: log_length, of responses)")
@@ -53,11 +54,13 @@ def run(arguments: list[str]) -> None:
     options = _parser().parse_args(arguments)
     for file in options.files:
         need_path(file, option="FILE")
+    for file in options.target:
+        need_path(file, option="--target")
     from dsel.subset import figure, rows
 
     first = Path(options.files[0]).expanduser()
     out = rows.beside(first) if options.out is None else Path(options.out).expanduser()
-    rows.check(out, options.files)
+    rows.check(out, [*options.files, *options.target])
     picture = None if options.picture is None else Path(options.picture).expanduser()
     if picture is not None:
         figure.check(picture)
@@ -67,8 +70,9 @@ def run(arguments: list[str]) -> None:
     from dsel.subset.describe import circumstances, table
 
     chosen_from = named(selector=options.selector, embedder=options.embedder, scorer=options.scorer)
-    asked = Asked(options.budget, options.seed, [*chosen_from, *options.overrides], _columns(options.columns))
-    chosen = choose(asked, files=options.files)
+    own = [*chosen_from, *options.overrides]
+    asked = Asked(options.budget, options.seed, own, _columns(options.columns), bool(options.target))
+    chosen = choose(asked, files=options.files, target_files=options.target)
     rows.write(chosen.problem.pool.take(chosen.indices).originals["json"], out)
     if picture is not None:
         figure.draw(chosen, picture)

@@ -23,7 +23,9 @@ from dsel.errors import ConfigError, need
 from dsel.experiment import Experiment, Problem
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
+from dsel.resources import makers
 from dsel.selector.base import Selection
+from dsel.targets.none import NoTargets
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -32,28 +34,30 @@ Rows = TypeVar("Rows")
 
 USUAL = (
     "data=local",
-    # no key, no hub, no GPU: minutes for a million rows on a laptop
-    "embedder=tfidf_svd",
     # Nothing is known of the rows' quality, so what can be had without: copies go, and every cluster of what is left
     # gives its share. Drawing by length (`selector=kmq`) leans on whatever is long, which in a scraped pool is noise.
     "selector=semdedup",
-    "selector@selector.then=kmeans_uniform",
     # read by the selectors that need a quality; the strongest of those that need no model
     "scorer=log_length",
     "trainer=none",
     "evaluator=none",
     "tracker=none",
 )
+# No key, no hub, no GPU: minutes for a million rows on a laptop. TF-IDF makes vectors of a pool as a whole, hashing
+# those of any text.
+WITHOUT_TARGET = ("embedder=tfidf_svd", "selector@selector.then=kmeans_uniform")
+WITH_TARGET = ("embedder=hashing", "selector@selector.then=nearest", "targets=local")
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for. overrides: as `dsel run` takes them, in place of what is `USUAL`."""
+    """What is asked for. overrides: as `dsel run` takes them, in place of what is usual. target: whether for one."""
 
     budget: float
     seed: int = 0
     overrides: Sequence[str] = ()
     columns: Mapping[str, str] | None = None
+    target: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,8 @@ def choose(
     *,
     files: Sequence[str] = (),
     rows: Sequence[Mapping[str, Any]] | None = None,
+    target_files: Sequence[str] = (),
+    target_rows: Sequence[Mapping[str, Any]] | None = None,
     embeddings: ArrayLike | None = None,
     quality: ArrayLike | None = None,
 ) -> Chosen:
@@ -93,6 +99,7 @@ def choose(
         asked: How many, and how.
         files: Files or folders that `data=local` reads.
         rows: Rows such as it finds in files, instead of those.
+        target_files, target_rows: The same of examples of what is wanted, where `asked` is for a target.
         embeddings: A vector for each of `rows`, [n, d], instead of the embedder's.
         quality: A number for each of `rows`, [n], higher is better, instead of the scorer's.
 
@@ -105,9 +112,13 @@ def choose(
     config, choices = _composed(asked)
     if files:
         config.data.path = list(files) if len(files) > 1 else files[0]
+    if target_files:
+        config.targets.path = list(target_files) if len(target_files) > 1 else target_files[0]
     given, components = settings(config), {group: component(config, group) for group in GROUPS}
     if rows is not None:
         components["data"] = _given(components["data"], rows)
+    if target_rows is not None:
+        components["targets"] = _given_targets(components["targets"], target_rows)
     vectors = None if embeddings is None else _checked(embeddings, rows, "embeddings", 2)
     scores = None if quality is None else _checked(quality, rows, "quality", 1)
     if vectors is not None:
@@ -117,6 +128,10 @@ def choose(
         "model" not in selector.needs,
         f"selector={choices['selector']} looks at a model in training, which `dsel run selector={choices['selector']}` "
         "does",
+    )
+    need(
+        isinstance(components["targets"], NoTargets) or "targets" in makers(selector.needs),
+        f"selector={choices['selector']} looks at no target: nearest, bm25, dsir and tsds do",
     )
     kept = cache.at(given.cache, given.scratch)
     experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=kept)
@@ -137,6 +152,7 @@ def select(
     selector: str | None = None,
     embedder: str | None = None,
     scorer: str | None = None,
+    target: Any = None,
     embeddings: ArrayLike | None = None,
     quality: ArrayLike | None = None,
     seed: int = 0,
@@ -154,6 +170,9 @@ def select(
         embedder: What makes vectors of texts; `tfidf_svd` by default, which needs no model.
         scorer: Where the quality comes from, for the selectors that need one; by default the response's length
             (`log_length`).
+        target: Examples of what a model that is trained on the subset shall be good at, as `dataset` has its own: some
+            dozens are enough. By default near-duplicates are left out then too, and the others chosen that are most
+            like a target by hashed words (`nearest`, `embedder=hashing`).
         embeddings: A vector for each row, [n, d], where they are known; no embedder is asked then.
         quality: A number for each row, [n], higher is better, where it is known; no scorer is asked then.
         seed: Of all that is drawn.
@@ -167,8 +186,10 @@ def select(
         ConfigError: when it cannot be done as asked.
         TypeError: when `dataset` is no such thing.
     """
-    asked = Asked(budget, seed, [*named(selector=selector, embedder=embedder, scorer=scorer), *overrides], columns)
-    chosen = choose(asked, rows=rows_of(dataset), embeddings=embeddings, quality=quality)
+    given = [*named(selector=selector, embedder=embedder, scorer=scorer), *overrides]
+    wanted = None if target is None else rows_of(target)
+    asked = Asked(budget, seed, given, columns, target is not None)
+    chosen = choose(asked, rows=rows_of(dataset), target_rows=wanted, embeddings=embeddings, quality=quality)
     numbers = chosen.problem.pool.truth
     assert numbers is not None
     return taken(dataset, numbers.take(chosen.indices)[ROW][:])
@@ -219,7 +240,8 @@ def _composed(asked: Asked) -> tuple[DictConfig, dict[str, str]]:
     refuse_overrides(own)
     need_names(own)
     keys = {override.partition("=")[0].lstrip("+~") for override in own}
-    usual = [override for override in USUAL if not _replaced(override, keys)]
+    usual = [*USUAL, *(WITH_TARGET if asked.target or "targets" in keys else WITHOUT_TARGET)]
+    usual = [override for override in usual if not _replaced(override, keys)]
     with explained():
         config, chosen = config_groups.composed([*usual, *own])
     choices = {group: str(choice) for group, choice in chosen.items()}
@@ -245,6 +267,19 @@ def _given(data: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
 
     need(isinstance(data, Local), "the rows are given: data= has nothing to choose, data.columns and such have")
     return Given(**{f.name: getattr(data, f.name) for f in fields(Local) if f.name != "name"}, rows=rows)
+
+
+def _given_targets(targets: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
+    from dataclasses import fields
+
+    from dsel.targets.given import GivenTargets
+    from dsel.targets.local import LocalTargets
+
+    need(
+        type(targets) is LocalTargets, "the target is given: targets= has nothing to choose, targets.task and such have"
+    )
+    need(len(rows) > 0, "the target has no rows: give some examples of what is wanted")
+    return GivenTargets(**{f.name: getattr(targets, f.name) for f in fields(LocalTargets)}, rows=rows)
 
 
 def _checked(values: ArrayLike, rows: Sequence[Any] | None, what: str, axes: int) -> npt.NDArray[np.float32]:

@@ -10,6 +10,7 @@ import numpy as np
 from dsel.arrays import Floats, unit_rows
 from dsel.compare.comparison import distribution, lengths, ngrams
 from dsel.compare.subset import Subset
+from dsel.retrieval import cosines
 from dsel.show import Table
 from dsel.subset.choose import Chosen
 
@@ -54,6 +55,8 @@ def circumstances(chosen: Chosen) -> str:
     study, said = chosen.problem.study, [f"seed {chosen.seed}"]
     if "embeddings" in study.computed:
         said.append(f"vectors of {chosen.choices['embedder']}")
+    if study.target is not None:
+        said.append(f"{len(study.target):,} targets")
     if "clustering" in study.computed:
         said.append(f"{len(study.clustering.centroids):,} clusters")
     if study.computed.get("quality") is not None:
@@ -102,6 +105,9 @@ def _computed(chosen: Chosen, subsets: Sequence[list[int]]) -> list[Row]:
         vectors = np.asarray(study.embeddings)
         shares = [copies(vectors[np.unique(each)]) for each in subsets]
         rows.append((f"near-duplicates (cosine above {COPY:g})", *(f"{share:.1%}" for share in shares)))
+        if study.target_embeddings is not None:
+            near = np.concatenate([block.max(axis=1) for block in cosines(vectors, study.target_embeddings)])
+            rows.append(("cosine to the nearest target, mean", *(f"{near[each].mean():.3f}" for each in subsets)))
     return rows
 
 

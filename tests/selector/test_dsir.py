@@ -32,3 +32,18 @@ def test_weights_are_log_ratios_of_bags_of_n_grams():
 def test_few_buckets_are_shared():
     found = dsir.log_weights(POOL, TARGETS, buckets=1)
     np.testing.assert_allclose(found, 0, atol=1e-6)
+
+
+def test_smoothed_targets_have_each_bucket_a_little():
+    buckets, smoothing = 10**4, 0.5
+    found = dsir.log_weights(POOL, TARGETS, buckets=buckets, smoothing=smoothing)
+    raw, wanted = (Counter(g for text in texts for g in grams(text)) for texts in (POOL, TARGETS))
+    whole = sum(wanted.values()) + smoothing * buckets
+    expected = [
+        sum(
+            np.log((wanted[g] + smoothing) / whole + 1e-8) - np.log(raw[g] / sum(raw.values()) + 1e-8)
+            for g in grams(text)
+        )
+        for text in POOL
+    ]
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
