@@ -256,12 +256,12 @@ class Experiment:
 
     def _need_readers(self, study: Study) -> None:
         """The same for what reads the pool, where the cache has not what it would find."""
-        for name in closure(self.selector.needs):
-            if not study.is_cached(name):
-                for group in RESOURCES[name].groups:
-                    need_models(getattr(self, group), group)
-                    if hasattr(getattr(self, group), "prepare"):
-                        getattr(self, group).prepare(self.cache)
+        missing = [name for name in closure(self.selector.needs) if not study.is_cached(name)]
+        asked = [group for group in makers() if group in self.selector.needs]  # by the selector itself
+        for group in dict.fromkeys([*asked, *(group for name in missing for group in RESOURCES[name].groups)]):
+            need_models(getattr(self, group), group)
+            if hasattr(getattr(self, group), "prepare"):
+                getattr(self, group).prepare(self.cache)
 
     def _warn(self, study: Study) -> None:
         for name, cost in self.costs(len(study.pool), study.dimensions).items():

@@ -19,9 +19,11 @@ from dsel.cache import Cache
 from dsel.clusterer.base import Clustering
 from dsel.config_groups import register
 from dsel.data.local import Local
+from dsel.embedder.rds import Rds
 from dsel.errors import ConfigError, need
 from dsel.experiment import Experiment, Problem
 from dsel.model.causal_lm import CausalLM
+from dsel.model.tiny import Tiny
 from dsel.plan import observed
 from dsel.record.writer import Record
 from dsel.selector.base import Choose, Selection, Selector, Step, Train
@@ -137,6 +139,16 @@ def test_a_component_of_somebody_elses(spec: CausalLM, cache: Cache, tmp_path: P
     made.clusterer = "kmeans"  # type: ignore[assignment]
     with pytest.raises(ConfigError, match="clusterer=kmeans: wants a Clusterer"):
         made.check()
+
+
+def test_a_model_is_made_for_an_embedder_that_only_the_selector_asks(
+    spec: CausalLM, cache: Cache, tmp_path: Path
+) -> None:
+    """MIG embeds labels, and no example of the pool."""
+    made = experiment(spec, cache, "selector=mig")
+    made.trainer, made.embedder = NoTrainer(), Rds(model=Tiny(steps=2, hidden=32, layers=1, dtype="float32"))
+    made.run(Record(tmp_path, {}, {}))
+    assert (tmp_path / "selection.parquet").exists()
 
 
 @pytest.mark.parametrize(("budget", "said"), [(1, True), (1.0, False), (0.5, False), (2, False)])
