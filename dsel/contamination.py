@@ -6,7 +6,7 @@ punctuation and the digits of numbers, so that a question with another number in
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -236,3 +236,8 @@ def _blocks(examples: Iterable[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
 def _holds(words: Sequence[str], part: Sequence[str]) -> bool:
     """Whether the words of `part` stand one after the other in `words`."""
     return any(words[i : i + len(part)] == part for i in range(len(words) - len(part) + 1))
+
+
+def shared(origins: Collection[str]) -> str:
+    """What examples have that were found to have texts of these origins, in words."""
+    return "what the targets have" if set(origins) == {"targets"} else "what is evaluated on"

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from dsel.cache import Cache
 from dsel.component import digest
-from dsel.contamination import KINDS, Evaluated, Found
+from dsel.contamination import KINDS, Evaluated, Found, shared
 from dsel.data.base import Data, Decontaminated
 from dsel.data.local import Local
 from dsel.errors import need
@@ -134,16 +134,18 @@ def looked(
 def told(facts: dict[str, Any]) -> dict[str, Any]:
     """The same facts, said in the log where anything was found."""
     pool = facts["pool"]
+    of_pool = shared(pool["origins"])
     if pool["removed"]:
-        log.info("taken out of the pool: %d of %d examples that have what is evaluated on", pool["removed"], pool["of"])
+        log.info("taken out of the pool: %d of %d examples that have %s", pool["removed"], pool["of"], of_pool)
     elif pool["examples"]:
-        log.info("%d of the pool's %d examples have what is evaluated on", pool["examples"], pool["of"])
+        log.info("%d of the pool's %d examples have %s", pool["examples"], pool["of"], of_pool)
     if facts["examples"]:
         first = facts["worst"][0]
         log.warning(
-            "%d of %d chosen examples have what is evaluated on, most of all %s that of %s (%s); "
+            "%d of %d chosen examples have %s, most of all %s that of %s (%s); "
             "data.decontaminate=remove takes such examples out of the pool",
-            *(facts["examples"], facts["of"], first["id"], first["text"], first["kind"]),
+            *(facts["examples"], facts["of"], shared(facts["origins"])),
+            *(first["id"], first["text"], first["kind"]),
         )
     return facts
 

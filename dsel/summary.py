@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from dsel.answer import answers, onward
+from dsel.contamination import shared
 from dsel.record.reader import RunFolder
 from dsel.show import Table, say, show_table, to_terminal
 from dsel.stage import Stage
@@ -93,9 +94,8 @@ def table(run: RunFolder) -> Table:
         rows.append(("", f"{parts} parts of these in the record"))
     found = facts.get("contamination") or {}
     if found.get("examples"):
-        rows.append(
-            ("contamination", f"{found['examples']:,} of {found.get('of', 0):,} chosen have what is evaluated on")
-        )
+        of = shared(found.get("origins") or ())
+        rows.append(("contamination", f"{found['examples']:,} of {found.get('of', 0):,} chosen have {of}"))
     rows.append(None)
     for name, stages in _by_name(run.stages).items():
         seconds, items = sum(s.seconds for s in stages), sum(s.items or 0 for s in stages)

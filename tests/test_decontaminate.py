@@ -109,7 +109,7 @@ def test_chosen_and_pool_are_counted_apart(spec, cache, tmp_path, file, test_fil
     assert found["against"] == {"file": 3}
 
 
-def test_targets_are_looked_for_and_lines_of_text(spec, cache, tmp_path, file):
+def test_targets_are_looked_for_and_lines_of_text(spec, cache, tmp_path, file, caplog):
     lines = tmp_path / "asked.txt"
     lines.write_text("\n".join(QUESTIONS[:2]))
     targets = LocalTargets(path=str(written(tmp_path / "targets.jsonl", QUESTIONS[1:])))
@@ -117,6 +117,8 @@ def test_targets_are_looked_for_and_lines_of_text(spec, cache, tmp_path, file):
     found = run(tmp_path / "a", spec, cache, data, Full(), targets=targets)["contamination"]
     assert found["against"] == {"file": 2, "targets": 2}
     assert found["origins"] == {"file": 2, "targets": 1}  # of two with the same text, the first counts
+    run(tmp_path / "alone", spec, cache, Local(path=file), Full(), targets=targets)
+    assert "chosen examples have what the targets have, most of all" in caplog.text  # nothing is evaluated on
 
 
 def test_fewer_words_find_more(spec, cache, tmp_path, file):
