@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ def computed() -> float:
     """Seconds of a processor that the processes started here have used: other work on the machine adds none."""
     times = os.times()
     return times.children_user + times.children_system
+
+
+def until(holds: Callable[[], bool], seconds: float = 600) -> None:
+    """Wait for what happens elsewhere, on a machine that may have much else to do."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 @pytest.fixture

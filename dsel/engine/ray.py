@@ -70,10 +70,7 @@ class Ray(Engine):
         need_package("ray", install="dsel[ray]", why="engine=ray")
         if self.address == "local":  # it is started when something is asked of it
             return
-        room, gpus = replace(self, workers="auto")._room()
-        each = f"engine.cpus={self.cpus}" + (" and a GPU" if gpus else "")
-        wanted = 1 if self.workers == "auto" else self.workers
-        need(room >= wanted, f"engine.workers={self.workers}: the cluster has room for {room}, each with {each}")
+        self._room(wanted=1 if self.workers == "auto" else self.workers)
 
     @property
     def processes(self) -> int:
@@ -91,12 +88,12 @@ class Ray(Engine):
         except Indescribable as error:
             log.warning("%s: %s, so that this process computes it alone", type(worker).__name__, error)
             return HERE._compute(worker, shards, rows, advance)
-        ray = connected(self.address)
-        workers, gpus = self._room()
-        if len(shards) == 1 and (not gpus or torch.cuda.is_available()):  # less work than starting somebody
+        ray, each = connected(self.address), getattr(worker, "devices", 1)
+        workers, gpus = self._room(each)
+        if len(shards) == 1 and (not gpus or torch.cuda.device_count() >= each):  # less work than starting somebody
             return HERE._compute(worker, shards, rows, advance)
         torch.cuda.empty_cache()  # a worker may have the GPU of this process
-        actor = ray.remote(num_cpus=self.cpus, num_gpus=gpus, max_restarts=0)(node.Reader)
+        actor = ray.remote(num_cpus=self.cpus * each, num_gpus=gpus * each, max_restarts=0)(node.Reader)
         home, workers = node.Home.here(), min(workers, len(shards))
         log.info("%s: %d workers", shards[0].title, workers)
         _Readers(lambda: actor.remote(home, described), workers, rows, shards).read(advance)
@@ -175,12 +172,20 @@ class Ray(Engine):
             there = min(each["memory"] / room for each in found if (room := self._fit(each, gpus)))
         return memory.strategy(model, trainer, workers, there, counts)
 
-    def _room(self) -> tuple[int, int]:
-        """How many workers there is room for, up to those that are wanted, and the GPUs that each takes."""
+    def _room(self, devices: int = 1, wanted: int = 1) -> tuple[int, int]:
+        """How many workers there is room for, up to `engine.workers`, and how many GPUs are a device: one or none.
+
+        A worker of several devices has all of them on one machine, and counts as so many.
+
+        Raises:
+            ConfigError: where there is room for less than `wanted`.
+        """
         found = [each["Resources"] for each in connected(self.address).nodes() if each["Alive"]]
         gpus = int(any(each.get("GPU", 0) >= 1 for each in found))
-        room = sum(self._fit(each, gpus) for each in found)
-        return room if self.workers == "auto" else min(room, self.workers), gpus
+        room = sum(self._fit(each, gpus) // devices for each in found)
+        takes = f"engine.cpus={self.cpus}{' and a GPU' if gpus else ''}{f' {devices} times' if devices > 1 else ''}"
+        need(room >= wanted, f"engine.workers={self.workers}: the cluster has room for {room}, each with {takes}")
+        return room if self.workers == "auto" else min(room, max(1, self.workers // devices)), gpus
 
     def _fit(self, machine: dict[str, float], gpus: int) -> int:
         """How many workers a machine has room for."""

@@ -8,8 +8,7 @@ import os
 import re
 import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +23,7 @@ from dsel.engine.local import Local
 from dsel.engine.ray import AHEAD, LOSSES, Ray, connected, why
 from dsel.errors import ConfigError, LostWorker
 from dsel.selector.kcenter import farthest_first
-from tests.conftest import QUICK, make_pool
+from tests.conftest import QUICK, make_pool, until
 from tests.engine.on_ray import Watched, given, losing, two_nodes
 from tests.engine.test_launch import gone
 from tests.engine.test_spread import files, pids, read, worker
@@ -64,6 +63,20 @@ def test_a_loss_is_told_in_few_words() -> None:
     assert why("ModuleNotFoundError: No module named 'dsel'") == "its machine has not installed dsel"
     assert why("The actor d85065 is unavailable: RPC error: Socket closed").startswith("it cannot be reached")
     assert why("Worker unexpectedly exits with a connection error code 2.").startswith("it was killed, or crashed")
+
+
+def test_a_worker_of_several_gpus_has_them_on_one_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an engine of `model.tensor_parallel` needs them."""
+    nodes = [{"Alive": True, "Resources": each} for each in ({"CPU": 8.0}, *[{"CPU": 9.0, "GPU": 8.0}] * 2)]
+    nodes.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}})
+    monkeypatch.setattr("dsel.engine.ray.connected", lambda address: SimpleNamespace(nodes=lambda: nodes))
+    assert [Ray()._room(devices) for devices in (1, 3, 8)] == [(16, 1), (4, 1), (2, 1)]
+    assert [Ray(workers=6)._room(devices) for devices in (1, 3, 8)] == [(6, 1), (2, 1), (1, 1)]
+    assert Ray(cpus=2)._room(2) == (4, 1)
+    with pytest.raises(ConfigError, match="the cluster has room for 0, each with engine.cpus=1 and a GPU 9 times$"):
+        Ray()._room(9)
+    del nodes[1:]
+    assert [Ray()._room(devices) for devices in (1, 3)] == [(8, 0), (2, 0)]
 
 
 @pytest.fixture(scope="module")
@@ -185,13 +198,6 @@ def test_a_map_that_is_interrupted_leaves_nobody_behind(engine: Ray, tmp_path: P
         run(watched, reader, tmp_path)
     assert 1 <= sum(name.endswith(".npy") for name in files(tmp_path)) < 15
     until(lambda: all(map(gone, pids(tmp_path))))
-
-
-def until(holds: Callable[[], bool], seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 # Trainings
