@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -138,6 +139,28 @@ def test_a_script_that_heeds_the_exit_code_goes_on(tmp_path: Path, known: dict[s
     assert found == ["finished", "interrupted"]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_run_on_several_nodes_has_a_cluster_of_its_own(tmp_path: Path, known: dict[str, str]) -> None:
+    """Ray is on each node while it runs, no longer, and every node has a part in maps and trainings."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs dsel[slurm]")
+    pytest.importorskip("ray", reason="needs dsel[ray]")
+    path = os.pathsep.join([str(Path(sys.executable).parent), known["PATH"]])  # where `ray` is
+    nodes = ["-m", *SMALL_JOBS, "hydra/launcher=slurm_ray", "engine=ray", "trainer.strategy=ddp"]
+    shards = ["evaluator.per_kind=2", "evaluator.batch_size=1"]
+    own = {"PATH": path, "HOME": str(tmp_path)}  # where no token of Ray's lies
+    before = _of_ray()
+    sweep = Sweep(tmp_path, {**known, **own}, [*nodes, *QUICK, *shards, "tracker=none"])
+    assert sweep.process.wait(900) == 0, sweep.output.read_text()
+    (log,) = sweep.runs.glob(".submitit/*/*.out")
+    said = log.read_text()
+    (record,) = sweep.runs.glob("*/record.json")
+    assert json.loads(record.read_text())["status"] == "finished"
+    for each in ("evaluating: 2 workers", "2 workers (ddp)"):
+        assert each in said, said
+    wait_until(lambda: _of_ray() <= before, lambda: str(_of_ray() - before))
+
+
 @pytest.mark.parametrize(
     ("preset", "asked"),
     [
@@ -167,6 +190,12 @@ def test_each_preset_asks_slurm_for_what_it_says(preset: str, asked: list[str]) 
     assert f"--cpus-per-task={options['cpus_per_task']}" in started
     assert ("--overlap --nodes=1 --ntasks=1" in started) == (preset == "slurm_ray")
     assert subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0
+
+
+def _of_ray() -> set[str]:
+    """What runs of Ray on this machine."""
+    done = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True)
+    return {line for line in done.stdout.splitlines() if any(n in line for n in ("/raylet ", "/gcs_server ", "ray::"))}
 
 
 def _by_a_better_job(sweep: Sweep, task: int) -> None:
