@@ -316,8 +316,10 @@ def connected(address: str) -> Any:
         ray.init(found, log_to_driver=False, configure_logging=False, namespace="dsel", **own)
     except Exception as error:  # Ray has one of each kind
         text = str(error).strip().partition("\n")[0]
-        how = "start one (ray start --head), name its address, or take engine.address=local"
-        raise ConfigError(f"engine.address={address}: no Ray cluster to be had ({text}): {how}") from error
+        how = "start one (ray start --head), or name its address (with RAY_AUTH_MODE=token where it has a token)"
+        raise ConfigError(
+            f"engine.address={address}: no Ray cluster to be had ({text}): {how}, or take engine.address=local"
+        ) from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's would end this process in its own way
