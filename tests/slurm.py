@@ -14,7 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "squeue")
-WAIT = 60  # seconds for a daemon
+WAIT = 180  # seconds for a daemon, on a machine that may have much else to do
 PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin"])  # where a user's own has no daemons
 
 CONFIGURATION = """
@@ -41,12 +41,12 @@ SlurmdParameters=config_overrides
 MpiDefault=none
 ReturnToService=2
 JobRequeue=1
-KillWait=30
+KillWait=120
 MailProg=/bin/true
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 {nodes}
-PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=30 State=UP
+PartitionName=low Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=120 State=UP
 PartitionName=high Nodes=ALL PriorityTier=2 PreemptMode=OFF State=UP
 """
 
@@ -60,7 +60,7 @@ def missing() -> list[str]:
 def daemons(folder: Path, *, nodes: int = 2, cpus: int = 1) -> Iterator[dict[str, str]]:
     """Slurm with so many nodes of so many logical CPUs, until the end of the block.
 
-    Its partition `low` is preempted by `high`, half a minute after it was told. Yields the environment in which
+    Its partition `low` is preempted by `high`, two minutes after it was told. Yields the environment in which
     Slurm's commands find it.
     """
     folder.mkdir(parents=True, exist_ok=True)

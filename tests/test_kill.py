@@ -60,7 +60,7 @@ class Runs:
         done = subprocess.run(
             [sys.executable, "-m", "tests.faults.inject", *self.options, f"runs={runs}"],
             cwd=ROOT, env=offline(self.folder, OMP_NUM_THREADS="1", **told),
-            capture_output=True, text=True, timeout=300,
+            capture_output=True, text=True, timeout=900,
         )  # fmt: skip
         assert done.returncode == (-9 if killed_at else 0), (killed_at, done.stderr[-3000:])
         (file,) = runs.glob("*/record.json")
@@ -119,6 +119,7 @@ def test_a_run_killed_four_times_ends_as_if_it_had_not_been(tmp_path: Path, smal
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_rounds_killed_at_every_stage(tmp_path: Path, small_model: Path) -> None:
     kills = [
         EMBEDDED, CLUSTERED, SCORED, TRAINING, TRAINED, GENERATING, JUDGING, TRAINING, NEXT_TRAINING, TRAINED, EVALUATED
@@ -127,6 +128,7 @@ def test_rounds_killed_at_every_stage(tmp_path: Path, small_model: Path) -> None
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 def test_epochs_of_one_training_killed_at_every_stage(tmp_path: Path, small_model: Path) -> None:
     kills = [MEASURING, TRAINING, [BEGINS, *MEASURING], TRAINING, NEXT_TRAINING, TRAINED, EVALUATED]
     chain(tmp_path, small_model, EPOCHS, kills)

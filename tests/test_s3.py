@@ -16,7 +16,7 @@ import pytest
 from dsel.record.reader import NAME, RunFolder
 from tests.conftest import ROOT, offline
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 pytest.importorskip("s3fs", reason="pip install 'dsel[s3]' 'moto[server]'")
 pytest.importorskip("moto.server", reason="pip install 'dsel[s3]' 'moto[server]'")
 
@@ -63,7 +63,7 @@ def server() -> Iterator[Server]:
         }
     )
     try:
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         while True:
             try:
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -92,7 +92,7 @@ def start(module: str, arguments: list[str], machine: Path, keys: dict[str, str]
 
 def done(module: str, arguments: list[str], machine: Path, keys: dict[str, str]) -> str:
     process = start(module, arguments, machine, keys)
-    said, _ = process.communicate(timeout=500)
+    said, _ = process.communicate(timeout=900)
     assert process.returncode == 0, said
     return said
 
@@ -148,7 +148,7 @@ def test_a_machine_that_is_killed_loses_no_training(server: Server, tmp_path: Pa
     """It is killed while it evaluates: another one, with an empty disk, has its training from the bucket."""
     asked = ["-m", *SMALL, "selector=random"]
     process = start("dsel.run", asked, tmp_path / "a", server.keys)
-    end = time.monotonic() + 400
+    end = time.monotonic() + 900
     while not any(name.startswith("fits") and name.endswith("key.json") for name in server.names("cache")):
         assert time.monotonic() < end and process.poll() is None
         time.sleep(0.2)
@@ -170,7 +170,7 @@ def test_every_fault_is_one_line_before_anything_is_computed(server: Server, tmp
         ("runs=s3://bucket/runs", {**keys, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, "it cannot be reached"),
     ):
         process = start("dsel.run", [*small, option], tmp_path / "a", environment)
-        said, _ = process.communicate(timeout=300)
+        said, _ = process.communicate(timeout=900)
         (last,) = (text for text in said.splitlines() if text.startswith("dsel: "))
         assert process.returncode == 2 and last.startswith(f"dsel: {option}: {line}"), said
         assert not list((tmp_path / "a").rglob(NAME))

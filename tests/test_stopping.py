@@ -113,6 +113,7 @@ def test_an_end_token_that_is_not_special_leaves_no_text(as_base: Path, cache: C
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_saved_model_stops_under_lm_eval(trained: list[tuple[Learner, Path]], tmp_path: Path) -> None:
     """The harness's own command line, on the folder alone."""
     rows = [{"q": f"Say the number {i}.", "a": "yes"} for i in range(4)]
@@ -136,7 +137,7 @@ def test_the_saved_model_stops_under_lm_eval(trained: list[tuple[Learner, Path]]
             f"--include_path {tmp_path} --apply_chat_template --output_path {tmp_path / folder.name} --log_samples"
         )
         done = subprocess.run(
-            [sys.executable, *command.split()], capture_output=True, text=True, env=offline(tmp_path), timeout=500
+            [sys.executable, *command.split()], capture_output=True, text=True, env=offline(tmp_path), timeout=800
         )
         assert done.returncode == 0, done.stderr[-2000:]
         (samples,) = (tmp_path / folder.name).rglob("samples_*.jsonl")

@@ -204,6 +204,7 @@ def test_a_map_that_is_interrupted_leaves_nobody_behind(engine: Ray, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
 def test_a_shared_training_is_that_of_one_worker(
     engine: Ray, spec: Any, tmp_path: Path, strategy: str, caplog: pytest.LogCaptureFixture
@@ -219,6 +220,7 @@ def test_a_shared_training_is_that_of_one_worker(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_training_that_loses_a_worker_goes_on(
     engine: Ray, spec: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -257,6 +259,7 @@ class Smol(CausalLMEmbedder):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_embeddings_are_the_same_when_a_worker_and_a_machine_go(
     cluster: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -279,8 +282,8 @@ def test_embeddings_are_the_same_when_a_worker_and_a_machine_go(
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_quickstart_chooses_the_same(cluster: Any, dsel_run: Any, tmp_path: Path) -> None:
-    """By hashed texts, so that there are shards, and with a training that two machines share."""
-    shared = [*QUICK, "embedder=hashing", "evaluator.per_kind=1"]
+    """With an evaluation by shards, and a training that two machines share."""
+    shared = [*QUICK, "evaluator.per_kind=2", "evaluator.batch_size=1"]
     engines = {
         "local": ["engine.workers=1"],
         "ray": ["engine=ray", f"engine.address={cluster.address}", "trainer.strategy=ddp"],
@@ -292,7 +295,9 @@ def test_the_quickstart_chooses_the_same(cluster: Any, dsel_run: Any, tmp_path: 
         assert done.returncode == 0, done.stderr
         (record,) = (tmp_path / name / "runs").rglob("record.json")
         found[name] = (record.parent / "selection.parquet").read_bytes(), json.loads(record.read_text())
-        assert ("2 workers (ddp)" in done.stderr + done.stdout) == (name == "ray")
+        for shares in ("2 workers (ddp)", "evaluating: 2 workers"):
+            assert (shares in done.stderr + done.stdout) == (name == "ray"), done.stderr
     assert found["ray"][0] == found["local"][0]
-    one, two = (record["rounds"][0]["training"] for _, record in found.values())
-    assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
+    one, two = (record for _, record in found.values())
+    assert two["rounds"][0]["training"]["loss"] == pytest.approx(one["rounds"][0]["training"]["loss"], abs=1e-4)
+    assert two["metrics"] == one["metrics"]
