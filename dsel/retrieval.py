@@ -42,25 +42,33 @@ def top(blocks: Blocks, k: int) -> tuple[Indices, Floats]:
         k: at most as many as there are examples.
 
     Returns:
-        Their indices int64[m, k] and similarities float32[m, k]. Time O(nm), memory O(m(k + rows of a block)).
+        Their indices int64[m, k] and similarities float32[m, k]. Time O(nm), a look at each similarity and some
+        k log n for each target; memory O(m(k + rows of a block)).
     """
     best: NDArray[np.int64] | None = None
     start = 0
     for block in blocks:
-        keys = _keys(np.ascontiguousarray(block.T, dtype=np.float32), start)
+        similar = np.ascontiguousarray(block.T, dtype=np.float32)
+        if best is None or best.shape[1] < k:
+            keys = _keys(similar, np.arange(start, start + len(block)))
+            both = keys if best is None else np.concatenate([best, keys], axis=1)
+            best = both if both.shape[1] <= k else np.partition(both, both.shape[1] - k, axis=1)[:, -k:].copy()
+        else:  # later examples that are as similar as the k-th come after it
+            for kept, row, found in zip(best, similar, similar > _unkeyed(best.min(axis=1))[1][:, None], strict=True):
+                better = np.flatnonzero(found)
+                if better.size:
+                    both = np.concatenate([kept, _keys(row[better], start + better)])
+                    kept[:] = np.partition(both, len(better))[len(better) :]
         start += len(block)
-        both = keys if best is None else np.concatenate([best, keys], axis=1)
-        best = both if both.shape[1] <= k else np.partition(both, both.shape[1] - k, axis=1)[:, -k:]
     if best is None or best.shape[1] < k:
         raise ValueError(f"{k} examples are wanted of {start}")
     return _unkeyed(np.sort(best, axis=1)[:, ::-1])
 
 
-def _keys(similar: Floats, start: int) -> NDArray[np.int64]:
-    """Numbers that are in the order of preference: similarity first, then the lower index. float32[m, rows]."""
+def _keys(similar: Floats, index: Indices) -> NDArray[np.int64]:
+    """Numbers that are in the order of preference: similarity first, then the lower index. float32[…, rows]."""
     bits = (similar + np.float32(0)).view(np.int32).astype(np.int64)  # -0.0 as 0.0
     ordered = np.where(bits < 0, np.int64(-(2**31)) - bits, bits)  # the order of floats, as integers
-    index = np.arange(start, start + similar.shape[1], dtype=np.int64)
     return (ordered << 32) | (2**32 - 1 - index)
 
 

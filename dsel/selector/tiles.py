@@ -12,7 +12,8 @@ from dsel.arrays import Doubles, Floats, Indices
 from dsel.selector.kernels import REORDER
 from dsel.selector.lazy import Rows
 
-ZERO = np.float32(0)
+ZERO, ONE, TWO = np.float32(0), np.float32(1), np.float32(2)  # other numbers would make float64 of float32
+LANES = 64  # of a row of a tile that are looked at together
 
 
 @njit(fastmath=REORDER, nogil=True)  # type: ignore[untyped-decorator]
@@ -140,6 +141,59 @@ def keep_nearest(tile: Floats, queries: Indices, members: Indices, nearest: Rows
                 at = child
             heap[at], found[at] = similarity, members[m]
             farthest = heap[0]
+
+
+@njit(fastmath=REORDER, nogil=True)  # type: ignore[untyped-decorator]
+def add_kernels(
+    tile: Floats,
+    ahead_q: Floats,
+    ahead_m: Floats,
+    queries: Floats,
+    members: Floats,
+    first: int,
+    limit: np.float32,
+    kernels: Floats,
+) -> None:
+    """Keep the largest values of the kernel max(0, 1 − d²/limit) of each query with the members of a tile.
+
+    tile [queries, members]: products of their `first` columns, whose own squares are `ahead_q` and `ahead_m`; the other
+    columns are looked at where these do not say that a pair is too far. kernels float32[queries, k]: of each query a
+    heap, the smallest first, of zeros at the beginning.
+    """
+    k = kernels.shape[1]
+    hits = np.empty(tile.shape[1] + 1, dtype=np.int32)
+    for q in range(tile.shape[0]):
+        heap, own, row = kernels[q], queries[q, first:], tile[q]
+        count, most = 0, limit * (ONE - heap[0]) - ahead_q[q]
+        for start in range(0, len(row), LANES):
+            part, ahead = row[start : start + LANES], ahead_m[start : start + LANES]
+            near = 0
+            for m in range(len(part)):
+                near += ahead[m] - TWO * part[m] < most
+            if near:  # in most parts none is
+                for m in range(len(part)):
+                    hits[count] = start + m
+                    count += ahead[m] - TWO * part[m] < most
+        for m in hits[:count]:
+            other, far = members[m, first:], ZERO
+            for j in range(len(own)):
+                far += (own[j] - other[j]) * (own[j] - other[j])
+            far = max(far + ahead_q[q] + ahead_m[m] - TWO * row[m], ZERO)
+            kernel = ONE - far / limit
+            if kernel <= heap[0]:
+                continue
+            at = 0
+            while True:
+                child = 2 * at + 1
+                if child >= k:
+                    break
+                if child + 1 < k and heap[child + 1] < heap[child]:
+                    child += 1
+                if heap[child] >= kernel:
+                    break
+                heap[at] = heap[child]
+                at = child
+            heap[at] = kernel
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]

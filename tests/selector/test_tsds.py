@@ -27,6 +27,22 @@ def test_probabilities_are_the_released_ones(alpha, c, sigma):
     np.testing.assert_array_equal(filled - 1, golden[name + "lastK"])
 
 
+@pytest.mark.parametrize("neighbours", [2, 40, 600])
+@pytest.mark.parametrize(("d", "spread"), [(96, 0.05), (96, 0.5), (7, 0.05)])
+def test_density_is_exact_whichever_columns_come_first(d, spread, neighbours):
+    """In groups that few or many directions tell apart: all pairs of the one are within σ, few of the other."""
+    rng = np.random.default_rng(0)
+    pool = rng.normal(size=(30, d))[rng.integers(0, 30, 600)] * spread + rng.normal(size=(600, d)) * 0.02
+    far = np.linalg.norm(pool[:50, None] - pool, axis=2)
+    expected = np.sort(np.maximum(0, 1 - far**2 / 0.75**2), axis=1)[:, -neighbours:].sum(axis=1)
+    turned = pool.astype(np.float32)
+    tsds.rotated(turned)
+    for rows in (pool, turned):
+        found = tsds.kde(rows[:50], rows, sigma=0.75, neighbours=neighbours)
+        np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert (turned.var(axis=0)[:-1] >= turned.var(axis=0)[1:] * 0.99).all()
+
+
 def test_the_inverted_file_is_nearly_exact():
     rng = np.random.default_rng(0)
     pool = rng.normal(size=(3000, 16)) * 0.15
