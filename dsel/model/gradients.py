@@ -271,12 +271,16 @@ def adam_steps(
 ) -> torch.Tensor:
     """The step that Adam would take with each gradient, in place: Γ of LESS (Xia et al. 2024, §3.1), float32[n, p].
 
-    There is no bias correction. moments: `exp_avg` and `exp_avg_sq` of each parameter, by name; one without has had no
-    gradient. sizes: of `trained`. eps: added to the root, as Adam has it (`paper`), or under it (`code`), which changes
-    much, as most parameters' roots are of its size.
+    There is no bias correction. A gradient of zero, of an example without a label, stays one: Adam would step on by
+    what it holds of others, which points where training goes and would be taken for a very good example.
+
+    moments: `exp_avg` and `exp_avg_sq` of each parameter, by name; one without has had no gradient. sizes: of
+    `trained`. eps: added to the root, as Adam has it (`paper`), or under it (`code`), which changes much, as most
+    parameters' roots are of its size.
     """
     import torch
 
+    nothing = ~gradients.any(dim=1)
     for name, part in zip(sizes, gradients.split(list(sizes.values()), dim=1), strict=True):
         none = torch.zeros(sizes[name])
         kept = moments.get(name, {})
@@ -284,6 +288,7 @@ def adam_steps(
         square = (BETA2 * second).addcmul(part, part, value=1 - BETA2)
         root = square.sqrt_().add_(EPSILON) if eps == "paper" else square.add_(EPSILON).sqrt_()
         part.mul_(1 - BETA1).add_(BETA1 * first).div_(root)
+    gradients[nothing] = 0
     return gradients
 
 

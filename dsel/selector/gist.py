@@ -72,7 +72,7 @@ class Gist(ByGradients):
     def compare(
         self, study: Study, learner: Learner, target: Pool, subtasks: Sequence[NDArray[np.int64]]
     ) -> NDArray[np.floating]:
-        there = self.features(study, learner, target)
+        there = self.wanted(study, learner, target)
 
         def build(folder: Path) -> None:
             np.save(folder / FILE, directions(there, variance=self.variance, whiten=self.whiten))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,10 @@ from dsel.trainer.base import Training
 if TYPE_CHECKING:
     from dsel.learner import Learner
 
+log = logging.getLogger(__name__)
+
 FILE = "gradients.npy"
+VERSION = 2  # of Adam's steps: another one, other features
 ROWS = 8192  # of a pool's features that are compared at once
 
 
@@ -79,9 +83,9 @@ class ByGradients(Selector):
 
     The warm-up trains LoRA on the share `warmup` of the pool for as many epochs as there are `checkpoints`, with the
     trainer's settings. At each of them examples are compared with the subtasks of the targets (`compare`), weighted by
-    the epoch's mean learning rate, and the budget's highest by the `reduce` over subtasks are chosen; the base model is
-    then finetuned on them. projection: of gradients, to so many `dimensions` by a random matrix of ±1 (`rademacher`),
-    or `none`. memory: gigabytes that gradients may take before they are projected.
+    the epoch's mean learning rate, and the budget's highest by the `reduce` over subtasks are chosen, those without a
+    gradient last; the base model is then finetuned on them. projection: of gradients, to so many `dimensions` by a
+    random matrix of ±1 (`rademacher`), or `none`. memory: gigabytes that gradients may take before they are projected.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"model", "targets"})
@@ -119,11 +123,24 @@ class ByGradients(Selector):
             total += rate * self.compare(study, learner, target.pool, subtasks)
             rates += rate
         scores = (total.max(axis=1) if self.reduce == "max" else total.mean(axis=1)) / rates
-        chosen = np.argsort(-scores, kind="stable")[: study.budget]
+        nothing = ~total.any(axis=1)
+        if nothing.any():
+            why = f"no response within selector.max_length={self.max_length} tokens, or the model's own limit"
+            log.warning("%d examples have no gradient (%s): they come last", nothing.sum(), why)
+        chosen = np.lexsort((-scores, nothing))[: study.budget]
         yield Choose(Selection(chosen, scores=scores[chosen].astype(np.float32)))
 
     def plan(self, n: int, budget: int, epochs: float) -> Work:
         return Work([(self._warm(n), 1)] * self.checkpoints + [(budget, epochs)], scored=n * self.checkpoints)
+
+    def wanted(self, study: Study, learner: Learner, target: Pool) -> NDArray[np.floating]:
+        """The `features` of the targets. Raises `ConfigError` where none of them has a gradient."""
+        found = self.features(study, learner, target)
+        need(
+            bool(found.any()),
+            f"the targets have no gradients: selector.max_length={self.max_length} leaves none of their responses",
+        )
+        return found
 
     def _warm(self, n: int) -> int:
         return max(1, round(self.warmup * n))
@@ -153,7 +170,9 @@ class ByGradients(Selector):
             worker = Gradients(model, self.max_length, self.projected, self.seed, step, self.memory * 1e9, onto)
             study.engine.fill(worker, pool.messages, folder / FILE, title="gradients", sizes=pool.lengths)
 
-        more = {} if onto is None else {"onto": onto.parent.name}
+        more: dict[str, Any] = {} if onto is None else {"onto": onto.parent.name}
+        if step is not None:
+            more["version"] = VERSION
         key = {**self.known_by(learner, pool), "step": step, **more}
         folder = study.artifact("gradients", "gradients", key, build, items=len(pool))
         return np.asarray(np.load(folder / FILE, mmap_mode="r"))
@@ -175,4 +194,4 @@ class Less(ByGradients):
         self, study: Study, learner: Learner, target: Pool, subtasks: Sequence[NDArray[np.int64]]
     ) -> NDArray[np.floating]:
         here = self.features(study, learner, study.pool, step=self.eps)
-        return similarities(here, self.features(study, learner, target), subtasks, subtask=self.subtask)
+        return similarities(here, self.wanted(study, learner, target), subtasks, subtask=self.subtask)

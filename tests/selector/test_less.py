@@ -1,12 +1,17 @@
 """LESS from raw gradients: what the released code made of them."""
 
+from dataclasses import dataclass
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from dsel.arrays import unit_rows
+from dsel.errors import ConfigError
 from dsel.model.gradients import adam_steps
 from dsel.selector import less
+from dsel.selector.base import Choose
 from tests.conftest import GOLDEN
 
 
@@ -84,3 +89,38 @@ def test_adam_step_is_that_of_torch():
     ours = adam_step(gradient, first, second, eps="paper")[0]
     root = np.sqrt(0.999 * second + 0.001 * gradient[0] ** 2) + 1e-8
     np.testing.assert_allclose(ours * root / corrected, step, rtol=2e-5)
+
+
+@pytest.mark.parametrize("eps", ["paper", "code"])
+def test_what_has_no_gradient_takes_no_step(eps):
+    gradients = np.array([[0, 0, 0], [0, 0.1, 0]], dtype=np.float32)
+    step = adam_step(gradients, np.ones(3), np.ones(3), eps=eps)
+    assert not step[0].any() and step[1].all()
+
+
+@dataclass
+class Compared(less.ByGradients):
+    """With similarities that are given instead of computed."""
+
+    given: tuple[float, ...] = ()
+
+    def compare(self, study, learner, target, subtasks):
+        return np.array(self.given)[:, None]
+
+
+def test_what_has_no_gradient_is_chosen_last_and_said(caplog):
+    """As an example whose response is cut away: it is like no target, and unlike none."""
+    target = SimpleNamespace(by_subtask=lambda: [np.arange(2)], pool=None)
+    pool, rng = range(5), np.random.default_rng(0)
+    study = SimpleNamespace(pool=pool, rng=rng, budget=4, target_or_fail=lambda: target)
+    selector = Compared(given=(-0.2, 0.0, 0.3, 0.0, -0.1), checkpoints=2, max_length=64)
+    *_, step = selector.steps(study, SimpleNamespace(rate=lambda: 1e-5))
+    assert isinstance(step, Choose) and step.selection.indices.tolist() == [2, 4, 0, 1]
+    assert "2 examples have no gradient (no response within selector.max_length=64 tokens" in caplog.text
+
+
+def test_targets_without_gradients_are_refused(monkeypatch):
+    selector = less.Less(max_length=64)
+    monkeypatch.setattr(less.Less, "features", lambda *given, **more: np.zeros((2, 8)))
+    with pytest.raises(ConfigError, match="max_length=64 leaves none"):
+        selector.wanted(SimpleNamespace(), None, None)
