@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dsel.arrays import Floats
 from dsel.errors import need
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 BETA1, BETA2, EPSILON = 0.9, 0.999, 1e-8  # of Adam
 TOKENS_ON_CPU = 1024  # of a batch
 SIGNS = np.where(np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1), 1, -1).astype(np.float32)  # of a byte
+
+STRETCH = 128  # rows of the matrix that a processor's cache holds
 
 Sink = Callable[[str, "torch.Tensor"], None]
 
@@ -302,26 +305,32 @@ class Projection:
     def __init__(self, p: int, dimensions: int, seed: int, *, rows: int = 1024):
         self.p, self.dimensions, self.seed, self.rows = p, dimensions, seed, rows
 
-    def block(self, start: int, out: Floats | None = None) -> Floats:
-        """The rows of the matrix from `start`, a multiple of the size of a block: float32[rows, dimensions] of ±1.
+    def block(self, start: int) -> Floats:
+        """The rows of the matrix from `start`, a multiple of the size of a block: float32[rows, dimensions] of ±1."""
+        drawn = self._bits(start)
+        return np.take(SIGNS, drawn, axis=0, mode="clip").reshape(len(drawn), self.dimensions)
 
-        out: [size of a block, dimensions], to be written to instead of memory of its own.
-        """
+    def _bits(self, start: int) -> NDArray[np.uint8]:
+        """The same, as bits: uint8[rows, dimensions / 8]."""
         rows = min(self.rows, self.p - start)
         rng = np.random.Generator(np.random.SFC64([self.seed, self.dimensions, start]))
-        drawn = np.frombuffer(rng.bytes(rows * self.dimensions // 8), dtype=np.uint8)
-        out = np.empty((rows, self.dimensions), dtype=np.float32) if out is None else out[:rows]
-        np.take(SIGNS, drawn, axis=0, out=out.reshape(-1, 8), mode="clip")
-        return out
+        drawn = bytearray(rng.bytes(rows * self.dimensions // 8))  # which may be written to, as torch wants it
+        return np.frombuffer(drawn, dtype=np.uint8).reshape(rows, -1)
 
     def __call__(self, vectors: torch.Tensor) -> torch.Tensor:
         """float32[n, p] → float32[n, dimensions]; the larger n is, the less making the matrix costs."""
         import torch
 
         out = torch.zeros(len(vectors), self.dimensions, device=vectors.device)
-        room = np.empty((self.rows, self.dimensions), dtype=np.float32)
+        signs = torch.from_numpy(SIGNS).to(vectors.device)
+        step = STRETCH if vectors.device.type == "cpu" else self.rows
+        room = signs.new_empty(step * self.dimensions // 8, 8)
         for start in range(0, self.p, self.rows):
-            block = torch.from_numpy(self.block(start, room)).to(vectors.device)
-            out.addmm_(vectors[:, start : start + len(block)], block)
+            drawn = torch.from_numpy(self._bits(start)).to(vectors.device)
+            for first in range(0, len(drawn), step):
+                some = drawn[first : first + step]
+                block = torch.index_select(signs, 0, some.flatten().int(), out=room[: some.numel()])
+                columns = vectors[:, start + first : start + first + len(some)]
+                out.addmm_(columns, block.view(len(some), self.dimensions))
         spend(2.0 * len(vectors) * self.p * self.dimensions)
         return out
