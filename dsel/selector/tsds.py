@@ -191,7 +191,8 @@ def probabilities(
             break
         count = min(count + count // 2, k)
     if found is None:
-        log.warning("tsds: %d neighbours of each target do not suffice: all of them share evenly (selector.max_k)", k)
+        why = f"selector.max_k={max_k}" if k == max_k else "a tenth of the pool"
+        log.warning("tsds: %d neighbours of each target (%s) do not suffice: all of them share evenly", k, why)
         mass = 1 / density[place]
         mass /= len(wanted) * mass.sum(axis=1, keepdims=True)
     else:
