@@ -22,7 +22,7 @@ from dsel.shards import Read
 from dsel.snapshot import Snapshot
 
 ANSWERS_A_SHARD, WITH_AN_ENGINE = 512, 2048  # an engine of vLLM is not full while it answers a shard's last
-GRADIENTS_A_SHARD = 256  # minutes of a processor, or of drawing the random matrix they are projected by, at most
+GRADIENTS_A_SHARD = 512  # minutes of a processor; the random matrix that they are projected by is drawn for each shard
 
 
 @dataclass(frozen=True)
