@@ -19,6 +19,8 @@ import pytest
 
 from tests.conftest import QUICK, ROOT, offline, until
 from tests.engine.test_launch import gone
+from tests.faults import inject
+from tests.faults.kills import SHARDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 STRATEGIES = ["ddp", "fsdp2", *(["zero3"] if importlib.util.find_spec("deepspeed") else [])]
@@ -36,6 +38,9 @@ TOY = ["trainer.batch_size=16", "trainer.micro_batch_size=4", "trainer.log_every
 BACKWARD = {"full": 6, "lora": 6, "iterit": 6, "iterative": 7}
 """The micro batch, of all that the first worker computes, at which a run is killed: the last of a step, of the second
 training where there are several; every step before it has left a checkpoint."""
+
+MAPS = {"iterit": "ifd", "iterative": "answers"}
+"""What the model is asked between trainings; its shards are so small that two workers share them."""
 
 # a worker, the first, that gets stuck at a micro batch; its number is a line for each before it, in a file
 STUCK = """
@@ -76,6 +81,7 @@ class Runs:
 
     def __init__(self, folder: Path, model: Path, kind: str):
         self.folder = folder
+        self.small = SHARDS if kind in MAPS else {}
         self.options = [*QUICK, *TOY, *KINDS[kind], f"model.path={model}", "evaluator.per_kind=2"]
 
     def start(self, name: str, *more: str, **how: Any) -> tuple[int, str]:
@@ -87,15 +93,14 @@ class Runs:
                 process.kill()
         return process.returncode, said
 
-    def begin(
-        self, name: str, *more: str, module: str = "dsel.run", flags: Sequence[str] = (), **environment: str
-    ) -> subprocess.Popen[str]:
+    def begin(self, name: str, *more: str, flags: Sequence[str] = (), **environment: str) -> subprocess.Popen[str]:
         path = os.pathsep.join(
             [str(self.folder), *os.environ.get("PYTHONPATH", str(ROOT)).split(os.pathsep), str(ROOT)]
         )
+        small, asked = {inject.SMALL: json.dumps(self.small)}, [f"runs={self.folder / name / 'runs'}", *more]
         return subprocess.Popen(
-            [sys.executable, "-m", module, *flags, *self.options, f"runs={self.folder / name / 'runs'}", *more],
-            cwd=ROOT, env=offline(self.folder / name, OMP_NUM_THREADS="1", PYTHONPATH=path, **environment),
+            [sys.executable, "-m", "tests.faults.inject", *flags, *self.options, *asked],
+            cwd=ROOT, env=offline(self.folder / name, OMP_NUM_THREADS="1", PYTHONPATH=path, **small, **environment),
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
 
@@ -183,7 +188,8 @@ def test_a_run_whose_leader_is_killed_goes_on(
             assert leader.poll() is None, leader.communicate()
         finally:
             leader.kill()
-        _, said = leader.communicate(timeout=60)
+        _, before = leader.communicate(timeout=60)
+    assert kind not in MAPS or f"{MAPS[kind]}: 2 workers" in before, before
     until(lambda: all(gone(int(pid)) for pid in file.read_text().splitlines()))
     code, said = runs.start("killed", *two(strategy), *often)
     assert code == 0, said

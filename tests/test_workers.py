@@ -41,7 +41,7 @@ def test_maps_by_two_workers_leave_the_files_of_one(tmp_path: Path, small_model:
     given = "dsel.engine.spread:Shards.hand_to"  # two when the workers are ready, then one for each that is done
     told = {inject.FAULT: json.dumps({"point": [given] * 5, "fault": "SIGKILL"})}
     told[inject.STRUCK] = str(tmp_path / "struck")
-    code, said = runs.start("killed", "engine.workers=2", module="tests.faults.inject", **told)
+    code, said = runs.start("killed", "engine.workers=2", **told)
     assert code == -9, said
     code, said = runs.start("killed", "engine.workers=2")
     assert code == 0 and "examples were done before" in said, said
