@@ -149,7 +149,8 @@ def add_kernels(
     ahead_q: Floats,
     ahead_m: Floats,
     queries: Floats,
-    members: Floats,
+    candidates: Floats,
+    members: Indices,
     first: int,
     limit: np.float32,
     kernels: Floats,
@@ -157,8 +158,8 @@ def add_kernels(
     """Keep the largest values of the kernel max(0, 1 − d²/limit) of each query with the members of a tile.
 
     tile [queries, members]: products of their `first` columns, whose own squares are `ahead_q` and `ahead_m`; the other
-    columns are looked at where these do not say that a pair is too far. kernels float32[queries, k]: of each query a
-    heap, the smallest first, of zeros at the beginning.
+    columns are looked at where these do not say that a pair is too far. members: which of the candidates they are.
+    kernels float32[queries, k]: of each query a heap, the smallest first, of zeros at the beginning.
     """
     k = kernels.shape[1]
     hits = np.empty(tile.shape[1] + 1, dtype=np.int32)
@@ -175,7 +176,7 @@ def add_kernels(
                     hits[count] = start + m
                     count += ahead[m] - TWO * part[m] < most
         for m in hits[:count]:
-            other, far = members[m, first:], ZERO
+            other, far = candidates[members[m], first:], ZERO
             for j in range(len(own)):
                 far += (own[j] - other[j]) * (own[j] - other[j])
             far = max(far + ahead_q[q] + ahead_m[m] - TWO * row[m], ZERO)

@@ -14,23 +14,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dsel.arrays import Doubles, Floats, Indices
-from dsel.blocks import in_threads
 from dsel.constraints import Above, AtMost, Count, NotNegative
-from dsel.progress import progress
 from dsel.retrieval import CELLS, top
 from dsel.selector.base import Selection, Static
-from dsel.selector.products import slices
+from dsel.selector.density import kde, kde_by_lists, turn
 from dsel.selector.sampling import gumbel_top
 from dsel.study import Study
 
 log = logging.getLogger(__name__)
-
-FIRST = 32  # neighbours of a target whose densities are looked at first
-LISTS = 4  # clusters of the inverted file to each square root of its points
-PROBES = 16  # of which so many are looked into
-QUERIES, CANDIDATES = 512, 1024  # compared at once, in a processor's cache
-SAMPLE = 16_384  # rows that principal directions are found from
-COMPLETED = 30  # times what a column takes in a product, it takes where pairs are completed one by one
 
 
 def transport(
@@ -69,90 +60,6 @@ def transport(
     return mass, filled
 
 
-def kde(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -> Doubles:
-    """ρ of each row of x: the kernel max(0, 1 − d²/σ²), summed over its nearest `neighbours` among the candidates.
-
-    Exact. Products of the leading columns alone say of most pairs that they are farther than σ; the others' distances
-    are completed one by one. That saves most where leading columns vary most, as `rotated` has them, and pairs nearer
-    than σ are few; how many columns come first is found from a sample. Time O(mnd) at worst, memory O(nd).
-
-    Args:
-        x: [m, d].
-        candidates: [n, d].
-        sigma: σ.
-        neighbours: how many count.
-
-    Returns:
-        float64[m].
-    """
-    from dsel.selector.tiles import add_kernels
-
-    a, b = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (x, candidates))
-    limit, first = np.float32(sigma**2), _leading(a, b, sigma**2)
-    ahead_a, ahead_b = (np.einsum("nd,nd->n", rows[:, :first], rows[:, :first]) for rows in (a, b))
-    out = np.empty(len(a))
-
-    def work(part: slice) -> None:
-        kernels = np.zeros((part.stop - part.start, min(neighbours, len(b))), dtype=np.float32)
-        for some in slices(len(b), CANDIDATES):
-            tile = a[part, :first] @ b[some, :first].T
-            add_kernels(tile, ahead_a[part], ahead_b[some], a[part], b[some], first, limit, kernels)
-        out[part] = kernels.sum(axis=1, dtype=np.float64)
-
-    with progress("density of the pool", total=len(a), unit="examples") as advance:
-        in_threads(work, slices(len(a), QUERIES), advance)
-    return out
-
-
-def _leading(a: Floats, b: Floats, limit: float) -> int:
-    """By how many columns to look first for pairs of rows whose squared distance is below `limit`: the cheapest."""
-    d = a.shape[1]
-    some, others = (rows[:: -(-len(rows) // most)] for rows, most in ((a, QUERIES), (b, CANDIDATES)))
-    least, far = np.inf, np.zeros((len(some), len(others)), dtype=np.float32)
-    best, step = d, max(1, -(-d // 12))
-    for start in range(0, d, step):
-        part, other = some[:, start : start + step], others[:, start : start + step]
-        far += np.einsum("nd,nd->n", part, part)[:, None] + np.einsum("nd,nd->n", other, other) - 2 * part @ other.T
-        stop = min(start + step, d)
-        cost = stop + COMPLETED * np.mean(far < limit) * (d - stop)
-        if cost < least:
-            least, best = cost, stop
-    return best
-
-
-def rotated(rows: Floats) -> None:
-    """Turn rows [n, d] in place so that the first columns are those in which they differ most; distances stay."""
-    some = rows[:: -(-len(rows) // SAMPLE)].astype(np.float64)
-    some -= some.mean(axis=0)
-    turn = np.linalg.eigh(some.T @ some)[1][:, ::-1].astype(np.float32)
-    for part in slices(len(rows), SAMPLE):
-        rows[part] = rows[part] @ turn
-
-
-def kde_by_lists(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -> Doubles:
-    """What `kde` says, nearly: neighbours are looked for in the nearest lists of an inverted file (faiss) alone."""
-    import faiss
-
-    a, b = np.asarray(x, dtype=np.float32), np.ascontiguousarray(candidates, dtype=np.float32)
-    lists = max(1, min(len(b) // 39, round(LISTS * len(b) ** 0.5)))  # faiss wants 39 points of each
-    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(b.shape[1]), b.shape[1], lists)
-    index.cp.seed = 0
-    with progress("inverted file of the pool", total=None, unit=""):
-        index.train(b)
-        index.add(b)
-    index.nprobe = min(lists, PROBES)
-    out = np.empty(len(a))
-    with progress("density of the pool", total=len(a), unit="examples") as advance:
-        for start in range(0, len(a), 1024):
-            ends, far, _ = index.range_search(a[start : start + 1024], sigma**2)
-            for row, (low, high) in enumerate(zip(ends[:-1].astype(int), ends[1:].astype(int), strict=True)):
-                near = far[low:high]
-                near = np.partition(near, neighbours - 1)[:neighbours] if len(near) > neighbours else near
-                out[start + row] = np.maximum(0, 1 - near.astype(np.float64) / sigma**2).sum()
-            advance(len(ends) - 1)
-    return np.maximum(out, 1e-12)
-
-
 def probabilities(
     pool: ArrayLike,
     targets: ArrayLike,
@@ -175,11 +82,13 @@ def probabilities(
     nearest, far = _nearest(x, wanted, k)
     known, place = np.unique(nearest, return_inverse=True)
     place = place.reshape(nearest.shape)
-    candidates = np.array(x[known], dtype=np.float32)
+    candidates = np.asarray(x[known], dtype=np.float32)  # a copy, which may be turned
     if sigma:
-        rotated(candidates)
+        turn(candidates)
     density = np.full(len(known), np.nan if sigma else 1.0)
-    count = min(FIRST, k)
+    # No density is below 1, that of an example alone, and the larger they are, the more neighbours are filled.
+    alone = transport(far, np.ones_like(far), alpha=alpha, c=c)
+    count = k if alone is None else min(int(alone[1].max()) + 2, k)
     while True:
         missing = np.unique(place[:, :count])
         missing = missing[np.isnan(density[missing])]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from dsel.selector import tsds
+from dsel.selector.density import kde
 from tests.conftest import GOLDEN
 
 SETTINGS = [(0.5, 5.0, 0.75), (0.5, 5.0, 0.0), (0.9, 5.0, 0.0), (0.9, 1.0, 0.75)]
@@ -19,39 +20,12 @@ def test_probabilities_are_the_released_ones(alpha, c, sigma):
     far = np.linalg.norm(targets[:, None] - pool, axis=2)
     assert (distance >= far.min(axis=0) - 1e-6).all() and np.isfinite(distance[ours > 0]).all()
     nearest = np.argsort(far, axis=1, kind="stable")[:, :95]
-    density = np.ones(len(pool))
+    weight = np.ones(len(pool))
     if sigma:
         known = np.unique(nearest)
-        density[known] = tsds.kde(pool[known], pool[known], sigma=sigma, neighbours=95)
-    _, filled = tsds.transport(np.take_along_axis(far, nearest, 1), density[nearest], alpha=alpha, c=c)
+        weight[known] = kde(pool[known], pool[known], sigma=sigma, neighbours=95)
+    _, filled = tsds.transport(np.take_along_axis(far, nearest, 1), weight[nearest], alpha=alpha, c=c)
     np.testing.assert_array_equal(filled - 1, golden[name + "lastK"])
-
-
-@pytest.mark.parametrize("neighbours", [2, 40, 600])
-@pytest.mark.parametrize(("d", "spread"), [(96, 0.05), (96, 0.5), (7, 0.05)])
-def test_density_is_exact_whichever_columns_come_first(d, spread, neighbours):
-    """In groups that few or many directions tell apart: all pairs of the one are within σ, few of the other."""
-    rng = np.random.default_rng(0)
-    pool = rng.normal(size=(30, d))[rng.integers(0, 30, 600)] * spread + rng.normal(size=(600, d)) * 0.02
-    far = np.linalg.norm(pool[:50, None] - pool, axis=2)
-    expected = np.sort(np.maximum(0, 1 - far**2 / 0.75**2), axis=1)[:, -neighbours:].sum(axis=1)
-    turned = pool.astype(np.float32)
-    tsds.rotated(turned)
-    for rows in (pool, turned):
-        found = tsds.kde(rows[:50], rows, sigma=0.75, neighbours=neighbours)
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
-    assert (turned.var(axis=0)[:-1] >= turned.var(axis=0)[1:] * 0.99).all()
-
-
-def test_the_inverted_file_is_nearly_exact():
-    rng = np.random.default_rng(0)
-    pool = rng.normal(size=(3000, 16)) * 0.15
-    exact = tsds.kde(pool[:50], pool, sigma=0.75, neighbours=300)
-    lists = tsds.kde_by_lists(pool[:50], pool, sigma=0.75, neighbours=300)
-    assert (lists <= exact * (1 + 1e-5)).all() and (lists > 0).all()
-    everything = tsds.kde(pool[:50], pool, sigma=0.75, neighbours=len(pool))
-    far = np.linalg.norm(pool[:50, None] - pool, axis=2)
-    np.testing.assert_allclose(everything, np.maximum(0, 1 - far**2 / 0.75**2).sum(axis=1), rtol=1e-4)
 
 
 def test_draws_are_distinct_and_end_with_the_nearest():

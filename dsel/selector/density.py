@@ -1,0 +1,173 @@
+"""How dense a pool is around some of its examples: sums of a kernel over neighbours, without most of the products."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dsel.arrays import Doubles, Floats, Indices
+from dsel.blocks import in_threads, parts
+from dsel.progress import progress
+from dsel.selector.products import slices
+
+QUERIES, MEMBERS = 512, 1024  # compared at once, in a processor's cache
+SAMPLE = 16_384  # rows that principal directions are found from
+COMPLETED = 30  # times what a column takes in a product, it takes where pairs are completed one by one
+IN_A_CELL, ITERATIONS = (
+    32,
+    6,
+)  # queries that make a cell worth its while, points that its centre is found from; of k-means
+ROUNDING = 1e-5
+LISTS = 4  # clusters of the inverted file to each square root of its points
+PROBES = 16  # of which so many are looked into
+
+
+def kde(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -> Doubles:
+    """ρ of each row of x: the kernel max(0, 1 − d²/σ²), summed over its nearest `neighbours` among the candidates.
+
+    Exact, and most pairs of a large pool are never looked at. Both sides fall into cells, and two cells whose members
+    lie farther than σ apart along the line through their centres have nothing in common. In others, products of the
+    leading columns say of most pairs that they are farther than σ, and the rest are completed one by one. That saves
+    most where leading columns vary most, as after `turn`; how many come first is found from a sample. Time O(mnd) at
+    worst; memory O(nd).
+
+    Args:
+        x: [m, d].
+        candidates: [n, d].
+        sigma: σ.
+        neighbours: how many count.
+
+    Returns:
+        float64[m].
+    """
+    from dsel.selector.tiles import add_kernels
+
+    a, b = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (x, candidates))
+    limit, first = np.float32(sigma**2), _leading(a, b, sigma**2)
+    ahead_a, ahead_b = (np.ascontiguousarray(rows[:, :first]) for rows in (a, b))
+    centres = _centres(ahead_b, max(1, min(round(2 * math.sqrt(len(b))), len(a) // IN_A_CELL)))
+    there, here = _Cells.of(ahead_b, centres), _Cells.of(ahead_a, centres)
+    ahead_a, ahead_b = ahead_a[here.order], ahead_b[there.order]
+    squares_a, squares_b = (np.einsum("nd,nd->n", rows, rows) for rows in (ahead_a, ahead_b))
+    apart = sigma * np.sqrt(_distances(centres, centres)) + ROUNDING
+    out = np.empty(len(a))
+
+    def work(part: slice) -> None:
+        cell = int(np.searchsorted(here.ends, part.start, side="right"))
+        near = there.least[:, cell] + here.least[cell] <= apart[cell]
+        queries, kernels = a[here.order[part]], np.zeros((part.stop - part.start, min(neighbours, len(b))), np.float32)
+        for run in there.runs(near):
+            for some in slices(run.stop, MEMBERS, run.start):
+                tile = ahead_a[part] @ ahead_b[some].T
+                names = there.order[some]
+                add_kernels(tile, squares_a[part], squares_b[some], queries, b, names, first, limit, kernels)
+        out[here.order[part]] = kernels.sum(axis=1, dtype=np.float64)
+
+    cells = [s for low, high in zip([0, *here.ends[:-1]], here.ends, strict=True) for s in slices(high, QUERIES, low)]
+    with progress("density of the pool", total=len(a), unit="examples") as advance:
+        in_threads(work, cells, advance)
+    return out
+
+
+def turn(rows: Floats) -> None:
+    """Turn rows [n, d] in place so that the first columns are those in which they differ most; distances stay."""
+    some = rows[:: -(-len(rows) // SAMPLE)].astype(np.float64)
+    some -= some.mean(axis=0)
+    directions = np.linalg.eigh(some.T @ some)[1][:, ::-1].astype(np.float32)
+    for part in slices(len(rows), SAMPLE):
+        rows[part] = rows[part] @ directions
+
+
+def _distances(a: Floats, b: Floats) -> Floats:
+    """Squared, of all rows of a to all of b; not below 0."""
+    squares = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("nd,nd->n", b, b)
+    return np.maximum(squares - 2 * a @ b.T, 0)
+
+
+def _leading(a: Floats, b: Floats, limit: float) -> int:
+    """By how many columns to look first for pairs of rows whose squared distance is below `limit`: the cheapest."""
+    d = a.shape[1]
+    some, others = (rows[:: -(-len(rows) // most)] for rows, most in ((a, QUERIES), (b, MEMBERS)))
+    least, far = np.inf, np.zeros((len(some), len(others)), dtype=np.float32)
+    best, step = d, max(1, -(-d // 12))
+    for start in range(0, d, step):
+        stop = min(start + step, d)
+        far += _distances(some[:, start:stop], others[:, start:stop])
+        cost = stop + COMPLETED * np.mean(far < limit) * (d - stop)
+        if cost < least:
+            least, best = cost, stop
+    return best
+
+
+def _centres(rows: Floats, count: int) -> Floats:
+    """Some points that the rows gather around, [count, d]: k-means on a sample."""
+    rng = np.random.default_rng(0)
+    sample = rows[np.sort(rng.choice(len(rows), min(len(rows), IN_A_CELL * count), replace=False))]
+    centres = sample[rng.choice(len(sample), count, replace=False)]
+    for _ in range(ITERATIONS if count > 1 else 0):
+        own = np.concatenate(
+            [_distances(sample[part], centres).argmin(axis=1) for part in parts(len(sample), 8 * count)]
+        )
+        order = np.argsort(own, kind="stable")
+        filled, starts, sizes = np.unique(own[order], return_index=True, return_counts=True)
+        centres[filled] = np.add.reduceat(sample[order], starts, axis=0) / sizes[:, None]
+    return centres
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Rows in the `order` int64[n] of their cells, each of which ends before `ends` int64[cells].
+
+    least [cells, cells]: of cell i and another one j the least (c_i − c_j)·y of a row y in i, with centres c.
+    """
+
+    order: Indices
+    ends: Indices
+    least: Floats
+
+    @classmethod
+    def of(cls, rows: Floats, centres: Floats) -> _Cells:
+        own = np.empty(len(rows), dtype=np.int64)
+        least = np.full((len(centres), len(centres)), np.inf, dtype=np.float32)
+        half = np.einsum("nd,nd->n", centres, centres) / 2
+        for part in parts(len(rows), 16 * len(centres)):
+            products = rows[part] @ centres.T
+            own[part] = found = (products - half).argmax(axis=1)
+            order = np.argsort(found, kind="stable")
+            filled, starts = np.unique(found[order], return_index=True)
+            beyond = products[np.arange(len(found)), found][:, None] - products
+            least[filled] = np.minimum(least[filled], np.minimum.reduceat(beyond[order], starts, axis=0))
+        return cls(np.argsort(own, kind="stable"), np.cumsum(np.bincount(own, minlength=len(centres))), least)
+
+    def runs(self, cells: NDArray[np.bool_]) -> list[slice]:
+        """Where in the order some cells are; those that follow each other together."""
+        edges = np.flatnonzero(np.diff(np.concatenate([[False], cells, [False]])))
+        starts = np.concatenate([[0], self.ends])
+        return [slice(int(starts[low]), int(starts[high])) for low, high in edges.reshape(-1, 2)]
+
+
+def kde_by_lists(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -> Doubles:
+    """What `kde` says, nearly: neighbours are looked for in the nearest lists of an inverted file (faiss) alone."""
+    import faiss
+
+    a, b = np.asarray(x, dtype=np.float32), np.ascontiguousarray(candidates, dtype=np.float32)
+    lists = max(1, min(len(b) // 39, round(LISTS * len(b) ** 0.5)))  # faiss wants 39 points of each
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(b.shape[1]), b.shape[1], lists)
+    index.cp.seed = 0
+    with progress("inverted file of the pool", total=None, unit=""):
+        index.train(b)
+        index.add(b)
+    index.nprobe = min(lists, PROBES)
+    out = np.empty(len(a))
+    with progress("density of the pool", total=len(a), unit="examples") as advance:
+        for start in range(0, len(a), 1024):
+            ends, far, _ = index.range_search(a[start : start + 1024], sigma**2)
+            for row, (low, high) in enumerate(zip(ends[:-1].astype(int), ends[1:].astype(int), strict=True)):
+                near = far[low:high]
+                near = np.partition(near, neighbours - 1)[:neighbours] if len(near) > neighbours else near
+                out[start + row] = np.maximum(0, 1 - near.astype(np.float64) / sigma**2).sum()
+            advance(len(ends) - 1)
+    return np.maximum(out, 1e-12)
