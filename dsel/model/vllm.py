@@ -14,11 +14,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from dsel.errors import ConfigError, need
+from dsel.hub import reason
 from dsel.model import flops
 from dsel.model.causal_lm import CausalLM, torch_dtype
 from dsel.model.chat import end_tokens
@@ -30,12 +33,14 @@ log = logging.getLogger(__name__)
 
 BACKENDS = {"flash_attention": "FLASH_ATTN", "flex_attention": "FLEX_ATTENTION"}  # transformers' names and vLLM's
 LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)  # what vLLM makes room for
+WORKER = "dsel.model.vllm_worker.Worker"
 SHARE = 0.9  # of a GPU's memory, that an engine takes while it is awake
 CPU_CACHE = 4 << 30  # bytes of keys and values on a CPU, unless VLLM_CPU_KVCACHE_SPACE says otherwise
 SETTINGS = {  # of the environment, where it does not say otherwise
     "VLLM_WORKER_MULTIPROC_METHOD": "spawn",  # a fork would have the threads and the device of this process
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # OMP_NUM_THREADS says how many: another worker may be beside it
     "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
 }
 
@@ -111,7 +116,7 @@ def engine(
         if _running.sleeps and not new:
             _running.llm.wake_up()
         if _running.weights != weights:
-            _running.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(weights)})
+            _running.llm.collective_rpc("exchange_weights", args=(str(weights),))
             _running.llm.reset_prefix_cache()  # what it knows of prompts is the other weights'
             _running.weights = weights
         yield _running, None if adapters is None else _request(_running, adapters)
@@ -130,7 +135,12 @@ def close() -> None:
         ended.llm.llm_engine.engine_core.shutdown()
 
 
-def generate(
+def generate(model: CausalLM, tokenizer: Any, texts: Sequence[str], **options: Any) -> list[str]:
+    """What `dsel.model.generation.generate` gives, from the engine; `options` as of `tokens_of_answers`."""
+    return [text_of_answer(tokenizer, ids, ()) for ids in tokens_of_answers(model, tokenizer, texts, **options)]
+
+
+def tokens_of_answers(
     model: CausalLM,
     tokenizer: Any,
     texts: Sequence[str],
@@ -142,8 +152,8 @@ def generate(
     temperature: float = 0.0,
     top_p: float = 1.0,
     seed: int = 0,
-) -> list[str]:
-    """What `dsel.model.generation.generate` gives, from the engine: the answer to each rendered prompt.
+) -> list[list[int]]:
+    """The tokens of the answer to each rendered prompt, up to the one that ends it.
 
     Sampled answers follow `seed` and the index of their prompt. A prompt with its answer has no more tokens than the
     model has positions: of a longer prompt the end is kept. model, weights, adapters: as of `engine`.
@@ -165,7 +175,7 @@ def generate(
     answers = [list(output.outputs[0].token_ids) for output in outputs]
     if (modules := flops.unweighted(model)) is not None:
         flops.read(modules, sum(map(len, prompts)) + sum(map(len, answers)))
-    return [text_of_answer(tokenizer, answer, ends) for answer in answers]
+    return [list(takewhile(lambda token: token not in ends, answer)) for answer in answers]
 
 
 def options(model: CausalLM) -> dict[str, Any]:
@@ -187,6 +197,7 @@ def options(model: CausalLM) -> dict[str, Any]:
         "load_format": "auto" if model.allow_bin else "safetensors",  # `auto` takes .bin files where it has to
         "tensor_parallel_size": model.tensor_parallel,
         "max_model_len": -1,  # the model's positions, or what there is memory for
+        "worker_extension_cls": WORKER,
         "enable_sleep_mode": not cpu,
         **({"kv_cache_memory_bytes": CPU_CACHE, "enforce_eager": True} if cpu else {"gpu_memory_utilization": SHARE}),
         **({} if backend is None else {"attention_backend": backend}),
@@ -194,13 +205,20 @@ def options(model: CausalLM) -> dict[str, Any]:
 
 
 def _start(wanted: dict[str, Any], model: CausalLM, weights: Path | None) -> Running:
-    """A new engine, in `SETTINGS`."""
+    """A new engine, in `SETTINGS`. Raises `ConfigError` where there is none to be had."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
     from vllm import LLM
 
     log.info("vLLM starts an engine for %s", model.place)
-    llm = LLM(**wanted | ({} if weights is None else {"model": str(weights), "revision": None}))
+    try:
+        llm = LLM(**wanted | ({} if weights is None else {"model": str(weights), "revision": None}))
+    except (RuntimeError, ValueError) as error:  # of memory that is not free, a model that it does not know
+        raise ConfigError(
+            f"vLLM cannot start an engine for {model.place} ({reason(error)}); what it said itself is above; "
+            "model.vllm=never does without"
+        ) from error
+    llm.collective_rpc("end_with", args=(os.getpid(),))
     atexit.register(close)
     return Running(llm, wanted, weights)
 
@@ -212,8 +230,22 @@ def _fits(running: Running, wanted: dict[str, Any], weights: Path | None) -> boo
 
 
 def _room_for(adapters: Path) -> dict[str, Any]:
+    """What an engine is told so that it has room for adapters in the layers where these are, and in no others."""
+    from safetensors import safe_open
+
     rank = json.loads((adapters / "adapter_config.json").read_text(encoding="utf-8"))["r"]
-    return {"enable_lora": True, "max_lora_rank": min(r for r in LORA_RANKS if r >= rank)}
+    with safe_open(str(adapters / "adapter_model.safetensors"), framework="np") as tensors:
+        layers = {name.split(".lora_")[0].rpartition(".")[2] for name in tensors.keys()}  # noqa: SIM118 (no mapping)
+    need(rank <= LORA_RANKS[-1], f"vLLM's adapters have ranks up to {LORA_RANKS[-1]}, not {rank}: set model.vllm=never")
+    need(
+        not (on_cpu() and "lm_head" in layers),
+        "vLLM's build for CPUs has no adapters of the output layer: leave lm_head out of model.lora_targets",
+    )
+    return {
+        "enable_lora": True,
+        "max_lora_rank": min(r for r in LORA_RANKS if r >= rank),
+        "lora_target_modules": sorted(layers),
+    }
 
 
 def _request(running: Running, adapters: Path) -> Any:

