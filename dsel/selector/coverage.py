@@ -14,7 +14,7 @@ from dsel.arrays import Doubles, Floats, Indices
 from dsel.blocks import torch_device
 from dsel.cost import Cost
 from dsel.progress import progress
-from dsel.selector.products import Device, Host, Lists, all_lists, slices
+from dsel.selector.products import Lists, Products, all_lists, slices
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,18 @@ def lazy_greedy(
 ) -> Indices:
     """argmax over i of weight * d(S + {i}) + bonus_i, `budget` times. x: unit rows [n, d]; bonus [n]."""
     where = torch_device(device)
-    products = Host(x) if where is None else Device(x, where)
-    return run(products, budget, weight, np.zeros(len(x)) if bonus is None else bonus)
+    bonus = np.zeros(len(x)) if bonus is None else bonus
+    with progress("facility location", total=budget, unit="examples") as advance:
+        if where is None:
+            return on_cpu(Products(x), budget, weight, bonus, advance)
+        from dsel.selector import coverage_on_torch
+
+        return coverage_on_torch.lazy_greedy(x, budget, weight, bonus, where, advance)
 
 
-def run(products: Host, budget: int, weight: float, bonus: Doubles) -> Indices:
-    """`lazy_greedy`, with the products as they are computed there."""
-    with products.ready(), progress("facility location", total=budget, unit="examples") as advance:
+def on_cpu(products: Products, budget: int, weight: float, bonus: Doubles, advance: Callable[[int], None]) -> Indices:
+    """`lazy_greedy` by the processor; `advance` is told of what was chosen."""
+    with products.ready():
         state = _State.start(products, budget, weight, bonus)
         while state.done < budget:
             lists = state.lists_if_they_fit()
@@ -52,7 +57,8 @@ def run(products: Host, budget: int, weight: float, bonus: Doubles) -> Indices:
 def cost(n: int, d: int, device: str) -> Cost:
     """What `lazy_greedy` takes: the more products, the later all pairs that matter fit in memory."""
     passes = 1 + 0.6 * math.log(1 + max(SPARSE, n * n / PAIRS))
-    return Cost(2.0 * n * n * d * passes, 4.0 * n * d + 10.0 * min(PAIRS, n * n / SPARSE) + 150.0 * n, device)
+    lists = 0.0 if torch_device(device) else 10.0 * min(PAIRS, n * n / SPARSE) + 150.0 * n
+    return Cost(2.0 * n * n * d * passes, 4.0 * n * d + lists, device)
 
 
 @dataclass
@@ -94,7 +100,7 @@ class _State:
     over short lists.
     """
 
-    products: Host
+    products: Products
     weight: float
     bonus: Doubles
     norms: Doubles
@@ -124,7 +130,7 @@ class _State:
         self.listed = np.zeros(len(self.best), dtype=bool)
 
     @classmethod
-    def start(cls, products: Host, budget: int, weight: float, bonus: Doubles) -> _State:
+    def start(cls, products: Products, budget: int, weight: float, bonus: Doubles) -> _State:
         """Nothing is chosen. d of the empty set is taken as -n: then the first value is the definition's."""
         from dsel.selector.lazy import ROUNDING
 

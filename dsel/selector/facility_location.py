@@ -24,10 +24,15 @@ def greedy(embeddings: ArrayLike, budget: int, *, device: str = "cpu") -> Indice
     a copy of the embeddings, at most 2.5 GB of pairs, and 150 bytes an example; never an n x n matrix. For more than
     some hundred thousand examples there is `neighbours.greedy`, which chooses nearly as well.
 
+    A GPU does all of it: 2 n² d operations about once in float32, one to five times in float16 (far more where there
+    are no groups at all), which only says where to look, and a few milliseconds a pick. It holds 6 n d bytes, and half
+    of what memory is left gets lists of pairs: the less that is, the more products. It chooses what the processor does,
+    but for ties within the rounding of float64.
+
     Args:
         embeddings: [n, d], rows of any length.
         budget: how many to choose.
-        device: where products are computed: auto, cpu, cuda or cuda:1.
+        device: where it is computed: auto, cpu, cuda or cuda:1.
 
     Returns:
         int64[budget] in the order chosen.

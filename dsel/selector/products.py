@@ -1,4 +1,4 @@
-"""The similarities of a pool with itself, in tiles that nothing keeps: by NumPy and numba on the CPU, or in torch."""
+"""The similarities of a pool with itself, in tiles that nothing keeps, by NumPy and numba."""
 
 from __future__ import annotations
 
@@ -6,16 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dsel.arrays import Doubles, Floats, Indices
-from dsel.blocks import full_precision
-
-if TYPE_CHECKING:
-    import torch
 
 SIDE = 1024  # of a tile
 
@@ -42,7 +38,7 @@ class Lists:
     similarities: Floats
 
 
-class Host:
+class Products:
     """x float32[n, d], unit rows, on the CPU: a tile at a time for each of the threads that BLAS has."""
 
     side = SIDE
@@ -125,65 +121,6 @@ class Host:
         return Near(rows[:count].copy(), similarities[:count].copy(), counts)
 
 
-class Device(Host):
-    """The same on a torch device, which holds the whole of x: float32 products, never TF32."""
-
-    side = 8192
-
-    def __init__(self, x: Floats, device: torch.device):
-        import torch
-
-        super().__init__(x)
-        self.torch, self.device = torch, device
-        self.points = torch.from_numpy(x).to(device)
-
-    @contextmanager
-    def ready(self) -> Iterator[None]:
-        with full_precision():
-            yield
-
-    def _on(self, array: np.ndarray) -> torch.Tensor:
-        return self.torch.as_tensor(array, device=self.device)
-
-    def all_gains(self, floor: Floats) -> Doubles:
-        n, on_device, double = len(self.x), self._on(floor), self.torch.float64
-        gains = self.torch.zeros(n, dtype=double, device=self.device)
-        for a in slices(n, self.side):
-            for b in slices(n, self.side, a.start):
-                tile = self.points[a] @ self.points[b].T
-                gains[a] += (tile - on_device[b]).clamp_(min=0).sum(1, dtype=double)
-                if a != b:
-                    gains[b] += (tile - on_device[a, None]).clamp_(min=0).sum(0, dtype=double)
-        return gains.cpu().numpy()
-
-    def falls(self, candidates: Indices, rows: NDArray[np.int32], low: Floats, rise: Floats, skip: Indices) -> Doubles:
-        tile = self.points[self._on(candidates)] @ self.points[self._on(rows).long()].T
-        fall = self.torch.minimum(tile.sub_(self._on(low)).clamp_(min=0), self._on(rise))
-        if skip.any():
-            fall *= self.torch.arange(len(rows), device=self.device) >= self._on(skip)[:, None]
-        return fall.sum(1, dtype=self.torch.float64).cpu().numpy()
-
-    def near(self, candidates: Indices, floor: Floats) -> list[NDArray[np.int32]]:
-        chosen, on_device = self.points[self._on(candidates)], self._on(floor)
-        found: list[list[NDArray[np.int32]]] = []
-        for b in slices(len(self.x), 2**27 // len(candidates)):
-            near = self._found(chosen @ self.points[b].T, on_device[b], b)
-            found.append(np.split(near.rows, np.cumsum(near.counts[:-1])))
-        return [np.concatenate(lists) for lists in zip(*found, strict=True)]
-
-    def tiles(self, a: slice, floor: Floats) -> Iterator[tuple[slice, Near, Near]]:
-        on_device = self._on(floor)
-        for b in slices(len(self.x), self.side, a.start):
-            tile = self.points[a] @ self.points[b].T
-            yield b, self._found(tile, on_device[b], b), self._found(tile.T, on_device[a], a)
-
-    def _found(self, tile: torch.Tensor, floor: torch.Tensor, b: slice) -> Near:
-        over = tile > floor
-        at = over.nonzero()
-        rows = at[:, 1].int().add_(b.start)
-        return Near(rows.cpu().numpy(), tile[at[:, 0], at[:, 1]].cpu().numpy(), over.sum(1).cpu().numpy())
-
-
 def blas_threads() -> int:
     """How many threads a matrix product has."""
     from threadpoolctl import threadpool_info
@@ -196,7 +133,7 @@ def slices(n: int, step: int, start: int = 0) -> Iterator[slice]:
     return (slice(lo, min(lo + step, n)) for lo in range(start, n, step))
 
 
-def all_lists(products: Host, floor: Floats, room: int) -> Lists | None:
+def all_lists(products: Products, floor: Floats, room: int) -> Lists | None:
     """All pairs above the examples' floor, from each product once: n² d operations.
 
     None where there is no `room` for so many. Memory: 8 bytes a pair, and little more while it goes on.

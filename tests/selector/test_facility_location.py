@@ -1,5 +1,7 @@
 """Facility location and QDIT: one lazy greedy, checked against the definition."""
 
+from unittest.mock import patch
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 from hypothesis import given, settings
 
 from dsel.arrays import unit_rows
-from dsel.selector import coverage, facility_location, products, qdit
+from dsel.selector import coverage, coverage_on_torch, facility_location, products, qdit
 from tests.selector.pools import pools, scattered
 
 
@@ -63,17 +65,65 @@ def test_order_equals_the_definition_on_300_points(alpha):
 
 
 @pytest.mark.parametrize("pairs", [10**9, 3000, 0], ids=["listed early", "listed later", "never listed"])
-@pytest.mark.parametrize("kind", ["numba", "torch"])
-def test_order_equals_the_plain_greedy_whenever_the_pairs_are_listed(pairs, kind, monkeypatch):
+def test_order_equals_the_plain_greedy_whenever_the_pairs_are_listed(pairs, monkeypatch):
     for name, value in (("PAIRS", pairs), ("ENTRIES", 64), ("FIRST", 8), ("LAST", 32), ("TOGETHER", 4)):
         monkeypatch.setattr(coverage, name, value)
     x = scattered(500, 16, seed=3)
     quality = np.random.default_rng(1).random(500)
-    units = unit_rows(x)
-    on = products.Device(units, torch.device("cpu")) if kind == "torch" else products.Host(units)
+    on = products.Products(unit_rows(x))
     on.side = 64
-    ours = coverage.run(on, 500, 0.6, 0.4 * quality)
+    ours = coverage.on_cpu(on, 500, 0.6, 0.4 * quality, lambda count: None)
     np.testing.assert_array_equal(ours, plain_incremental(x, quality, 500, 0.4))
+
+
+def by_torch(x, quality, budget, alpha, halves=False):
+    """The greedy that runs on a GPU, here on the processor."""
+    with patch.object(coverage_on_torch, "has_halves", lambda device: halves):
+        on = torch.device("cpu")
+        return coverage_on_torch.lazy_greedy(
+            unit_rows(x), budget, 1 - alpha, alpha * np.asarray(quality, float), on, lambda count: None
+        )
+
+
+@pytest.mark.parametrize("listed", [0.5, 1e-5, 0.0], ids=["listed early", "listed later", "never listed"])
+@pytest.mark.parametrize("halves", [False, True])
+def test_torch_chooses_the_same_whenever_the_pairs_are_listed(listed, halves, monkeypatch):
+    for name, value in (("LISTED", listed), ("TILE", 5000), ("FIRST", 8), ("TOGETHER", 4)):
+        monkeypatch.setattr(coverage_on_torch, name, value)
+    x = scattered(300, 16, seed=3)
+    quality = np.random.default_rng(1).random(300)
+    np.testing.assert_array_equal(by_torch(x, quality, 200, 0.4, halves), plain_incremental(x, quality, 200, 0.4))
+
+
+@pytest.mark.parametrize("kind", ["groups", "diffuse", "copies"])
+@pytest.mark.parametrize("alpha", [0.0, 0.9])
+def test_torch_chooses_what_the_processor_does(kind, alpha):
+    rng = np.random.default_rng(2)
+    x = {
+        "groups": lambda: scattered(1200, 32),
+        "diffuse": lambda: rng.standard_normal((1200, 32)),
+        "copies": lambda: scattered(300, 32)[rng.integers(0, 300, 1200)],
+    }[kind]()
+    quality = rng.integers(0, 5, 1200) / 4.0
+    here = qdit.greedy(x, quality, 150, alpha=alpha)
+    np.testing.assert_array_equal(by_torch(x, quality, 150, alpha, halves=kind == "groups"), here)
+
+
+@given(x=pools(max_n=40), alpha=st.sampled_from([0.0, 0.5, 1.0]), seed=st.integers(0, 99), halves=st.booleans())
+@settings(deadline=None, max_examples=40)
+def test_every_pick_by_torch_is_a_best_one(x, alpha, seed, halves):
+    n = len(x)
+    quality = np.random.default_rng(seed).integers(-3, 4, n) / 2.0
+    ours = by_torch(x, quality, n, alpha, halves)
+    assert ours.dtype == np.int64 and sorted(ours) == list(range(n))
+    assert regrets(x, quality, ours, alpha).max() < 2e-9
+
+
+@given(x=pools(max_n=20), halves=st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_ties_go_to_the_lowest_index_by_torch(x, halves):
+    expected = by_definition(x, np.zeros(len(x)), len(x), 0)
+    np.testing.assert_array_equal(by_torch(x, np.zeros(len(x)), len(x), 0.0, halves), expected)
 
 
 @given(x=pools(), alpha=st.sampled_from([0.0, 0.5, 0.9, 1.0]), seed=st.integers(0, 99), pairs=st.booleans())
