@@ -4,8 +4,9 @@
     python -m tests.gpu lora nll           # some checks
     python -m tests.gpu --toy              # the same code on the processor with models of a few thousand weights
 
-Models have random weights of real shapes. What a machine lacks is skipped by name. The table at the end is written to
-results.json and results.md as well. Exit code 1 when a check failed.
+Models have random weights of real shapes. What a machine lacks is skipped by name. A check that takes too long is ended
+with all its processes, and the next ones go on. The table at the end is written to results.json and results.md as well.
+Exit code 1 when a check failed.
 """
 
 from __future__ import annotations
@@ -21,10 +22,13 @@ import tempfile
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from dsel.distributed import PARENT, die_with_parent
 from dsel.record.environment import environment
 from dsel.show import Table, show_table, to_terminal
 from tests.conftest import ROOT
@@ -41,6 +45,8 @@ GROUPS: dict[str, str] = {
 
 NO_GPU = "skipped: torch finds no CUDA GPU"
 MINUTES = 20
+SECONDS = 420  # that one check may take
+GRACE = 5.0  # seconds between SIGTERM, which what is in the middle of a long call does not hear, and SIGKILL
 SHOWN = ("name", "what", "measured", "unit", "of peak", "note")
 
 
@@ -85,41 +91,86 @@ def child(o: argparse.Namespace) -> None:
     """Run the checks of a group, and add each row to the file as soon as it is there."""
     from transformers.utils import logging as theirs
 
+    die_with_parent()
     theirs.disable_progress_bar()
+    logging.basicConfig(stream=sys.stderr, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for name in ("dsel.progress", "tests.gpu"):
+        logging.getLogger(name).setLevel(logging.INFO)
     machine = Machine("cpu" if o.toy else "cuda", TOY if o.toy else REAL, o.folder)
     for name, check in checks(o.group).items():
         if name in o.checks:
+            logging.getLogger("tests.gpu").info("%s", name)
+            say(o.rows, {"begun": name, "at": time.monotonic()})
             for row in ran(machine, name, check, o.until):
-                with o.rows.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(asdict(row)) + "\n")
-            with o.rows.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"done": name}) + "\n")
+                say(o.rows, asdict(row))
+            say(o.rows, {"done": name, "at": time.monotonic()})
+
+
+def say(file: Path, line: Mapping[str, object]) -> None:
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(line) + "\n")
+
+
+def heard(file: Path) -> list[dict[str, Any]]:
+    """What was said: the last line only if it is whole."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    return [json.loads(line) for line in text[: text.rfind("\n") + 1].splitlines()]
 
 
 def started(o: argparse.Namespace, group: str, wanted: Sequence[str], folder: Path) -> list[Row]:
-    """The rows of a group, from a process of its own that ends with the time there is."""
-    rows, until = folder / f"{group}.jsonl", time.monotonic() + o.left
-    command = [sys.executable, "-m", "tests.gpu", *wanted, "--group", group, "--folder", str(folder)]
-    command += ["--rows", str(rows), "--until", str(until), *(["--toy"] if o.toy else [])]
-    settings = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1"}
+    """The rows of a group, from a process of its own; from another one what comes after a check that took too long."""
+    found: list[Row] = []
+    until, left = time.monotonic() + o.left, list(wanted)
+    while left:
+        file = folder / f"{group}-{len(left)}.jsonl"
+        why, stuck = watched(o, group, left, file, until)
+        lines = heard(file)
+        found += [Row(**line) for line in lines if "at" not in line]
+        done = {line["done"] for line in lines if "done" in line}
+        left = [name for name in left if name not in done]
+        failed = [stuck] if stuck else left
+        found += [Row("", note=why, name=name) for name in failed]
+        left = [name for name in left if name not in failed]
+    return found
+
+
+def watched(
+    o: argparse.Namespace, group: str, wanted: Sequence[str], file: Path, until: float
+) -> tuple[str, str | None]:
+    """Have a process run checks, and end it when one takes too long: why it ended, and that check's name."""
+    command = [sys.executable, "-m", "tests.gpu", *wanted, "--group", group, "--folder", str(file.parent)]
+    command += ["--rows", str(file), "--until", str(until), *(["--toy"] if o.toy else [])]
+    settings = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false", "TQDM_DISABLE": "1", PARENT: str(os.getpid())}
     settings |= {"CUDA_VISIBLE_DEVICES": ""} if o.toy else {}
     path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
         command, cwd=ROOT, env={**os.environ, **settings, "PYTHONPATH": path}, start_new_session=True
     )
+    last: dict[str, Any] = {"at": time.monotonic()}
     try:
-        code, why = process.wait(o.left + 60), ""
-    except subprocess.TimeoutExpired:
-        code, why = 0, "failed: it did not end in time"
+        while process.poll() is None:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(0.5)
+            last = next((line for line in reversed(heard(file)) if "at" in line), last)
+            if time.monotonic() > min(last["at"] + o.seconds, until + 60):
+                return f"failed: it did not end in {time.monotonic() - last['at']:.0f} s", last.get("begun")
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-    lines = [json.loads(line) for line in rows.read_text(encoding="utf-8").splitlines()] if rows.exists() else []
-    done = {line["done"] for line in lines if "done" in line}
-    found = [Row(**line) for line in lines if "done" not in line]
-    why = why or f"failed: the process of {group} ended with {code}"
-    return found + [Row("", note=why, name=name) for name in wanted if name not in done]
+        end(process)
+    return f"failed: the process of {group} ended with {process.returncode}", None
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all of its group, which may not listen."""
+    for sign, patience in ((signal.SIGTERM, GRACE), (signal.SIGKILL, None)):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, sign)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(patience)
+
+
+def leave(*_: object) -> None:
+    """On SIGTERM: what was started is ended on the way out."""
+    sys.exit(143)
 
 
 def table(rows: Sequence[Row]) -> Table:
@@ -150,6 +201,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     known = [name for names in GROUPS.values() for name in names.split()]
     parser.add_argument("checks", nargs="*", metavar="check", help=f"which of {', '.join(known)}")
     parser.add_argument("--minutes", type=float, default=MINUTES, help="after which nothing more begins")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="after which one check is ended")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gpu-check", help="gets results.json and .md")
     parser.add_argument("--scratch", type=Path, help="where models of 16 GB are written (the system's)")
     for name in ("--toy", "--group", "--folder", "--rows", "--until"):
@@ -167,7 +219,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if o.group:
         child(o)
         return 0
-    end, rows = time.monotonic() + 60 * o.minutes, []
+    stop, rows = time.monotonic() + 60 * o.minutes, []
+    signal.signal(signal.SIGTERM, leave)
     there = o.toy or has_gpu()
     with tempfile.TemporaryDirectory(prefix="dsel-gpu-check-", dir=o.scratch) as name:
         for group, names in GROUPS.items():
@@ -175,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if not there:
                 rows += [Row("", note=NO_GPU, name=each) for each in wanted]
             elif wanted:
-                o.left = max(0.0, end - time.monotonic())
+                o.left = max(0.0, stop - time.monotonic())
                 rows += started(o, group, wanted, Path(name))
     show_table(table(rows), to_terminal())
     o.out.mkdir(parents=True, exist_ok=True)

@@ -68,7 +68,7 @@ class Sizes:
 REAL = Sizes(
     large=shapes.LLAMA_8B, middle=shapes.LLAMA_1B, small=shapes.SMOLLM2, encoder=shapes.MINILM,
     length=1024, examples=16, steps=8, texts=256, prompts=128, new_tokens=128, gradients=128,
-    points=1_000_000, pairs=200_000, dimensions=1024, clusters=1024, few=10_000, seconds=150,
+    points=1_000_000, pairs=200_000, dimensions=1024, clusters=1024, few=10_000, seconds=300,
 )  # fmt: skip
 TOY = Sizes(
     large=shapes.TOY_LARGE, middle=shapes.TOY_MIDDLE, small=shapes.TOY_SMALL, encoder=shapes.TOY_ENCODER,

@@ -97,6 +97,36 @@ def test_a_process_that_ends_badly_fails_what_it_had_to_do(tmp_path: Path, monke
     ]
 
 
+STUCK = """#!{python}
+import json, pathlib, signal, subprocess, sys, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+name, rows = sys.argv[3], pathlib.Path(sys.argv[sys.argv.index("--rows") + 1])
+rows.write_text(json.dumps({{"begun": name, "at": time.monotonic()}}) + "\\n")
+if name == "kmeans":
+    helper = subprocess.Popen(["sleep", "100"])
+    rows.with_name("helper").write_text(str(helper.pid))
+    time.sleep(100)
+with rows.open("a") as file:
+    file.write(json.dumps({{"what": "a", "name": name}}) + "\\n" + json.dumps({{"done": name, "at": 0}}) + "\\n")
+"""
+
+
+def test_a_check_that_takes_too_long_is_ended_with_its_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "python"
+    script.write_text(STUCK.format(python=sys.executable))
+    script.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(script))
+    monkeypatch.setattr(command, "GRACE", 0.1)
+    o = command.parsed(["--toy", "--seconds", "1"])
+    o.left = 50.0
+    found = started(o, "kernels", ["kmeans", "faiss"], tmp_path)
+    assert [(row.name, row.note) for row in found] == [("kmeans", "failed: it did not end in 1 s"), ("faiss", "")]
+    helper = Path("/proc", (tmp_path / "helper").read_text(), "stat")
+    assert not helper.exists() or helper.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 @pytest.mark.parametrize("shape", [REAL.large, REAL.middle, REAL.small, TOY.large, TOY.middle])
 def test_a_shape_has_as_many_parameters_as_it_says(shape: shapes.Shape) -> None:
     import torch
