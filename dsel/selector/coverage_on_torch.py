@@ -21,7 +21,7 @@ from dsel.blocks import full_precision
 from dsel.selector.lazy import DECIMALS, ROUNDING, SERVED
 from dsel.selector.products import slices
 
-TILE = 2**26  # numbers in a tile of products, where a device has room for a few of them
+TILE = 2**27  # numbers in a tile of products, where a device has room for a few of them
 FIRST = 256  # candidates brought up to date at once, at first; then more and more
 LISTED = 0.5  # of a device's free memory, for lists
 COARSELY = 4096  # candidates in one product of float16, at most
@@ -80,10 +80,12 @@ class _Greedy:
         self.floor = torch.full((n,), -1 - ROOM, device=device)
 
         # Of each candidate: a bound of its gain, what it would add at most in units of the last decimal that counts,
-        # and what is known of it now: if it is exact, EXACT and its number in `exact`, batch by batch.
+        # and what is known of it now: if it is exact, EXACT and the number of its batch.
         self.norms, self.bound = torch.empty_like(self.bonus), torch.empty_like(self.bonus)
         self.state = torch.zeros(n, dtype=torch.int64, device=device)
-        self.exact: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []  # who, whom they serve, how well
+        self.exact: list[
+            tuple[torch.Tensor, torch.Tensor, torch.Tensor]
+        ] = []  # who; whom the best would serve, and how well
 
         # Lists of whom a candidate would serve, one after the other; a length of -1 is none.
         room = min(int(LISTED * free / 8), n * n)
@@ -103,13 +105,13 @@ class _Greedy:
         for part in self.parts(n, 4 * d):
             self.bound[part] = n + self.x[part].double() @ total / self.norms[part]
         self.keys = self.key(slice(None))
-        # How far a similarity in float16 may be below the true one, which is at most 1, or the floor above its own: by
-        # Cauchy and Schwarz the rows' errors, then those of rounding the two.
-        self.half_room = 2.1 * float(error) + 2**-12 + 2**-11 + ROOM
+        # How far a similarity in float16 may be below the true one, and the floor above its own: by Cauchy and Schwarz
+        # the errors of two rows, then those of rounding numbers of up to one or little more.
+        self.half_room = 2.1 * float(error) + 2 * 2**-11 + ROOM
 
     def parts(self, n: int, row: int) -> Iterator[slice]:
         """Slices of n rows, of which each takes so many numbers of a tile."""
-        return slices(n, max(1, self.tile // row))
+        return slices(n, _even(self.tile // row))
 
     def key(self, candidates: torch.Tensor | slice) -> torch.Tensor:
         return ((self.weight * self.bound[candidates] + self.bonus[candidates]) * DECIMALS).round_()
@@ -169,18 +171,17 @@ class _Greedy:
         """Bounds in float32; and lists, from when on there is room for those of all."""
         for part in self.parts(len(those), len(self.keys)):
             some = those[part]
-            tile = self.x[some] @ self.x.T
-            gains = _over(tile.clone() if self.listing else tile, self.floor, 1).double()
+            over = (self.x[some] @ self.x.T).sub_(self.floor)
+            if self.listing:
+                of, rows = (over > 0).nonzero().unbind(1)
+                new = slice(self.used, self.used + len(rows))
+                if new.stop <= len(self.rows):
+                    lengths = of.bincount(minlength=len(some))
+                    self.rows[new], self.similar[new] = rows.int(), over[of, rows] + self.floor[rows]
+                    self.start[some], self.length[some] = self.used + lengths.cumsum(0) - lengths, lengths
+                    self.used = new.stop
+            gains = over.clamp_(min=0).sum(1).double()
             self.bound[some] = torch.minimum(self.bound[some], gains * SUMS)
-            if not self.listing:
-                continue
-            of, rows = (tile > self.floor).nonzero().unbind(1)
-            new = slice(self.used, self.used + len(rows))
-            if new.stop <= len(self.rows):
-                lengths = of.bincount(minlength=len(some))
-                self.rows[new], self.similar[new] = rows.int(), tile[of, rows]
-                self.start[some], self.length[some] = self.used + lengths.cumsum(0) - lengths, lengths
-                self.used = new.stop
         self.state[those] = FINE
 
     def look_for_room(self) -> None:
@@ -192,6 +193,7 @@ class _Greedy:
         self.look = done + 1 + done // 8
 
     def bound_by_lists(self, those: torch.Tensor, lengths: NDArray[np.int64]) -> None:
+        """Bounds in float32, of those that have lists."""
         cuts = np.flatnonzero(np.diff(np.cumsum(lengths) // (self.tile // 4))) + 1
         for lo, hi in zip([0, *cuts], [*cuts, len(lengths)], strict=True):
             some = those[lo:hi]
@@ -219,8 +221,9 @@ class _Greedy:
             return
         self.bound.zero_()
         points = self.x if self.half is None else self.half
-        for a in slices(n, isqrt(self.tile)):
-            for b in slices(n, isqrt(self.tile), a.start):
+        side = _even(isqrt(self.tile))
+        for a in slices(n, side):
+            for b in slices(n, side, a.start):
                 tile = points[a] @ points[b].T
                 if a != b:
                     self.bound[b] += _over(tile.clone(), self.low(a)[:, None], 0)
@@ -247,13 +250,14 @@ class _Greedy:
         similar.clamp_(max=1)
         self.bound[those] = (similar - self.best[rows, None]).clamp_(min=0).sum(0)
         self.keys[those] = self.key(those)
-        self.state[those] = torch.arange(len(those), device=those.device) + (EXACT + TOGETHER * len(self.exact))
-        self.exact.append((those, rows, similar))
+        self.state[those] = EXACT + len(self.exact)
+        keys = self.keys[those]
+        best = torch.where(keys == keys.max(), those, n).argmin(dim=0, keepdim=True)
+        self.exact.append((those, rows, similar[:, best].squeeze(1)))
 
-    def choose(self, one: torch.Tensor, number: int) -> None:
-        """Choose the one of that number in `exact`."""
-        _, rows, similar = self.exact[number // TOGETHER]
-        high = similar[:, number % TOGETHER]
+    def choose(self, one: torch.Tensor, batch: int) -> None:
+        """Choose the best of a batch of exact ones."""
+        _, rows, high = self.exact[batch]
         better = (high > self.best[rows]).nonzero().squeeze(1)
         rows, high = rows[better], high[better]
         self.best[rows] = high
@@ -265,11 +269,16 @@ class _Greedy:
             self.keys[those] = self.key(those)
         self.exact.clear()
         self.state.fill_(STALE)
-        self.chosen.append(one)
+        self.chosen.append(one.clone())  # the others go
+
+
+def _even(rows: int) -> int:
+    """So many rows, or a few less: what products are made in."""
+    return rows - rows % 64 if rows > 64 else max(1, rows)
 
 
 def _over(tile: torch.Tensor, low: torch.Tensor, dim: int) -> torch.Tensor:
-    """Sums of how far a tile, which this overwrites, is above `low`."""
+    """Sums in float32 of how far a tile, which this overwrites, is above `low`."""
     return tile.sub_(low).clamp_(min=0).sum(dim, dtype=torch.float32)
 
 

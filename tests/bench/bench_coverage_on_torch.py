@@ -1,12 +1,12 @@
 """What facility location does on a GPU, counted on the processor, and how long a GPU might take for it.
 
-    python -m tests.bench.bench_coverage_on_torch --as-n 200000 --as-d 1024
-    python -m tests.bench.bench_coverage_on_torch --as-n 1000000 --as-d 1024 --diffuse
+    python -m tests.bench.bench_coverage_on_torch --as-n 200000 --as-budget 2000
+    python -m tests.bench.bench_coverage_on_torch --as-n 1000000 --as-budget 10000 --budget 1000
 
 Fewer points of fewer dimensions are chosen from, with as many lists for their number as a GPU of --memory GB has room
 for. Of each phase of `dsel.selector.coverage_on_torch`: products as a share of n², bytes that kernels read and write,
-kernels and waits for the device, as it would be for --as-n points and a hundredth of them chosen. Seconds are those of
-operations and bytes at the rates below, or of launches where these take longer, and of waits: no GPU was asked.
+kernels and waits for the device, as it would be for --as-n points and --as-budget. Seconds are those of operations and
+bytes at the rates below, or of launches where these take longer, and of waits: no GPU was asked.
 """
 
 from __future__ import annotations
@@ -53,8 +53,12 @@ class Counting(TorchDispatchMode):
         counts = self.counts[phase]
         ins = [a for a in args if isinstance(a, torch.Tensor)] if name != "aten::index" else [out]
         outs = [o for o in (out if isinstance(out, tuple | list) else [out]) if isinstance(o, torch.Tensor)]
+        if name == "aten::matmul" and min(ins[0].shape[0], ins[1].shape[-1]) >= 64:
+            ins_read: list[torch.Tensor] = []  # while it computes
+        else:
+            ins_read = ins
         halves = self.halves and phase in ("bound_all", "bound_coarsely")
-        counts["bytes"] += sum(t.numel() * t.element_size() for t in ins + outs) // (1 + halves)
+        counts["bytes"] += sum(t.numel() * t.element_size() for t in ins_read + outs) // (1 + halves)
         counts["kernels"] += 1
         counts["waits"] += name in WAITS
         if name in ("aten::mm", "aten::matmul"):
@@ -111,10 +115,12 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=16, help="FIRST of the module, which is more for more points")
     parser.add_argument("--as-n", type=int, default=1_000_000)
     parser.add_argument("--as-d", type=int, default=1024)
+    parser.add_argument("--budget", type=int, default=200)
+    parser.add_argument("--as-budget", type=int, default=10_000)
     parser.add_argument("--memory", type=float, default=78, help="GB of the device that is thought of")
     o = parser.parse_args()
     coverage_on_torch.FIRST = o.first
-    budget, as_budget, growth = o.n // 100, o.as_n // 100, (o.as_n / o.n) ** 2
+    budget, as_budget, growth = o.budget, o.as_budget, (o.as_n / o.n) ** 2
     free = 1e9 * o.memory - (4 if o.no_halves else 6) * o.as_n * o.as_d
     share = min(1.0, coverage_on_torch.LISTED * free / 8 / o.as_n**2)
     x = points(o.n, o.d)
