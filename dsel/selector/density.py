@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise, product
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from dsel.arrays import Doubles, Floats, Indices
 from dsel.blocks import in_threads, parts
 from dsel.progress import progress
 from dsel.selector.products import slices
 
-QUERIES, MEMBERS = 512, 1024  # compared at once, in a processor's cache
+QUERIES = 4096  # that go through the candidates together
+MEMBERS = 1024  # compared at once, in a processor's cache
 SAMPLE = 16_384  # rows that principal directions are found from
 COMPLETED = 30  # times what a column takes in a product, it takes where pairs are completed one by one
 IN_A_CELL, ITERATIONS = (
@@ -53,22 +55,23 @@ def kde(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -
     ahead_a, ahead_b = ahead_a[here.order], ahead_b[there.order]
     squares_a, squares_b = (np.einsum("nd,nd->n", rows, rows) for rows in (ahead_a, ahead_b))
     apart = sigma * np.sqrt(_distances(centres, centres)) + ROUNDING
+    cells = np.repeat(np.arange(len(centres)), np.diff(here.ends, prepend=0))
     out = np.empty(len(a))
 
     def work(part: slice) -> None:
-        cell = int(np.searchsorted(here.ends, part.start, side="right"))
-        near = there.least[:, cell] + here.least[cell] <= apart[cell]
-        queries, kernels = a[here.order[part]], np.zeros((part.stop - part.start, min(neighbours, len(b))), np.float32)
-        for run in there.runs(near):
-            for some in slices(run.stop, MEMBERS, run.start):
-                tile = ahead_a[part] @ ahead_b[some].T
-                names = there.order[some]
-                add_kernels(tile, squares_a[part], squares_b[some], queries, b, names, first, limit, kernels)
-        out[here.order[part]] = kernels.sum(axis=1, dtype=np.float64)
+        own, rows = cells[part], here.order[part]
+        queries, squares, ahead = a[rows], squares_a[part], ahead_a[part]
+        kernels = np.zeros((len(rows), min(neighbours, len(b))), dtype=np.float32)
+        for cell, (low, high) in enumerate(pairwise([0, *there.ends.tolist()])):
+            near = np.flatnonzero((there.least[cell] + here.least[:, cell] <= apart[cell])[own])
+            for some, others in product(slices(high, MEMBERS, low), slices(len(near), MEMBERS)):
+                asking, names = near[others], there.order[some]
+                tile = ahead[asking] @ ahead_b[some].T
+                add_kernels(tile, squares, squares_b[some], queries, b, asking, names, first, limit, kernels)
+        out[rows] = kernels.sum(axis=1, dtype=np.float64)
 
-    cells = [s for low, high in zip([0, *here.ends[:-1]], here.ends, strict=True) for s in slices(high, QUERIES, low)]
     with progress("density of the pool", total=len(a), unit="examples") as advance:
-        in_threads(work, cells, advance)
+        in_threads(work, slices(len(a), QUERIES), advance)
     return out
 
 
@@ -90,7 +93,7 @@ def _distances(a: Floats, b: Floats) -> Floats:
 def _leading(a: Floats, b: Floats, limit: float) -> int:
     """By how many columns to look first for pairs of rows whose squared distance is below `limit`: the cheapest."""
     d = a.shape[1]
-    some, others = (rows[:: -(-len(rows) // most)] for rows, most in ((a, QUERIES), (b, MEMBERS)))
+    some, others = (rows[:: -(-len(rows) // most)] for rows, most in ((a, 512), (b, MEMBERS)))
     least, far = np.inf, np.zeros((len(some), len(others)), dtype=np.float32)
     best, step = d, max(1, -(-d // 12))
     for start in range(0, d, step):
@@ -141,12 +144,6 @@ class _Cells:
             beyond = products[np.arange(len(found)), found][:, None] - products
             least[filled] = np.minimum(least[filled], np.minimum.reduceat(beyond[order], starts, axis=0))
         return cls(np.argsort(own, kind="stable"), np.cumsum(np.bincount(own, minlength=len(centres))), least)
-
-    def runs(self, cells: NDArray[np.bool_]) -> list[slice]:
-        """Where in the order some cells are; those that follow each other together."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], cells, [False]])))
-        starts = np.concatenate([[0], self.ends])
-        return [slice(int(starts[low]), int(starts[high])) for low, high in edges.reshape(-1, 2)]
 
 
 def kde_by_lists(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -> Doubles:

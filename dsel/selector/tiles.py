@@ -150,6 +150,7 @@ def add_kernels(
     ahead_m: Floats,
     queries: Floats,
     candidates: Floats,
+    asking: Indices,
     members: Indices,
     first: int,
     limit: np.float32,
@@ -157,15 +158,17 @@ def add_kernels(
 ) -> None:
     """Keep the largest values of the kernel max(0, 1 − d²/limit) of each query with the members of a tile.
 
-    tile [queries, members]: products of their `first` columns, whose own squares are `ahead_q` and `ahead_m`; the other
-    columns are looked at where these do not say that a pair is too far. members: which of the candidates they are.
-    kernels float32[queries, k]: of each query a heap, the smallest first, of zeros at the beginning.
+    tile [asking, members]: products of the `first` columns of some queries and some candidates, named by `asking` and
+    `members`; ahead_q [queries] and ahead_m [members] are these columns' own squares. The other columns are looked at
+    where the first do not say that a pair is too far. kernels float32[queries, k]: of each query a heap, the smallest
+    first, of zeros at the beginning.
     """
     k = kernels.shape[1]
     hits = np.empty(tile.shape[1] + 1, dtype=np.int32)
     for q in range(tile.shape[0]):
-        heap, own, row = kernels[q], queries[q, first:], tile[q]
-        count, most = 0, limit * (ONE - heap[0]) - ahead_q[q]
+        heap, own, row = kernels[asking[q]], queries[asking[q], first:], tile[q]
+        square = ahead_q[asking[q]]
+        count, most = 0, limit * (ONE - heap[0]) - square
         for start in range(0, len(row), LANES):
             part, ahead = row[start : start + LANES], ahead_m[start : start + LANES]
             near = 0
@@ -179,7 +182,7 @@ def add_kernels(
             other, far = candidates[members[m], first:], ZERO
             for j in range(len(own)):
                 far += (own[j] - other[j]) * (own[j] - other[j])
-            far = max(far + ahead_q[q] + ahead_m[m] - TWO * row[m], ZERO)
+            far = max(far + square + ahead_m[m] - TWO * row[m], ZERO)
             kernel = ONE - far / limit
             if kernel <= heap[0]:
                 continue

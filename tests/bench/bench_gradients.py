@@ -183,9 +183,11 @@ def turns(o: argparse.Namespace, model: Any, texts: list[Encoded]) -> Iterator[t
 
 def growth(o: argparse.Namespace, model: Any, texts: list[Encoded]) -> None:
     """Features of the first n examples in shards of one size: seconds of a processor, and the most memory by then."""
+    from dsel.questions import GRADIENTS_A_SHARD
     from dsel.selector.less import ByGradients
 
-    shard = max(1, int(ByGradients.memory * 1e9 / (4 * sum(trained(model).values()))))
+    fit = int(ByGradients.memory * 1e9 / (4 * sum(trained(model).values())))
+    shard = max(1, min(GRADIENTS_A_SHARD, fit))
     print(f"{'examples':>10}{'tokens':>10}{'CPU s':>10}{'s/1000 tokens':>16}{'VmHWM, MB':>12}   shards of {shard}")
     for n in o.examples:
         some = texts[:n]
