@@ -83,8 +83,7 @@ def test_a_sweep_whose_jobs_are_preempted_ends_complete(tmp_path: Path, known: d
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="needs dsel[slurm]")
     sweep = Sweep(tmp_path, known, GRID)
     for task, end in enumerate([_by_a_better_job, _by_the_operator, _by_the_clock]):
-        sweep.until(lambda task=task: "training on" in sweep.log(task))
-        time.sleep(2)
+        sweep.until(lambda task=task: "step 10/" in sweep.log(task))
         end(sweep, task)
     for task in range(3):
         sweep.until(lambda task=task: "DUE TO JOB REQUEUE" in sweep.log(task))
