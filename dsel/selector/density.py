@@ -50,8 +50,8 @@ def kde(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -
     a, b = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (x, candidates))
     limit, first = np.float32(sigma**2), _leading(a, b, sigma**2)
     ahead_a, ahead_b = (np.ascontiguousarray(rows[:, :first]) for rows in (a, b))
-    centres = _centres(ahead_b, max(1, min(round(2 * math.sqrt(len(b))), len(a) // IN_A_CELL)))
-    there, here = _Cells.of(ahead_b, centres), _Cells.of(ahead_a, centres)
+    centres = _centres(b, max(1, min(round(2 * math.sqrt(len(b))), len(a) // IN_A_CELL)))
+    there, here = _Cells.of(b, centres), _Cells.of(a, centres)  # by all columns: the first alone tell fewer apart
     ahead_a, ahead_b = ahead_a[here.order], ahead_b[there.order]
     squares_a, squares_b = (np.einsum("nd,nd->n", rows, rows) for rows in (ahead_a, ahead_b))
     apart = sigma * np.sqrt(_distances(centres, centres)) + ROUNDING

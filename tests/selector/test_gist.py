@@ -68,7 +68,7 @@ def test_with_all_directions_the_targets_agree_as_their_gradients_do():
 
 
 def test_the_gradients_of_a_shard_stay_within_the_memory_that_is_given():
-    snapshot = SimpleNamespace(parameters=1_000_000)
+    snapshot = SimpleNamespace(parameters=10_000_000)
     asked = Gradients(snapshot, 64, 8192, 0, None, memory=2e9)  # type: ignore[arg-type]
     assert asked.shard_size * snapshot.parameters * 4 <= 2e9 < (asked.shard_size + 1) * snapshot.parameters * 4
     assert Gradients(snapshot, 64, 8192, 0, None, memory=1.0).shard_size == 1  # type: ignore[arg-type]
