@@ -18,12 +18,11 @@ QUERIES = 4096  # that go through the candidates together
 MEMBERS = 1024  # compared at once, in a processor's cache
 SAMPLE = 16_384  # rows that principal directions are found from
 COMPLETED = 30  # times what a column takes in a product, it takes where pairs are completed one by one
-IN_A_CELL, ITERATIONS = (
-    32,
-    6,
-)  # queries that make a cell worth its while, points that its centre is found from; of k-means
+IN_A_CELL = 32  # queries that make a cell worth its while, and points that its centre is found from
+ITERATIONS = 6  # of k-means, to find centres
 ROUNDING = 1e-5
 LISTS = 4  # clusters of the inverted file to each square root of its points
+EACH = 64  # points that a cluster's centre is found from
 PROBES = 16  # of which so many are looked into
 
 
@@ -153,7 +152,7 @@ def kde_by_lists(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbour
     a, b = np.asarray(x, dtype=np.float32), np.ascontiguousarray(candidates, dtype=np.float32)
     lists = max(1, min(len(b) // 39, round(LISTS * len(b) ** 0.5)))  # faiss wants 39 points of each
     index = faiss.IndexIVFFlat(faiss.IndexFlatL2(b.shape[1]), b.shape[1], lists)
-    index.cp.seed = 0
+    index.cp.seed, index.cp.max_points_per_centroid = 0, EACH
     with progress("inverted file of the pool", total=None, unit=""):
         index.train(b)
         index.add(b)
