@@ -46,6 +46,8 @@ def transport(
     """
     d, weight = np.asarray(distances, dtype=np.float64), 1 / np.asarray(density, dtype=np.float64)
     m = len(d)
+    if d.shape[1] < 2:
+        return None
     full_at = weight.cumsum(axis=1)[:, :-1]  # the level at which a neighbour is full
     order = np.argsort(full_at, axis=None, kind="stable")
     costs = (np.diff(d, axis=1) * full_at).ravel()[order].cumsum()
@@ -94,7 +96,8 @@ def probabilities(
         missing = missing[np.isnan(density[missing])]
         if missing.size:
             estimate = kde if neighbours == "exact" else kde_by_lists
-            density[missing] = estimate(candidates[missing], candidates, sigma=sigma, neighbours=kernel)
+            estimated = estimate(candidates[missing], candidates, sigma=sigma, neighbours=kernel)
+            density[missing] = np.maximum(estimated, 1)  # rounding may hide an example from itself where σ is small
         found = transport(far[:, :count], density[place[:, :count]], alpha=alpha, c=c)
         if found is not None or count == k:
             break

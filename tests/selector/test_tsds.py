@@ -57,3 +57,15 @@ def test_a_level_at_which_some_targets_have_filled_all():
     mass, filled = tsds.transport([[0.0, 1.0]] * 3, np.ones((3, 2)), alpha=0.5, c=0.5)
     assert filled.tolist() == [1, 0, 0]
     np.testing.assert_allclose(mass, [[1 / 3]] * 3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 60])
+@pytest.mark.parametrize("sigma", [0.0, 1e-4, 0.75])
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_small_pools_and_narrow_kernels(n, sigma):
+    """A density is 1 or more, as an example is near to itself; where rounding says otherwise, too."""
+    rng = np.random.default_rng(0)
+    pool, targets = (rng.normal(size=(size, 384)).astype(np.float32) for size in (n, 3))
+    probability, distance = tsds.probabilities(pool, targets, sigma=sigma)
+    assert np.isclose(probability.sum(), 1)
+    assert len(tsds.draw(probability, distance, n, rng)) == n
