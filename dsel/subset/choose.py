@@ -23,7 +23,7 @@ from dsel.errors import ConfigError, need
 from dsel.experiment import Experiment, Problem
 from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
-from dsel.resources import makers
+from dsel.resources import closure, makers
 from dsel.selector.base import Selection
 from dsel.targets.none import NoTargets
 
@@ -133,6 +133,15 @@ def choose(
         isinstance(components["targets"], NoTargets) or "targets" in makers(selector.needs),
         f"selector={choices['selector']} looks at no target: nearest, bm25, dsir and tsds do",
     )
+    need(
+        "targets" not in makers(selector.needs) or not isinstance(components["targets"], NoTargets),
+        f"selector={choices['selector']} chooses for a target: say which (--target FILE, or target=…)",
+    )
+    need(
+        vectors is None or "target_embeddings" not in closure(selector.needs),
+        f"embeddings: selector={choices['selector']} compares them with those of the target, which are not at hand: "
+        "leave them out, or take selector=bm25 or dsir",
+    )
     kept = cache.at(given.cache, given.scratch)
     experiment = Experiment(**components, budget=given.budget, seed=given.seed, cache=kept)
     experiment.check()
@@ -172,7 +181,8 @@ def select(
             (`log_length`).
         target: Examples of what a model that is trained on the subset shall be good at, as `dataset` has its own: some
             dozens are enough. By default near-duplicates are left out then too, and the others chosen that are most
-            like a target by hashed words (`nearest`, `embedder=hashing`).
+            like a target by hashed words (`nearest`, `embedder=hashing`). Its columns are recognised, or named by
+            `targets.columns` among the overrides.
         embeddings: A vector for each row, [n, d], where they are known; no embedder is asked then.
         quality: A number for each row, [n], higher is better, where it is known; no scorer is asked then.
         seed: Of all that is drawn.

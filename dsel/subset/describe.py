@@ -56,7 +56,7 @@ def circumstances(chosen: Chosen) -> str:
     if "embeddings" in study.computed:
         said.append(f"vectors of {chosen.choices['embedder']}")
     if study.target is not None:
-        said.append(f"{len(study.target):,} targets")
+        said.append(f"{len(study.target):,} target{'' if len(study.target) == 1 else 's'}")
     if "clustering" in study.computed:
         said.append(f"{len(study.clustering.centroids):,} clusters")
     if study.computed.get("quality") is not None:

@@ -22,7 +22,7 @@ def _of_targets() -> Iterator[None]:
     try:
         yield
     except ConfigError as error:
-        raise ConfigError(re.sub(r"\bdata\.(?=[a-z_]+)", "targets.", str(error))) from error
+        raise ConfigError(re.sub(r"\bdata(?=\.[a-z_]+|: )", "targets", str(error))) from error
 
 
 @dataclass
