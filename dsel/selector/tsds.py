@@ -75,8 +75,8 @@ def probabilities(
 ) -> tuple[Doubles, Doubles]:
     """With what probability each example is drawn, float64[n], and its distance to a target that it is near to.
 
-    pool [n, d], targets [m, d]; the other options are those of `Tsds`. Densities are computed for as many neighbours as
-    are filled, and among all the max_k of each target. Distances are infinite beyond these.
+    pool [n, d], targets [m, d]; the other options are those of `Tsds`. Densities are computed for as many neighbours of
+    each target as are filled, and among all the max_k of each target. Distances are infinite beyond these.
     """
     x, wanted = np.asanyarray(pool), np.asarray(targets, dtype=np.float32)
     k, kernel = (max(2, min(most, len(x) // 10)) for most in (max_k, kde_k))
@@ -87,21 +87,19 @@ def probabilities(
     candidates = np.asarray(x[known], dtype=np.float32)  # a copy, which may be turned
     if sigma:
         turn(candidates)
-    density = np.full(len(known), np.nan if sigma else 1.0)
-    # No density is below 1, that of an example alone, and the larger they are, the more neighbours are filled.
-    alone = transport(far, np.ones_like(far), alpha=alpha, c=c)
-    count = k if alone is None else min(int(alone[1].max()) + 2, k)
+    density, unseen = np.ones(len(known)), np.full(len(known), sigma > 0)
+    estimate = kde if neighbours == "exact" else kde_by_lists
     while True:
-        missing = np.unique(place[:, :count])
-        missing = missing[np.isnan(density[missing])]
-        if missing.size:
-            estimate = kde if neighbours == "exact" else kde_by_lists
-            estimated = estimate(candidates[missing], candidates, sigma=sigma, neighbours=kernel)
-            density[missing] = np.maximum(estimated, 1)  # rounding may hide an example from itself where σ is small
-        found = transport(far[:, :count], density[place[:, :count]], alpha=alpha, c=c)
-        if found is not None or count == k:
+        # No density is below 1, that of an example alone, and the larger they are, the more neighbours are filled. So
+        # those filled by now, and the next one of each target, are wanted in any case; once known, they decide.
+        found = transport(far, density[place], alpha=alpha, c=c)
+        missing = np.unique(place if found is None else place[np.arange(k) <= found[1][:, None]])
+        missing = missing[unseen[missing]]
+        if not missing.size:
             break
-        count = min(count + count // 2, k)
+        estimated = estimate(candidates[missing], candidates, sigma=sigma, neighbours=kernel)
+        density[missing] = np.maximum(estimated, 1)  # rounding may hide an example from itself where σ is small
+        unseen[missing] = False
     if found is None:
         why = f"selector.max_k={max_k}" if k == max_k else "a tenth of the pool"
         log.warning("tsds: %d neighbours of each target (%s) do not suffice: all of them share evenly", k, why)
