@@ -122,6 +122,8 @@ class ByGradients(Selector):
             rate = learner.rate()
             total += rate * self.compare(study, learner, target.pool, subtasks)
             rates += rate
+            words = "are not finite: the warm-up has diverged, trainer.learning_rate is too high"
+            need(bool(np.isfinite(total).all()), f"gradients of checkpoint {epoch} {words}")
         scores = (total.max(axis=1) if self.reduce == "max" else total.mean(axis=1)) / rates
         nothing = ~total.any(axis=1)
         if nothing.any():

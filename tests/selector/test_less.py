@@ -119,6 +119,14 @@ def test_what_has_no_gradient_is_chosen_last_and_said(caplog):
     assert "2 examples have no gradient (no response within selector.max_length=64 tokens" in caplog.text
 
 
+def test_a_warm_up_that_diverged_is_one_line():
+    target = SimpleNamespace(by_subtask=lambda: [np.arange(2)], pool=None)
+    study = SimpleNamespace(pool=range(2), rng=np.random.default_rng(0), budget=1, target_or_fail=lambda: target)
+    selector = Compared(given=(0.1, np.nan), checkpoints=1, max_length=64)
+    with pytest.raises(ConfigError, match="checkpoint 1 are not finite: the warm-up has diverged"):
+        list(selector.steps(study, SimpleNamespace(rate=lambda: 1e-5)))
+
+
 def test_targets_without_gradients_are_refused(monkeypatch):
     selector = less.Less(max_length=64)
     monkeypatch.setattr(less.Less, "features", lambda *given, **more: np.zeros((2, 8)))
