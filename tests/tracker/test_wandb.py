@@ -28,9 +28,10 @@ def records(data: bytes) -> Iterator[bytes]:
             at += room
             continue
         length, kind = struct.unpack("<HB", data[at + 4 : at + 7])
-        if kind == 0:
+        part = data[at + 7 : at + 7 + length]
+        if kind == 0 or len(part) < length:  # it is still written to
             break
-        whole += data[at + 7 : at + 7 + length]
+        whole += part
         at += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one
             yield whole
