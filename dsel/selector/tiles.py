@@ -114,13 +114,29 @@ def place(
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
+def replace_first(heap: Floats, whose: Rows, value: np.float32, who: int) -> None:
+    """Put a larger value in place of the first, the smallest, of a heap [k]; whose int32[k] says whose each is."""
+    at = 0
+    while True:
+        child = 2 * at + 1
+        if child >= len(heap):
+            break
+        if child + 1 < len(heap) and heap[child + 1] < heap[child]:
+            child += 1
+        if heap[child] >= value:
+            break
+        heap[at], whose[at] = heap[child], whose[child]
+        at = child
+    heap[at], whose[at] = value, who
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
 def keep_nearest(tile: Floats, queries: Indices, members: Indices, nearest: Rows, similarities: Floats) -> None:
     """Keep the nearest of what each query is compared with: tile [queries, members].
 
     nearest int32[n, k] and similarities float32[n, k], -inf where nothing is yet: a heap in each row, the farthest
     first. A query is not its own neighbour.
     """
-    k = similarities.shape[1]
     for q in range(tile.shape[0]):
         heap, found, own = similarities[queries[q]], nearest[queries[q]], queries[q]
         farthest = heap[0]
@@ -128,18 +144,7 @@ def keep_nearest(tile: Floats, queries: Indices, members: Indices, nearest: Rows
             similarity = tile[q, m]
             if similarity <= farthest or members[m] == own:
                 continue
-            at = 0
-            while True:
-                child = 2 * at + 1
-                if child >= k:
-                    break
-                if child + 1 < k and heap[child + 1] < heap[child]:
-                    child += 1
-                if heap[child] >= similarity:
-                    break
-                heap[at], found[at] = heap[child], found[child]
-                at = child
-            heap[at], found[at] = similarity, members[m]
+            replace_first(heap, found, similarity, members[m])
             farthest = heap[0]
 
 
@@ -163,8 +168,7 @@ def add_kernels(
     where the first do not say that a pair is too far. kernels float32[queries, k]: of each query a heap, the smallest
     first, of zeros at the beginning.
     """
-    k = kernels.shape[1]
-    hits = np.empty(tile.shape[1] + 1, dtype=np.int32)
+    hits, whom = np.empty(tile.shape[1] + 1, dtype=np.int32), np.empty(kernels.shape[1], dtype=np.int32)
     for q in range(tile.shape[0]):
         heap, own, row = kernels[asking[q]], queries[asking[q], first:], tile[q]
         square = ahead_q[asking[q]]
@@ -186,18 +190,7 @@ def add_kernels(
             kernel = ONE - far / limit
             if kernel <= heap[0]:
                 continue
-            at = 0
-            while True:
-                child = 2 * at + 1
-                if child >= k:
-                    break
-                if child + 1 < k and heap[child + 1] < heap[child]:
-                    child += 1
-                if heap[child] >= kernel:
-                    break
-                heap[at] = heap[child]
-                at = child
-            heap[at] = kernel
+            replace_first(heap, whom, kernel, members[m])
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
