@@ -80,12 +80,11 @@ class _Greedy:
         self.floor = torch.full((n,), -1 - ROOM, device=device)
 
         # Of each candidate: a bound of its gain, what it would add at most in units of the last decimal that counts,
-        # and what is known of it now: if it is exact, EXACT and the number of its batch.
+        # and what is known of it now: if it is exact, EXACT and the number of its batch. Of each batch: who is in it,
+        # whom its best would serve, and how well.
         self.norms, self.bound = torch.empty_like(self.bonus), torch.empty_like(self.bonus)
         self.state = torch.zeros(n, dtype=torch.int64, device=device)
-        self.exact: list[
-            tuple[torch.Tensor, torch.Tensor, torch.Tensor]
-        ] = []  # who; whom the best would serve, and how well
+        self.exact: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
 
         # Lists of whom a candidate would serve, one after the other; a length of -1 is none.
         room = min(int(LISTED * free / 8), n * n)

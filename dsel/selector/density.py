@@ -48,10 +48,9 @@ def kde(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -
 
     a, b = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (x, candidates))
     limit, first = np.float32(sigma**2), _leading(a, b, sigma**2)
-    ahead_a, ahead_b = (np.ascontiguousarray(rows[:, :first]) for rows in (a, b))
     centres = _centres(b, max(1, min(round(2 * math.sqrt(len(b))), len(a) // IN_A_CELL)))
     there, here = _Cells.of(b, centres), _Cells.of(a, centres)  # by all columns: the first alone tell fewer apart
-    ahead_a, ahead_b = ahead_a[here.order], ahead_b[there.order]
+    ahead_a, ahead_b = (np.ascontiguousarray(rows[:, :first][cells.order]) for rows, cells in ((a, here), (b, there)))
     squares_a, squares_b = (np.einsum("nd,nd->n", rows, rows) for rows in (ahead_a, ahead_b))
     apart = sigma * np.sqrt(_distances(centres, centres)) + ROUNDING
     cells = np.repeat(np.arange(len(centres)), np.diff(here.ends, prepend=0))
@@ -166,4 +165,4 @@ def kde_by_lists(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbour
                 near = np.partition(near, neighbours - 1)[:neighbours] if len(near) > neighbours else near
                 out[start + row] = np.maximum(0, 1 - near.astype(np.float64) / sigma**2).sum()
             advance(len(ends) - 1)
-    return np.maximum(out, 1e-12)
+    return out
