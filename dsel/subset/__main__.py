@@ -71,7 +71,7 @@ def run(arguments: list[str]) -> None:
 
     chosen_from = named(selector=options.selector, embedder=options.embedder, scorer=options.scorer)
     own = [*chosen_from, *options.overrides]
-    asked = Asked(options.budget, options.seed, own, _columns(options.columns), bool(options.target))
+    asked = Asked(options.budget, options.seed, own, _columns(options.columns))
     chosen = choose(asked, files=options.files, target_files=options.target)
     rows.write(chosen.problem.pool.take(chosen.indices).originals["json"], out)
     if picture is not None:

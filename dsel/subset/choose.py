@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from dsel import config_groups
 from dsel.config_groups import GROUPS
 from dsel.configured import component, need_names, settings
-from dsel.data.given import ROW
+from dsel.data.given import ROW, Given
 from dsel.data.local import Local
 from dsel.embedder.given import GivenVectors
 from dsel.ending import explained
@@ -25,6 +25,8 @@ from dsel.overrides import readable
 from dsel.references import refuse, refuse_overrides
 from dsel.resources import closure, makers
 from dsel.selector.base import Selection
+from dsel.targets.given import GivenTargets
+from dsel.targets.local import LocalTargets
 from dsel.targets.none import NoTargets
 
 if TYPE_CHECKING:
@@ -51,13 +53,12 @@ WITH_TARGET = ("embedder=hashing", "selector@selector.then=nearest", "targets=lo
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for. overrides: as `dsel run` takes them, in place of what is usual. target: whether for one."""
+    """What is asked for. overrides: as `dsel run` takes them, in place of what is usual."""
 
     budget: float
     seed: int = 0
     overrides: Sequence[str] = ()
     columns: Mapping[str, str] | None = None
-    target: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def choose(
         asked: How many, and how.
         files: Files or folders that `data=local` reads.
         rows: Rows such as it finds in files, instead of those.
-        target_files, target_rows: The same of examples of what is wanted, where `asked` is for a target.
+        target_files, target_rows: The same of examples of what is wanted, for a choice for a target.
         embeddings: A vector for each of `rows`, [n, d], instead of the embedder's.
         quality: A number for each of `rows`, [n], higher is better, instead of the scorer's.
 
@@ -109,16 +110,19 @@ def choose(
     from dsel import cache
 
     start = time.monotonic()
-    config, choices = _composed(asked)
+    config, choices = _composed(asked, for_target=bool(target_files) or target_rows is not None)
     if files:
         config.data.path = list(files) if len(files) > 1 else files[0]
     if target_files:
         config.targets.path = list(target_files) if len(target_files) > 1 else target_files[0]
     given, components = settings(config), {group: component(config, group) for group in GROUPS}
     if rows is not None:
-        components["data"] = _given(components["data"], rows)
+        words = "the rows are given: data= has nothing to choose, data.columns and such have"
+        components["data"] = _with_rows(Given, Local, components["data"], rows, words)
     if target_rows is not None:
-        components["targets"] = _given_targets(components["targets"], target_rows)
+        need(len(target_rows) > 0, "the target has no rows: give some examples of what is wanted")
+        words = "the target is given: targets= has nothing to choose, targets.task and such have"
+        components["targets"] = _with_rows(GivenTargets, LocalTargets, components["targets"], target_rows, words)
     vectors = None if embeddings is None else _checked(embeddings, rows, "embeddings", 2)
     scores = None if quality is None else _checked(quality, rows, "quality", 1)
     if vectors is not None:
@@ -198,7 +202,7 @@ def select(
     """
     given = [*named(selector=selector, embedder=embedder, scorer=scorer), *overrides]
     wanted = None if target is None else rows_of(target)
-    asked = Asked(budget, seed, given, columns, target is not None)
+    asked = Asked(budget, seed, given, columns)
     chosen = choose(asked, rows=rows_of(dataset), target_rows=wanted, embeddings=embeddings, quality=quality)
     numbers = chosen.problem.pool.truth
     assert numbers is not None
@@ -244,13 +248,13 @@ def _plain(value: Any) -> Any:
     return [_plain(each) for each in value] if isinstance(value, (list, tuple, np.ndarray)) else value
 
 
-def _composed(asked: Asked) -> tuple[DictConfig, dict[str, str]]:
+def _composed(asked: Asked, *, for_target: bool) -> tuple[DictConfig, dict[str, str]]:
     """The configuration, and the choice of each group."""
     own = [readable(override) for override in asked.overrides]
     refuse_overrides(own)
     need_names(own)
     keys = {override.partition("=")[0].lstrip("+~") for override in own}
-    usual = [*USUAL, *(WITH_TARGET if asked.target or "targets" in keys else WITHOUT_TARGET)]
+    usual = [*USUAL, *(WITH_TARGET if for_target or "targets" in keys else WITHOUT_TARGET)]
     usual = [override for override in usual if not _replaced(override, keys)]
     with explained():
         config, chosen = config_groups.composed([*usual, *own])
@@ -270,26 +274,13 @@ def _replaced(usual: str, keys: set[str]) -> bool:
     return key in keys or (key.startswith("selector@") and "selector" in keys)
 
 
-def _given(data: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
-    from dataclasses import fields
-
-    from dsel.data.given import Given
-
-    need(isinstance(data, Local), "the rows are given: data= has nothing to choose, data.columns and such have")
-    return Given(**{f.name: getattr(data, f.name) for f in fields(Local) if f.name != "name"}, rows=rows)
-
-
-def _given_targets(targets: Any, rows: Sequence[Mapping[str, Any]]) -> Any:
-    from dataclasses import fields
-
-    from dsel.targets.given import GivenTargets
-    from dsel.targets.local import LocalTargets
-
-    need(
-        type(targets) is LocalTargets, "the target is given: targets= has nothing to choose, targets.task and such have"
-    )
-    need(len(rows) > 0, "the target has no rows: give some examples of what is wanted")
-    return GivenTargets(**{f.name: getattr(targets, f.name) for f in fields(LocalTargets)}, rows=rows)
+def _with_rows(
+    given: type[Any], local: type[Any], component: Any, rows: Sequence[Mapping[str, Any]], words: str
+) -> Any:
+    """`rows` in place of the files of a component of the class `local`, with its options; `words` where it is none."""
+    need(isinstance(component, local), words)
+    options = {f.name: getattr(component, f.name) for f in fields(local) if f.name != "name"}
+    return given(**options, rows=rows)
 
 
 def _checked(values: ArrayLike, rows: Sequence[Any] | None, what: str, axes: int) -> npt.NDArray[np.float32]:
