@@ -1,5 +1,6 @@
 """LESS from raw gradients: what the released code made of them."""
 
+import json
 from dataclasses import dataclass
 from types import SimpleNamespace
 
@@ -9,10 +10,13 @@ import torch
 
 from dsel.arrays import unit_rows
 from dsel.errors import ConfigError
-from dsel.model.gradients import adam_steps
+from dsel.model.chat import IGNORED
+from dsel.model.gradients import adam_steps, per_example, trained
 from dsel.selector import less
 from dsel.selector.base import Choose
-from tests.conftest import GOLDEN
+from tests.conftest import GOLDEN, ROOT, shared
+
+SMOLLM2 = ROOT / "models" / "smollm2-135m-instruct"
 
 
 def adam_step(gradients, first, second, *, eps):
@@ -89,6 +93,38 @@ def test_adam_step_is_that_of_torch():
     ours = adam_step(gradient, first, second, eps="paper")[0]
     root = np.sqrt(0.999 * second + 0.001 * gradient[0] ** 2) + 1e-8
     np.testing.assert_allclose(ours * root / corrected, step, rtol=2e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SMOLLM2.is_dir(), reason=f"needs {SMOLLM2}")
+@pytest.mark.parametrize("checkpoint", [1, 2])
+def test_gradients_of_smollm2_are_the_released_ones(golden, checkpoint):
+    """Of the pool, from which the weights were found, and of the targets, from which they were not."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(SMOLLM2)
+    lora = LoraConfig(r=1, lora_alpha=4, target_modules=["q_proj"], layers_to_transform=[8, 24], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(SMOLLM2, dtype=torch.float32), lora)
+    weights = np.load(GOLDEN / "targets" / "less_lora.npz")[f"ckpt{checkpoint}"]
+    parameters, names = dict(model.named_parameters()), list(map(str, golden["param_names"]))
+    for name, values in zip(names, np.split(weights, len(names)), strict=True):
+        parameters[name].data.copy_(torch.from_numpy(values).view_as(parameters[name]))
+
+    def encoded(row):
+        """In the released code's format, whose response starts where its prompt alone ends."""
+        asked = f"<|user|>\n{row['instruction']}" + (f"\n{row['input']}" if row["input"] else "") + "\n<|assistant|>\n"
+        ids = tokenizer(f"{asked}{row['output'].strip()}{tokenizer.eos_token}")["input_ids"]
+        prompt = len(tokenizer(asked)["input_ids"])
+        return ids, [IGNORED] * prompt + ids[prompt:]
+
+    rows = json.loads(shared("data/alpaca_gpt4_999.json").read_text())
+    expected = np.concatenate([golden[f"{kind}_rawgrad_ckpt{checkpoint}"] for kind in ("train", "tydiqa")])
+    starts = np.split(np.arange(expected.shape[1]), len(names))
+    order = np.concatenate([starts[names.index(name)] for name in trained(model)])
+    for found, values in per_example(model, [encoded(rows[i]) for i in golden["example_rows"]]):
+        left = np.linalg.norm(values.numpy() - expected[found][:, order], axis=1)
+        assert (left < 2e-4 * np.linalg.norm(expected[found], axis=1)).all()
 
 
 @pytest.mark.parametrize("eps", ["paper", "code"])
