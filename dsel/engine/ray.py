@@ -48,6 +48,10 @@ from dsel.trainer.strategy import Strategy
 AHEAD = 2  # shards that a worker has been given: while it reads one, the next is on its way
 LOSSES = 3  # workers that one shard, or a training that does not advance, may take with it
 ANSWERS = 10  # seconds that the head of a cluster has to answer in
+START = (
+    "start one (ray start --head), or name its address (with RAY_AUTH_MODE=token where it has a token), or take "
+    "engine.address=local"
+)
 TELL = 60  # seconds between lines on what is waited for
 
 log = logging.getLogger(__name__)
@@ -306,35 +310,45 @@ def connected(address: str) -> Any:
 
     if ray.is_initialized():
         return ray
-    found = os.environ.get("RAY_ADDRESS", address) if address == "auto" else address
-    _need_answer(found)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # what is run here is nobody else's business
     logging.getLogger("ray").setLevel(logging.ERROR)  # what matters is said here
     handler = signal.getsignal(signal.SIGTERM)
-    own = {"include_dashboard": False} if found == "local" else {}
+    own = {"include_dashboard": False} if address == "local" else {}
     try:
+        found = _noted() if address == "auto" else address
+        _need_answer(address, found)
         ray.init(found, log_to_driver=False, configure_logging=False, namespace="dsel", **own)
+    except ConfigError:
+        raise
     except Exception as error:  # Ray has one of each kind
         text = str(error).strip().partition("\n")[0]
-        how = "start one (ray start --head), or name its address (with RAY_AUTH_MODE=token where it has a token)"
-        raise ConfigError(
-            f"engine.address={address}: no Ray cluster to be had ({text}): {how}, or take engine.address=local"
-        ) from error
+        raise ConfigError(f"engine.address={address}: no Ray cluster to be had ({text}): {START}") from error
     finally:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, handler)  # Ray's would end this process in its own way
     return ray
 
 
-def _need_answer(address: str) -> None:
-    """Raise `ConfigError` where nobody listens at a cluster's address: Ray would try for minutes."""
+def _noted() -> str:
+    """What `auto` stands for. Raises ConnectionError where nothing says."""
+    from ray._private.services import get_ray_address_from_environment
+
+    return str(get_ray_address_from_environment("auto", None))
+
+
+def _need_answer(asked: str, address: str) -> None:
+    """Raise `ConfigError` where nobody listens at a cluster's address: Ray would try for minutes.
+
+    asked: the option, of which `auto` may stand for an address that a cluster has left behind on this machine.
+    """
     host, _, port = address.rpartition("://")[2].partition("/")[0].rpartition(":")
     if not port.isdigit():
         return
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS).close()
     except OSError as error:
-        raise ConfigError(f"engine.address={address}: no Ray cluster answers there ({error})") from error
+        where = "there" if asked == address else f"at {address}"
+        raise ConfigError(f"engine.address={asked}: no Ray cluster answers {where} ({error}): {START}") from error
 
 
 def why(error: Exception | str) -> str:

@@ -47,6 +47,14 @@ def test_an_address_where_nobody_listens_is_one_line(address: str, monkeypatch: 
         connected(address)
 
 
+def test_a_cluster_that_has_left_its_address_behind_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would look for it for twenty minutes."""
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
+    monkeypatch.setattr("dsel.engine.ray._noted", lambda: "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"^engine\.address=auto: no Ray cluster answers at 127\.0\.0\.1:1 \(.*start one"):
+        connected("auto")
+
+
 @pytest.mark.slow
 def test_a_cluster_that_is_not_there_or_too_small_is_one_line(engine: Ray, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"engine\.workers=3: the cluster has room for 2, each with engine\.cpus=1$"):
