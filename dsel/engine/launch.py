@@ -34,9 +34,6 @@ GRACE = 10  # seconds that a worker has to end in, when it is told to
 FOLLOWS = (signal.SIGTERM, signal.SIGABRT)  # that end a worker which has lost another
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  # which the launcher would take for itself
 
-Bars = dict[str, tuple[ExitStack, Callable[[int], None]]]
-"""What is being drawn, by its title: what ends it, and what advances it."""
-
 log = logging.getLogger(__name__)
 
 
@@ -62,8 +59,7 @@ def launch(job: Job, examples: Pool, processes: int, folder: Path, report: Repor
     sent.mkdir(parents=True)
     send(job, examples, sent)
     said = [Said(sent / SAID.format(i)) for i in range(processes)]
-    with held(), _started(job.trainer.strategy, processes, sent) as context, ExitStack() as shown:
-        bars: Bars = {}
+    with held(), heard(said[0], report) as hear, _started(job.trainer.strategy, processes, sent) as context:
         passed_on = False
         while True:
             if told() and not passed_on:
@@ -71,8 +67,7 @@ def launch(job: Job, examples: Pool, processes: int, folder: Path, report: Repor
                     os.kill(process, signal.SIGUSR1)  # it saves a checkpoint, and ends
                 passed_on = True
             ended = context.wait(timeout=0)
-            for kind, *what in said[0].read():
-                hear(kind, what, report, bars, shown)
+            hear()
             if ended is not None:
                 break
             threading.Event().wait(POLL)
@@ -110,31 +105,38 @@ def _started(strategy: str, processes: int, folder: Path) -> Iterator[Any]:
         context.close(timeout=GRACE)
 
 
-def hear(kind: str, what: list[Any], report: Report, bars: Bars, shown: ExitStack) -> None:
-    """Do with a line of `Said` what it asks for.
+@contextmanager
+def heard(said: Said, report: Report) -> Iterator[Callable[[], None]]:
+    """Yields what does all that a worker has asked for since the last time; until it says anything, it is starting.
 
     Args:
-        kind: the line's first word.
-        what: the others.
-        report: is told of a step.
-        bars: those being drawn.
-        shown: what closes them when it ends.
+        said: what the first worker says.
+        report: is told of each step.
     """
-    if kind == "log":
-        name, level, text = what
-        logging.getLogger(name).log(level, "%s", text)
-    elif kind == "step":
-        metrics, step = what
-        report(metrics, step)
-    elif kind == "advance":
-        title, total, unit, count = what
-        if title not in bars:
-            bar = shown.enter_context(ExitStack())
-            bars[title] = bar, bar.enter_context(progress(title, total=total, unit=unit))
-        if count is None:
-            bars.pop(title)[0].close()
-        else:
-            bars[title][1](count)
+    bars: dict[str, tuple[ExitStack, Callable[[int], None]]] = {}  # by title: what ends one, and what advances it
+    with ExitStack() as shown:
+        starting = shown.enter_context(ExitStack())
+        starting.enter_context(progress("starting the workers of a training", total=None, unit=""))
+
+        def hear() -> None:
+            for kind, *what in said.read():
+                starting.close()
+                if kind == "log":
+                    name, level, text = what
+                    logging.getLogger(name).log(level, "%s", text)
+                elif kind == "step":
+                    report(*what)
+                elif kind == "advance":
+                    title, total, unit, count = what
+                    if title not in bars:
+                        bar = shown.enter_context(ExitStack())
+                        bars[title] = bar, bar.enter_context(progress(title, total=total, unit=unit))
+                    if count is None:
+                        bars.pop(title)[0].close()
+                    else:
+                        bars[title][1](count)
+
+        yield hear
 
 
 def _fail(codes: dict[int, int], said: list[Said], errors: dict[int, str]) -> NoReturn:

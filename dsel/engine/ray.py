@@ -19,7 +19,6 @@ import socket
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from dsel.constraints import Count, Text
 from dsel.described import Indescribable, describe
 from dsel.engine import node
 from dsel.engine.base import Engine
-from dsel.engine.launch import POLL, Bars, blame, hear
+from dsel.engine.launch import POLL, blame, heard
 from dsel.engine.local import stays
 from dsel.engine.node import Answer
 from dsel.engine.saying import raised
@@ -144,13 +143,11 @@ class Ray(Engine):
         try:
             shared = strategy, workers, self.cpus, gpus
             task = trainer.alone.remote() if workers == 1 else trainer.together.remote(*shared)
-            with ExitStack() as shown:
-                bars: Bars = {}
+            with heard(said[0], report) as hear:
                 ended: list[Any] = []
                 while not ended:
                     ended, _ = ray.wait([task], timeout=POLL)
-                    for kind, *what in said[0].read():
-                        hear(kind, what, report, bars, shown)
+                    hear()
             try:
                 end: str = ray.get(task)
             except ray.exceptions.RayActorError as error:

@@ -16,6 +16,7 @@ from dsel.hub import loads
 from dsel.model.chat import end_tokens, template
 from dsel.model.hosted import Hosted
 from dsel.model.vllm_here import available, need_vllm
+from dsel.progress import progress
 
 if TYPE_CHECKING:
     import torch
@@ -106,13 +107,14 @@ class CausalLM(Hosted):
         """
         from transformers import AutoModelForCausalLM
 
-        model = self.weights(
-            AutoModelForCausalLM,
-            None if sharded else device_of_process(),
-            dtype=torch_dtype(dtype or self.dtype),
-            attn_implementation=self.attention,
-            quantization_config=quantization,
-        )
+        with progress("loading the model", total=None, unit=""):
+            model = self.weights(
+                AutoModelForCausalLM,
+                None if sharded else device_of_process(),
+                dtype=torch_dtype(dtype or self.dtype),
+                attn_implementation=self.attention,
+                quantization_config=quantization,
+            )
         model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
         if getattr(tokenizer, "chat_template", None):
             model.generation_config.eos_token_id = end_tokens(tokenizer, model.generation_config.eos_token_id) or None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dsel.errors import ConfigError, need
 from dsel.model.chat import IGNORED, Refused, encodings
 from dsel.pool import Message, Pool
+from dsel.progress import tracked
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,7 +33,8 @@ def tokenized(pool: Pool, tokenizer: Any, max_length: int) -> tuple[Dataset, dic
     beyond: list[str] = []
     untrained: list[str] = []
     responses = cut_responses = cut_examples = whole = 0
-    for name, messages in zip(pool.ids, pool.messages, strict=True):
+    examples = zip(pool.ids, pool.messages, strict=True)
+    for name, messages in tracked(examples, "tokens of the examples", total=len(pool), unit="examples"):
         texts = learnable(tokenizer, name, messages)
         learnt = [text for text in texts if any(label != IGNORED for label in text[1][:max_length])]
         if not learnt:

@@ -104,18 +104,17 @@ class SFT:
             "example may have",
         )
         need(self.quantization is None or self.lora is not None, "trainer.quantization needs trainer.lora: use qlora")
+        fits = self.strategy != "zero3" or self.quantization is None
+        need(fits, "trainer.strategy=zero3 cannot cut weights of 4 bits (nf4): use trainer.strategy=fsdp2 or ddp")
+        need(
+            self.strategy not in SHARDED or self.can_be_cut,
+            f"trainer.strategy={self.strategy} cuts weights into pieces, and trainer.optimizer={self.optimizer} needs "
+            f"whole ones: use {', '.join(ELEMENTWISE)}",
+        )
+        if self.strategy == "zero3":
+            need_package("deepspeed", install="dsel[deepspeed]", why="trainer.strategy=zero3")
         if self.quantization:
             need_package("bitsandbytes", install="dsel[gpu]", why="trainer=qlora")
-        if self.strategy in SHARDED:
-            need(
-                self.can_be_cut,
-                f"trainer.strategy={self.strategy} cuts weights into pieces, and trainer.optimizer={self.optimizer} "
-                f"needs whole ones: use {', '.join(ELEMENTWISE)}",
-            )
-        if self.strategy == "zero3":
-            instead = "use trainer.strategy=fsdp2 or ddp"
-            need(self.quantization is None, f"trainer.strategy=zero3 cannot cut weights of 4 bits (nf4): {instead}")
-            need_package("deepspeed", install="dsel[deepspeed]", why="trainer.strategy=zero3")
 
     @property
     def can_be_cut(self) -> bool:

@@ -84,6 +84,16 @@ def test_what_the_first_worker_says_is_reported(workers: Workers, caplog: pytest
     assert not (workers.folder / "fit" / FOLDER).exists()
 
 
+def test_workers_that_start_are_said_to_until_they_say_something(
+    workers: Workers, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dsel.progress.SILENT_FOR", 0.2)
+    with caplog.at_level(logging.INFO):
+        workers.do('time.sleep(0.6)\nif rank == 0: say("log", "dsel.other", 20, "here")\ntime.sleep(0.6)\n')
+    said = [r.message.partition(":")[0] for r in caplog.records if r.name in ("dsel.progress", "dsel.other")]
+    assert said == ["starting the workers of a training", "here"]
+
+
 WAIT = 'open(f"{folder}/../pid-{rank}", "w").write(str(os.getpid()))\nif rank == 0: time.sleep(60)\ntime.sleep(0.5)\n'
 
 

@@ -51,7 +51,7 @@ def test_a_cluster_that_has_left_its_address_behind_is_one_line(monkeypatch: pyt
     """Ray itself would look for it for twenty minutes."""
     monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(is_initialized=lambda: False))
     monkeypatch.setattr("dsel.engine.ray._noted", lambda: "127.0.0.1:1")
-    with pytest.raises(ConfigError, match=r"^engine\.address=auto: no Ray cluster answers at 127\.0\.0\.1:1 \(.*start one"):
+    with pytest.raises(ConfigError, match=r"^engine\.address=auto: no Ray cluster answers at 127.* \(.*: start one"):
         connected("auto")
 
 

@@ -15,7 +15,7 @@ from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import IGNORED, encode
 from dsel.pool import Example, Pool
 from dsel.trainer.examples import tokenized
-from dsel.trainer.sft import SFT
+from dsel.trainer.sft import SFT, LoRA
 from tests.conftest import ROOT, checked, make_pool
 from tests.trainer import small
 
@@ -62,7 +62,8 @@ def test_zero3_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "deepspeed" else name)
     with pytest.raises(ConfigError, match=r"needs the package 'deepspeed': pip install 'dsel\[deepspeed\]'"):
         checked(SFT(strategy="zero3"), "trainer")
-    quantized = SFT(strategy="zero3", quantization="nf4", lora={"rank": 4, "alpha": 8, "dropout": 0.0})
+    lora: LoRA = {"rank": 4, "alpha": 8, "dropout": 0.0}
+    quantized = SFT(strategy="zero3", quantization="nf4", lora=lora, optimizer="paged_adamw_8bit")
     with pytest.raises(ConfigError, match=r"zero3 cannot cut weights of 4 bits \(nf4\): use trainer\.strategy=fsdp2"):
         checked(quantized, "trainer")
 
