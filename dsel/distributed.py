@@ -7,10 +7,14 @@ variables of `told`, joins them, and ends them; those of a map (`dsel.engine.spr
 from __future__ import annotations
 
 import ctypes
+import multiprocessing
 import os
+import select
 import signal
 import subprocess
 import sys
+import threading
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar
 
@@ -136,6 +140,30 @@ def die_with_parent() -> None:
         ctypes.CDLL(None).prctl(DIES_WITH_PARENT, signal.SIGKILL)
     if os.getppid() != int(os.environ[PARENT]):  # it was faster
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lead() -> None:
+    """Processes that a library starts in this one's name are to `end_with_leader`."""
+    os.environ[PARENT] = str(os.getpid())
+
+
+def end_with_leader() -> None:
+    """From here on this process, which multiprocessing has started, and the library's that has started it are killed
+    when the one that leads them ends, however that ends: they would go on without it.
+    """
+    leader, starter = int(os.environ.get(PARENT, os.getpid())), multiprocessing.parent_process()
+    if starter is None or leader == os.getpid():
+        return
+
+    def watch() -> None:
+        with suppress(ProcessLookupError):  # it has ended already
+            select.select([os.pidfd_open(leader)], [], [])
+        for pid in (starter.pid, os.getpid()):
+            if pid is not None and pid != leader:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def join(strategy: str) -> None:

@@ -15,6 +15,8 @@ import pytest
 import dsel
 from dsel import distributed
 from dsel.errors import ConfigError
+from tests.conftest import ROOT, until
+from tests.engine.test_launch import gone
 
 ALL = re.compile(r"(LOCAL_|GROUP_|ROLE_)?(RANK|WORLD_SIZE)|(MASTER|TORCHELASTIC|ACCELERATE|FSDP|SLURM|OMPI)_\w+")
 
@@ -89,3 +91,40 @@ def test_compiled_loops_leave_pytorch_its_threads() -> None:
     )
     alone = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")} | {"OMP_NUM_THREADS": "1"}
     assert subprocess.run([sys.executable, "-c", code], env=alone, stdout=subprocess.PIPE).stdout == b"1\n"
+
+
+ENGINE = """
+import multiprocessing, os, sys, time
+from dsel.distributed import lead
+
+def engine(inner):
+    print(os.getpid(), flush=True)
+    if inner:
+        multiprocessing.get_context("spawn").Process(target=engine, args=(inner - 1,)).start()
+    else:
+        import dsel.model.vllm_worker
+        print("watches", flush=True)
+    time.sleep(60)
+
+if __name__ == "__main__":
+    lead()
+    multiprocessing.get_context("spawn").Process(target=engine, args=(int(sys.argv[1]),)).start()
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody is told")
+@pytest.mark.parametrize("inner", [0, 1])
+def test_an_engine_and_its_workers_end_with_their_leader_from_its_start(tmp_path: Path, inner: int) -> None:
+    """Be it that the engine is a process and a worker in one, or has its workers in others."""
+    (tmp_path / "lead.py").write_text(ENGINE)
+    path = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, str(tmp_path / "lead.py"), str(inner)], env=path, stdout=subprocess.PIPE, text=True
+    ) as leader:
+        assert leader.stdout is not None
+        lines = [leader.stdout.readline() for _ in range(inner + 2)]
+        leader.kill()
+    pids = [int(line) for line in lines if line.strip().isdigit()]
+    assert lines[-1] == "watches\n" and len(pids) == inner + 1
+    until(lambda: all(map(gone, pids)))

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from dsel.distributed import lead
 from dsel.errors import ConfigError, need
 from dsel.hub import reason
 from dsel.model import flops
@@ -208,6 +209,7 @@ def _start(wanted: dict[str, Any], model: CausalLM, weights: Path | None) -> Run
     """A new engine, in `SETTINGS`. Raises `ConfigError` where there is none to be had."""
     for name, value in SETTINGS.items():
         os.environ.setdefault(name, value)
+    lead()
     from vllm import LLM
 
     log.info("vLLM starts an engine for %s", model.place)
@@ -218,7 +220,6 @@ def _start(wanted: dict[str, Any], model: CausalLM, weights: Path | None) -> Run
             f"vLLM cannot start an engine for {model.place} ({reason(error)}); what it said itself is above; "
             "model.vllm=never does without"
         ) from error
-    llm.collective_rpc("end_with", args=(os.getpid(),))
     atexit.register(close)
     return Running(llm, wanted, weights)
 

@@ -1,12 +1,15 @@
-"""What the processes of vLLM's engine do beside their own work; the engine imports this there, by its name."""
+"""What the processes of vLLM's engine do beside their own work; the engine imports this there, by its name.
+
+That is before it reads any weights, and from then on it ends with the process that has started it.
+"""
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-from threading import Thread
 from typing import Any
+
+from dsel.distributed import end_with_leader
+
+end_with_leader()
 
 
 class Worker:
@@ -30,15 +33,3 @@ class Worker:
             for layer in self.model_runner.get_model().modules():
                 if isinstance(layer, ParallelLMHead):
                     layer.quant_method.process_weights_after_loading(layer)
-
-    def end_with(self, leader: int) -> None:
-        """From here on the engine is killed when the process `leader` ends, however that ends: it goes on without."""
-        ended = os.pidfd_open(leader)
-        engine = [pid for pid in (os.getppid(), os.getpid()) if pid != leader]  # it may have its worker in itself
-
-        def watch() -> None:
-            select.select([ended], [], [])
-            for pid in engine:
-                os.kill(pid, signal.SIGKILL)
-
-        Thread(target=watch, daemon=True).start()
