@@ -18,12 +18,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from hydra.experimental.callback import Callback
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from dsel.cache import Cache
 from dsel.component import digest, identity, without_software
 from dsel.config_groups import NO_RESULT
-from dsel.errors import need_package
+from dsel.errors import need, need_package
 from dsel.files import damage, locked, read_json, seal, unsealed, write_sealed
 from dsel.record.facts import OddRecord
 from dsel.record.reader import NAME, RunFolder
@@ -39,6 +40,8 @@ SWEEP = "DSEL_SWEEP"
 
 LAUNCHERS = {"submitit": "dsel[slurm]", "joblib": "dsel[parallel]", "ray": "hydra-ray-launcher"}
 """What is in the name of a launcher's module, and what brings it."""
+
+BASIC = "basic"  # Hydra's own: in this process, and the one that nobody has to ask for
 
 FAILURES, ENDED, RUNNING = ".failed", ".ended", ".running"
 RESULTS = ("selection.parquet", "selected.jsonl")  # what a finished run is good for, beside its record
@@ -122,12 +125,14 @@ def ended(runs: Path, folder: Path) -> None:
 
 
 class Launcher(Before):
-    """Before a sweep: ends the program where the package of its launcher is missing."""
+    """Ends the program before a sweep whose launcher's package is missing, and before a run that none would launch."""
 
     @staticmethod
     def look(config: DictConfig) -> None:
         module = str(config.hydra.launcher._target_).rpartition(".")[0]
         chosen = config.hydra.runtime.choices["hydra/launcher"]
+        launched = config.hydra.mode == RunMode.MULTIRUN or config.plan or chosen == BASIC
+        need(launched, f"hydra/launcher={chosen} launches the runs of a sweep: add -m, also for one run")
         for plugin, install in LAUNCHERS.items():
             if plugin in module:
                 need_package(module, install=install, why=f"hydra/launcher={chosen}")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from dsel import sweep
@@ -109,11 +110,23 @@ def test_a_launcher_that_is_not_installed_is_named(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     launcher = OmegaConf.load(ROOT / "conf" / "hydra" / "launcher" / f"{choice}.yaml")
-    chosen = {"launcher": launcher, "runtime": {"choices": {"hydra/launcher": choice}}}
+    chosen = {"launcher": launcher, "runtime": {"choices": {"hydra/launcher": choice}}, "mode": RunMode.MULTIRUN}
     with pytest.raises(SystemExit):
         sweep.Launcher().on_multirun_start(OmegaConf.create({"hydra": chosen}))
     assert f"hydra/launcher={choice} needs the package" in (said := capsys.readouterr().err)
     assert said.endswith(f"pip install {installs}\n")
+
+
+def test_a_launcher_without_a_sweep_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """It would run here, on the login node, without a word."""
+    chosen = {"launcher": {"_target_": "a.Launcher"}, "runtime": {"choices": {"hydra/launcher": "slurm"}}}
+    alone = OmegaConf.create({"hydra": {**chosen, "mode": RunMode.RUN}, "plan": False})
+    with pytest.raises(SystemExit):
+        sweep.Launcher().on_run_start(alone)
+    assert capsys.readouterr().err.endswith(
+        "hydra/launcher=slurm launches the runs of a sweep: add -m, also for one run\n"
+    )
+    sweep.Launcher().on_run_start(OmegaConf.merge(alone, {"plan": True}))
 
 
 def test_a_run_is_known_by_what_changes_its_result(tmp_path: Path) -> None:
