@@ -50,20 +50,39 @@ def influence(
         subtasks: which targets, by number, each subtask has.
         subtask: the cosine to the mean of a subtask's gradients, or with `mean_cosine` the mean of the cosines to each
             of them, as the released code has it. Features are brought to length one in either case.
-        reduce: the `max` over subtasks, or their `mean`.
+        reduce: the `max` over subtasks, or their `mean`; see `over_subtasks`.
     """
     shares = np.asarray(rates, dtype=np.float64) / np.sum(rates)
     total = sum(
         np.float32(share) * similarities(here, there, subtasks, subtask=subtask)
         for here, there, share in zip(pool, targets, shares, strict=True)
     )
-    return np.asarray(total.max(axis=1) if reduce == "max" else total.mean(axis=1), dtype=np.float32)
+    return np.asarray(over_subtasks(total, reduce), dtype=np.float32)
+
+
+def over_subtasks(total: NDArray[np.floating], reduce: str) -> NDArray[np.floating]:
+    """The `max`, or the `mean`, of similarities [n, subtasks] over subtasks: [n].
+
+    A subtask that nothing is like or unlike, as none of its targets has a gradient, does not count: its 0 would stand
+    before whatever points away from the others.
+    """
+    known = total.any(axis=0)
+    found = total if known.all() or not known.any() else total[:, known]
+    return found.max(axis=1) if reduce == "max" else found.mean(axis=1)
 
 
 def similarities(pool: ArrayLike, targets: ArrayLike, subtasks: Sequence[NDArray[np.int64]], *, subtask: str) -> Floats:
-    """The cosines of `influence` at one checkpoint, float32[n, subtasks]. An example without a gradient has 0."""
+    """The cosines of `influence` at one checkpoint, float32[n, subtasks].
+
+    An example without a gradient has 0, and so have all for a subtask without one; a target without counts in no mean.
+    """
     wanted = _of_length_one(targets) if subtask == "mean_cosine" else np.asarray(targets, dtype=np.float32)
-    means = np.stack([wanted[rows].mean(axis=0) for rows in subtasks])
+    given = np.flatnonzero(wanted.any(axis=1))
+    means = np.zeros((len(subtasks), wanted.shape[1]), dtype=np.float32)
+    for mean, rows in zip(means, subtasks, strict=True):
+        some = rows[np.isin(rows, given)]
+        if some.size:
+            mean[:] = wanted[some].mean(axis=0)
     means = means if subtask == "mean_cosine" else _of_length_one(means)
     x = np.asanyarray(pool)
     out = np.empty((len(x), len(means)), dtype=np.float32)
@@ -124,11 +143,10 @@ class ByGradients(Selector):
             rates += rate
             words = "are not finite: the warm-up has diverged, trainer.learning_rate is too high"
             need(bool(np.isfinite(total).all()), f"gradients of checkpoint {epoch} {words}")
-        scores = (total.max(axis=1) if self.reduce == "max" else total.mean(axis=1)) / rates
+        scores = over_subtasks(total, self.reduce) / rates
         nothing = ~total.any(axis=1)
         if nothing.any():
-            why = f"no response within selector.max_length={self.max_length} tokens, or the model's own limit"
-            log.warning("%d examples have no gradient (%s): they come last", nothing.sum(), why)
+            log.warning("%d examples have no gradient (%s): they come last", nothing.sum(), self._unread)
         chosen = np.lexsort((-scores, nothing))[: study.budget]
         yield Choose(Selection(chosen, scores=scores[chosen].astype(np.float32)))
 
@@ -138,11 +156,16 @@ class ByGradients(Selector):
     def wanted(self, study: Study, learner: Learner, target: Pool) -> NDArray[np.floating]:
         """The `features` of the targets. Raises `ConfigError` where none of them has a gradient."""
         found = self.features(study, learner, target)
-        need(
-            bool(found.any()),
-            f"the targets have no gradients: selector.max_length={self.max_length} leaves none of their responses",
-        )
+        without = int(np.count_nonzero(~found.any(axis=1)))
+        need(without < len(found), f"the targets have no gradients: {self._unread}")
+        if without:
+            log.warning("%d of %d targets have no gradient (%s): they do not count", without, len(found), self._unread)
         return found
+
+    @property
+    def _unread(self) -> str:
+        """Why an example has no gradient."""
+        return f"no response within selector.max_length={self.max_length} tokens, or the model's own limit"
 
     def _warm(self, n: int) -> int:
         return max(1, round(self.warmup * n))
@@ -195,5 +218,6 @@ class Less(ByGradients):
     def compare(
         self, study: Study, learner: Learner, target: Pool, subtasks: Sequence[NDArray[np.int64]]
     ) -> NDArray[np.floating]:
+        there = self.wanted(study, learner, target)  # first: without it there is nothing to compare the pool with
         here = self.features(study, learner, study.pool, step=self.eps)
-        return similarities(here, self.wanted(study, learner, target), subtasks, subtask=self.subtask)
+        return similarities(here, there, subtasks, subtask=self.subtask)

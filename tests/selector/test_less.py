@@ -166,5 +166,20 @@ def test_a_warm_up_that_diverged_is_one_line():
 def test_targets_without_gradients_are_refused(monkeypatch):
     selector = less.Less(max_length=64)
     monkeypatch.setattr(less.Less, "features", lambda *given, **more: np.zeros((2, 8)))
-    with pytest.raises(ConfigError, match="max_length=64 leaves none"):
+    with pytest.raises(ConfigError, match="no response within selector.max_length=64 tokens"):
         selector.wanted(SimpleNamespace(), None, None)
+
+
+@pytest.mark.parametrize("subtask", ["mean_gradient", "mean_cosine"])
+def test_targets_without_gradients_do_not_count(subtask):
+    """Nor does a subtask that has none: its 0 is not better than what points away from the others."""
+    rng = np.random.default_rng(0)
+    pool, targets = rng.normal(size=(1, 9, 5)), rng.normal(size=(1, 3, 5))
+    more = np.insert(targets, [1, 3, 3], 0, axis=1)  # targets 1, 4 and 5 have no gradient
+    given = [np.array([0, 1]), np.array([2])]
+    among = [np.array([0, 1, 2]), np.array([3]), np.array([4, 5])]
+    for reduce in ("max", "mean"):
+        alone = less.influence(pool, targets, [1e-5], given, subtask=subtask, reduce=reduce)
+        assert (alone < 0).any()
+        found = less.influence(pool, more, [1e-5], among, subtask=subtask, reduce=reduce)
+        np.testing.assert_array_equal(found, alone)
