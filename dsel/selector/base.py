@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -72,6 +72,14 @@ class Train:
 
 
 Step = Choose | Train
+
+
+def in_whole(step: Step, kept: npt.NDArray[np.int64]) -> Step:
+    """A step over some examples of a pool, those at `kept`, as one over the pool."""
+    if isinstance(step, Train):
+        return replace(step, examples=kept[step.examples])
+    selection = replace(step.selection, indices=kept[step.selection.indices])
+    return replace(step, selection=selection, on=None if step.on is None else kept[step.on])
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import numpy as np
@@ -16,7 +16,7 @@ from dsel.blocks import Matrix, Where, blocks, lengths, matrix, read, torch_devi
 from dsel.constraints import Between, Called
 from dsel.cost import Cost
 from dsel.progress import tracked
-from dsel.selector.base import Selector, Step, Train, Work
+from dsel.selector.base import Selector, Step, Work, in_whole
 from dsel.study import Study
 
 if TYPE_CHECKING:
@@ -109,11 +109,7 @@ class SemDedup(Selector):
     def steps(self, study: Study, learner: Learner) -> Iterator[Step]:
         kept = self.kept(study)
         for step in self.then.steps(study.restrict(kept), learner):
-            if isinstance(step, Train):
-                yield replace(step, examples=kept[step.examples])
-            else:
-                selection = replace(step.selection, indices=kept[step.selection.indices])
-                yield replace(step, selection=selection, on=None if step.on is None else kept[step.on])
+            yield in_whole(step, kept)
 
     def kept(self, study: Study) -> Indices:
         """The examples that are left, by index: at least as many as the budget."""
