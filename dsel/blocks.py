@@ -79,6 +79,16 @@ def lengths(x: Matrix) -> Floats:
     return result
 
 
+def summed(rows: Floats, groups: Indices) -> tuple[Indices, Floats, Indices]:
+    """The groups that have rows: which they are, rising, the sum of each one's rows, and how many these are.
+
+    rows float32[n, d]; groups int64[n], the number of each one's. A group's rows are added as they come.
+    """
+    order = np.argsort(groups, kind="stable")
+    filled, starts, sizes = np.unique(groups[order], return_index=True, return_counts=True)
+    return filled, np.add.reduceat(rows[order], starts, axis=0), sizes
+
+
 def in_threads(
     work: Callable[[slice], None], over: Iterable[slice], advance: Callable[[int], None] = lambda count: None
 ) -> None:

@@ -92,20 +92,26 @@ def _write(handle: int, data: memoryview, at: int) -> None:
 
 
 def taken(values: npt.NDArray[Any], indices: Indices) -> npt.NDArray[Any]:
-    """The rows at `indices`: a view of those side by side; of many others a copy in a file that nobody else sees.
-
-    Memory does not grow with them; the copy takes its room on the disk that the file of `values` is on.
-    """
+    """The rows at `indices`: a view of those side by side; of others a copy (`copied`)."""
     if len(indices) and (np.diff(indices) == 1).all():
         return values[indices[0] : indices[-1] + 1]
-    size = len(indices) * values.itemsize * int(np.prod(values.shape[1:]))
-    if not isinstance(values, np.memmap) or not values.filename or not size or size < LARGE:
-        return np.asarray(values)[indices]
-    folder = Path(values.filename).parent
-    if not os.access(folder, os.W_OK):
-        return np.asarray(values)[indices]
-    with tempfile.TemporaryFile(dir=folder) as file:  # gone when nobody has the array
-        out = np.memmap(file, values.dtype, "w+", shape=(len(indices), *values.shape[1:]))
+    return copied(values, indices, values.dtype)
+
+
+def copied(values: npt.NDArray[Any], indices: Indices, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The rows at `indices`, as numbers of that type: a copy that may be written to.
+
+    Of many rows of a mapped file it is a file too, that nobody else sees and that takes its room on the same disk, so
+    that memory does not grow with them.
+    """
+    shape = (len(indices), *values.shape[1:])
+    size = np.dtype(dtype).itemsize * int(np.prod(shape))
+    file = values.filename if isinstance(values, np.memmap) and size >= LARGE else None
+    folder = Path(file).parent if file else None
+    if folder is None or not os.access(folder, os.W_OK):
+        return np.asarray(values)[indices].astype(dtype, copy=False)
+    with tempfile.TemporaryFile(dir=folder) as own:  # gone when nobody has the array
+        out = np.memmap(own, dtype, "w+", shape=shape)
     for part in blocks(len(indices)):
         out[part.start : part.stop] = values[indices[part.start : part.stop]]
     return out

@@ -67,9 +67,11 @@ def top(blocks: Blocks, k: int) -> tuple[Indices, Floats]:
 
 def _keys(similar: Floats, index: Indices) -> NDArray[np.int64]:
     """Numbers that are in the order of preference: similarity first, then the lower index. float32[…, rows]."""
-    bits = (similar + np.float32(0)).view(np.int32).astype(np.int64)  # -0.0 as 0.0
-    ordered = np.where(bits < 0, np.int64(-(2**31)) - bits, bits)  # the order of floats, as integers
-    return (ordered << 32) | (2**32 - 1 - index)
+    keys = (similar + np.float32(0)).view(np.int32).astype(np.int64)  # -0.0 as 0.0
+    np.subtract(-(2**31), keys, out=keys, where=keys < 0)  # the order of floats, as integers
+    keys <<= 32
+    keys |= 2**32 - 1 - index
+    return keys
 
 
 def _unkeyed(keys: NDArray[np.int64]) -> tuple[Indices, Floats]:

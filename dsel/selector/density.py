@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import pairwise, product
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dsel.arrays import Doubles, Floats, Indices
-from dsel.blocks import in_threads, parts
+from dsel.blocks import in_threads, parts, summed
 from dsel.progress import progress
 from dsel.selector.products import slices
 
@@ -26,18 +26,18 @@ EACH = 64  # points that a cluster's centre is found from
 PROBES = 16  # of which so many are looked into
 
 
-def kde(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -> Doubles:
-    """ρ of each row of x: the kernel max(0, 1 − d²/σ²), summed over its nearest `neighbours` among the candidates.
+def kde(candidates: ArrayLike, asked: Indices, *, sigma: float, neighbours: int) -> Doubles:
+    """ρ of some candidates: the kernel max(0, 1 − d²/σ²), summed over the nearest `neighbours` among all of them.
 
     Exact, and most pairs of a large pool are never looked at. Both sides fall into cells, and two cells whose members
     lie farther than σ apart along the line through their centres have nothing in common. In others, products of the
     leading columns say of most pairs that they are farther than σ, and the rest are completed one by one. That saves
     most where leading columns vary most, as after `turn`; how many come first is found from a sample. Time O(mnd) at
-    worst; memory O(nd).
+    worst; memory O(n + √n d), as candidates that are float32 are read where they lie.
 
     Args:
-        x: [m, d].
         candidates: [n, d].
+        asked: int64[m], whose ρ is wanted.
         sigma: σ.
         neighbours: how many count.
 
@@ -46,30 +46,38 @@ def kde(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -
     """
     from dsel.selector.tiles import add_kernels
 
-    a, b = (np.ascontiguousarray(rows, dtype=np.float32) for rows in (x, candidates))
-    limit, first = np.float32(sigma**2), _leading(a, b, sigma**2)
-    centres = _centres(b, max(1, min(round(2 * math.sqrt(len(b))), len(a) // IN_A_CELL)))
-    there, here = _Cells.of(b, centres), _Cells.of(a, centres)  # by all columns: the first alone tell fewer apart
-    ahead_a, ahead_b = (np.ascontiguousarray(rows[:, :first][cells.order]) for rows, cells in ((a, here), (b, there)))
-    squares_a, squares_b = (np.einsum("nd,nd->n", rows, rows) for rows in (ahead_a, ahead_b))
+    x = np.ascontiguousarray(candidates, dtype=np.float32)
+    limit, first = np.float32(sigma**2), _leading(x, asked, sigma**2)
+    centres = _centres(x, max(1, min(round(2 * math.sqrt(len(x))), len(asked) // IN_A_CELL)))
+    # By all columns: the first alone tell fewer apart.
+    there, here = _Cells.of(x, np.arange(len(x)), centres), _Cells.of(x, asked, centres)
+    ahead = x[:, :first]
+    squares = np.concatenate([_squares(ahead[there.order[part]]) for part in parts(len(x), 8 * first)])
     apart = sigma * np.sqrt(_distances(centres, centres)) + ROUNDING
     cells = np.repeat(np.arange(len(centres)), np.diff(here.ends, prepend=0))
-    out = np.empty(len(a))
+    out = np.empty(len(asked))
 
     def work(part: slice) -> None:
         own, rows = cells[part], here.order[part]
-        queries, squares, ahead = a[rows], squares_a[part], ahead_a[part]
-        kernels = np.zeros((len(rows), min(neighbours, len(b))), dtype=np.float32)
+        queries = x[asked[rows]]
+        leading = np.ascontiguousarray(queries[:, :first])
+        own_squares = _squares(leading)
+        kernels = np.zeros((len(rows), min(neighbours, len(x))), dtype=np.float32)
         for cell, (low, high) in enumerate(pairwise([0, *there.ends.tolist()])):
             near = np.flatnonzero((there.least[cell] + here.least[:, cell] <= apart[cell])[own])
-            for some, others in product(slices(high, MEMBERS, low), slices(len(near), MEMBERS)):
-                asking, names = near[others], there.order[some]
-                tile = ahead[asking] @ ahead_b[some].T
-                add_kernels(tile, squares, squares_b[some], queries, b, asking, names, first, limit, kernels)
+            if not near.size:
+                continue
+            for some in slices(high, MEMBERS, low):
+                names = there.order[some]
+                members = ahead[names]
+                for others in slices(len(near), MEMBERS):
+                    asking = near[others]
+                    tile = leading[asking] @ members.T
+                    add_kernels(tile, own_squares, squares[some], queries, x, asking, names, first, limit, kernels)
         out[rows] = kernels.sum(axis=1, dtype=np.float64)
 
-    with progress("density of the pool", total=len(a), unit="examples") as advance:
-        in_threads(work, slices(len(a), QUERIES), advance)
+    with progress("density of the pool", total=len(asked), unit="examples") as advance:
+        in_threads(work, slices(len(asked), QUERIES), advance)
     return out
 
 
@@ -84,14 +92,17 @@ def turn(rows: Floats) -> None:
 
 def _distances(a: Floats, b: Floats) -> Floats:
     """Squared, of all rows of a to all of b; not below 0."""
-    squares = np.einsum("nd,nd->n", a, a)[:, None] + np.einsum("nd,nd->n", b, b)
-    return np.maximum(squares - 2 * a @ b.T, 0)
+    return np.maximum(_squares(a)[:, None] + _squares(b) - 2 * a @ b.T, 0)
 
 
-def _leading(a: Floats, b: Floats, limit: float) -> int:
+def _squares(rows: Floats) -> Floats:
+    return np.asarray(np.einsum("nd,nd->n", rows, rows))
+
+
+def _leading(x: Floats, asked: Indices, limit: float) -> int:
     """By how many columns to look first for pairs of rows whose squared distance is below `limit`: the cheapest."""
-    d = a.shape[1]
-    some, others = (rows[:: -(-len(rows) // most)] for rows, most in ((a, 512), (b, MEMBERS)))
+    d = x.shape[1]
+    some, others = x[asked[:: -(-len(asked) // 512)]], x[:: -(-len(x) // MEMBERS)]
     least, far = np.inf, np.zeros((len(some), len(others)), dtype=np.float32)
     best, step = d, max(1, -(-d // 12))
     for start in range(0, d, step):
@@ -112,15 +123,14 @@ def _centres(rows: Floats, count: int) -> Floats:
         own = np.concatenate(
             [_distances(sample[part], centres).argmin(axis=1) for part in parts(len(sample), 8 * count)]
         )
-        order = np.argsort(own, kind="stable")
-        filled, starts, sizes = np.unique(own[order], return_index=True, return_counts=True)
-        centres[filled] = np.add.reduceat(sample[order], starts, axis=0) / sizes[:, None]
+        filled, sums, sizes = summed(sample, own)
+        centres[filled] = sums / sizes[:, None]
     return centres
 
 
 @dataclass(frozen=True)
 class _Cells:
-    """Rows in the `order` int64[n] of their cells, each of which ends before `ends` int64[cells].
+    """Some rows, by where they are named, in the `order` int64[m] of their cells; each ends before `ends` int64[cells].
 
     least [cells, cells]: of cell i and another one j the least (c_i − c_j)·y of a row y in i, with centres c.
     """
@@ -130,12 +140,12 @@ class _Cells:
     least: Floats
 
     @classmethod
-    def of(cls, rows: Floats, centres: Floats) -> _Cells:
-        own = np.empty(len(rows), dtype=np.int64)
+    def of(cls, x: Floats, names: Indices, centres: Floats) -> _Cells:
+        own = np.empty(len(names), dtype=np.int64)
         least = np.full((len(centres), len(centres)), np.inf, dtype=np.float32)
-        half = np.einsum("nd,nd->n", centres, centres) / 2
-        for part in parts(len(rows), 16 * len(centres)):
-            products = rows[part] @ centres.T
+        half = _squares(centres) / 2
+        for part in parts(len(names), 16 * len(centres)):
+            products = x[names[part]] @ centres.T
             own[part] = found = (products - half).argmax(axis=1)
             order = np.argsort(found, kind="stable")
             filled, starts = np.unique(found[order], return_index=True)
@@ -144,22 +154,25 @@ class _Cells:
         return cls(np.argsort(own, kind="stable"), np.cumsum(np.bincount(own, minlength=len(centres))), least)
 
 
-def kde_by_lists(x: ArrayLike, candidates: ArrayLike, *, sigma: float, neighbours: int) -> Doubles:
-    """What `kde` says, nearly: neighbours are looked for in the nearest lists of an inverted file (faiss) alone."""
+def kde_by_lists(candidates: ArrayLike, asked: Indices, *, sigma: float, neighbours: int) -> Doubles:
+    """What `kde` says, nearly: neighbours are looked for in the nearest lists of an inverted file (faiss) alone.
+
+    That holds another copy of the candidates, in memory.
+    """
     import faiss
 
-    a, b = np.asarray(x, dtype=np.float32), np.ascontiguousarray(candidates, dtype=np.float32)
-    lists = max(1, min(len(b) // 39, round(LISTS * len(b) ** 0.5)))  # faiss wants 39 points of each
-    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(b.shape[1]), b.shape[1], lists)
+    x = np.ascontiguousarray(candidates, dtype=np.float32)
+    lists = max(1, min(len(x) // 39, round(LISTS * len(x) ** 0.5)))  # faiss wants 39 points of each
+    index = faiss.IndexIVFFlat(faiss.IndexFlatL2(x.shape[1]), x.shape[1], lists)
     index.cp.seed, index.cp.max_points_per_centroid = 0, EACH
     with progress("inverted file of the pool", total=None, unit=""):
-        index.train(b)
-        index.add(b)
+        index.train(x)
+        index.add(x)
     index.nprobe = min(lists, PROBES)
-    out = np.empty(len(a))
-    with progress("density of the pool", total=len(a), unit="examples") as advance:
-        for start in range(0, len(a), 1024):
-            ends, far, _ = index.range_search(a[start : start + 1024], sigma**2)
+    out = np.empty(len(asked))
+    with progress("density of the pool", total=len(asked), unit="examples") as advance:
+        for start in range(0, len(asked), 1024):
+            ends, far, _ = index.range_search(x[asked[start : start + 1024]], sigma**2)
             for row, (low, high) in enumerate(zip(ends[:-1].astype(int), ends[1:].astype(int), strict=True)):
                 near = far[low:high]
                 near = np.partition(near, neighbours - 1)[:neighbours] if len(near) > neighbours else near

@@ -17,7 +17,7 @@ from numpy.lib.format import open_memmap
 from numpy.typing import ArrayLike, NDArray
 
 from dsel.arrays import Doubles, Floats, Indices, check_budget
-from dsel.blocks import Matrix, Where, blocks, full_precision, lengths, matrix, parts, read, torch_device
+from dsel.blocks import Matrix, Where, blocks, full_precision, lengths, matrix, parts, read, summed, torch_device
 from dsel.constraints import Count
 from dsel.cost import Cost
 from dsel.progress import progress, tracked
@@ -179,9 +179,7 @@ def _centres(x: Matrix, norms: Floats) -> Floats:
     centres = sample[rng.choice(len(rows), count, replace=False)]
     for _ in range(ITERATIONS):
         own = np.concatenate([(block @ centres.T).argmax(axis=1) for _, block in blocks(sample, beside=4 * count)])
-        order = np.argsort(own, kind="stable")
-        filled, starts = np.unique(own[order], return_index=True)
-        sums = np.add.reduceat(sample[order], starts, axis=0)
+        filled, sums, _ = summed(sample, own)
         lengths_ = np.linalg.norm(sums, axis=1, keepdims=True)
         centres[filled] = np.where(lengths_ > 0, sums / np.maximum(lengths_, 1e-30), centres[filled])
     return centres

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dsel.arrays import Doubles, Floats, Indices
 from dsel.constraints import Above, AtMost, Count, NotNegative
+from dsel.npy import copied
 from dsel.retrieval import CELLS, top
 from dsel.selector.base import Selection, Static
 from dsel.selector.density import kde, kde_by_lists, turn
@@ -84,7 +85,7 @@ def probabilities(
     nearest, far = _nearest(x, wanted, k)
     known, place = np.unique(nearest, return_inverse=True)
     place = place.reshape(nearest.shape)
-    candidates = np.asarray(x[known], dtype=np.float32)  # a copy, which may be turned
+    candidates = copied(x, known, np.float32) if sigma else x[:0]
     if sigma:
         turn(candidates)
     density, unseen = np.ones(len(known)), np.full(len(known), sigma > 0)
@@ -97,7 +98,7 @@ def probabilities(
         missing = missing[unseen[missing]]
         if not missing.size:
             break
-        estimated = estimate(candidates[missing], candidates, sigma=sigma, neighbours=kernel)
+        estimated = estimate(candidates, missing, sigma=sigma, neighbours=kernel)
         density[missing] = np.maximum(estimated, 1)  # rounding may hide an example from itself where σ is small
         unseen[missing] = False
     if found is None:

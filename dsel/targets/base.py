@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -36,7 +36,7 @@ class Target:
 
     def by_subtask(self) -> list[npt.NDArray[np.int64]]:
         """The same of subtasks, of which two tasks may have one of the same name."""
-        return _members([f"{task}/{subtask}" for task, subtask in zip(self.tasks, self.subtasks, strict=True)])
+        return _members(list(zip(self.tasks, self.subtasks, strict=True)))
 
     @staticmethod
     def of(pool: Pool, *, task: str | None = None, subtask: str | None = None, option: str = "targets") -> Target:
@@ -62,10 +62,11 @@ class Targets(Protocol):
         ...
 
 
-def _members(names: Sequence[str]) -> list[npt.NDArray[np.int64]]:
-    first = {name: i for i, name in reversed(list(enumerate(names)))}
-    array = np.asarray(names, dtype=object)
-    return [np.flatnonzero(array == name) for name in sorted(first, key=first.__getitem__)]
+def _members(names: Sequence[Hashable]) -> list[npt.NDArray[np.int64]]:
+    found: dict[Hashable, list[int]] = {}
+    for i, name in enumerate(names):
+        found.setdefault(name, []).append(i)
+    return [np.array(rows, dtype=np.int64) for rows in found.values()]
 
 
 def _column(pool: Pool, name: str, option: str) -> list[str]:

@@ -23,7 +23,7 @@ def test_probabilities_are_the_released_ones(alpha, c, sigma):
     weight = np.ones(len(pool))
     if sigma:
         known = np.unique(nearest)
-        weight[known] = kde(pool[known], pool[known], sigma=sigma, neighbours=95)
+        weight[known] = kde(pool[known], np.arange(len(known)), sigma=sigma, neighbours=95)
     _, filled = tsds.transport(np.take_along_axis(far, nearest, 1), weight[nearest], alpha=alpha, c=c)
     np.testing.assert_array_equal(filled - 1, golden[name + "lastK"])
 
