@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -18,7 +19,8 @@ from dsel.cache import Cache
 from dsel.component import digest
 from dsel.contamination import KINDS, Evaluated, Found, shared
 from dsel.data.base import Data, Decontaminated
-from dsel.data.local import Local
+from dsel.data.local import Local, reworded
+from dsel.data.raw import opened, whole
 from dsel.errors import need
 from dsel.evaluator.base import Evaluator
 from dsel.messages import turns_of
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 VERSION = 1  # of what is found
 LARGE = 20_000  # examples, from which on what is found is kept: looking takes over a second
+OPTION = "data.decontaminate_with"
 Stages = Callable[[str], AbstractContextManager[Stage]]
 
 
@@ -64,13 +67,13 @@ class Contamination:
 
     def facts(self, chosen: npt.NDArray[np.int64]) -> dict[str, Any]:
         """What a record says of it. chosen: int64, of the pool that was chosen from."""
-        whole = self._of(np.arange(len(self.pool)))
+        every = self._of(np.arange(len(self.pool)))
         return {
             "words": self.words,
             "against": dict(Counter(self.of.origins)),
             "not_at_hand": list(self.of.missing),
             **self._of(self.left[chosen]),
-            "pool": {**whole, "removed": len(self.pool) - len(self.left)},
+            "pool": {**every, "removed": len(self.pool) - len(self.left)},
         }
 
     def _of(self, indices: npt.NDArray[np.int64]) -> dict[str, Any]:
@@ -128,17 +131,20 @@ def looked(
             return None
         found, looking.cached = _found(of, how.decontaminate_words, pool, cache)
         looking.items = len(pool)
-    return Contamination(of, how.decontaminate_words, pool, found, how.decontaminate == "remove")
+    removed, count = how.decontaminate == "remove", int(np.count_nonzero(found.hit))
+    if count:
+        had = shared({of.origins[i] for i in np.unique(found.items[found.hit]).tolist()})
+        said = (
+            "taken out of the pool: %d of %d examples, which have %s"
+            if removed
+            else "%d of the pool's %d examples have %s"
+        )
+        log.info(said, count, len(pool), had)
+    return Contamination(of, how.decontaminate_words, pool, found, removed)
 
 
 def told(facts: dict[str, Any]) -> dict[str, Any]:
-    """The same facts, said in the log where anything was found."""
-    pool = facts["pool"]
-    of_pool = shared(pool["origins"])
-    if pool["removed"]:
-        log.info("taken out of the pool: %d of %d examples that have %s", pool["removed"], pool["of"], of_pool)
-    elif pool["examples"]:
-        log.info("%d of the pool's %d examples have %s", pool["examples"], pool["of"], of_pool)
+    """The same facts, said in the log where anything was found among the chosen."""
     if facts["examples"]:
         first = facts["worst"][0]
         log.warning(
@@ -173,10 +179,19 @@ def _gathered(how: Decontaminated, target: Target | None, evaluator: Evaluator, 
 def _of_file(path: Path, cache: Cache) -> tuple[Sequence[str], Sequence[str]]:
     """Names and texts of `data.decontaminate_with`."""
     if path.suffix == ".txt":
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [f"{path.name}/{i}" for i in range(1, len(lines) + 1)], lines
-    pool = Local(path=path, split=None, name="evaluated").load(cache)
+        with opened(path, legacy=True) as file:
+            lines = whole(file).encode(errors="replace").decode().splitlines()
+        said = [i for i, line in enumerate(lines) if line.strip()]
+        need(bool(said), f"{OPTION}={path}: there is no text in it")
+        return [f"{path.name}/{i + 1}" for i in said], [lines[i] for i in said]
+    with reworded(_of_texts):
+        pool = Local(path=path, split=None, name="evaluated").load(cache)
     return list(pool.ids), asked(pool)
+
+
+def _of_texts(text: str) -> str:
+    """What is said of files of `data`, without the advice to set options that this one has not."""
+    return re.sub(r"^data(?=: )", OPTION, re.sub(r"; [^;]*\bdata\.[a-z].*", "", text))
 
 
 def _found(of: Texts, words: int, pool: Pool, cache: Cache) -> tuple[Found, bool]:

@@ -172,3 +172,28 @@ def test_only_removing_makes_another_run(file, test_file):
     gone = [Local(path=file, decontaminate="remove", decontaminate_words=words) for words in (8, 13)]
     keys = {run_key({"data": data}, removes(data)) for data in [plain, *gone]}
     assert len(keys) == 3
+
+
+def test_a_file_of_texts_says_what_is_wrong_with_it(spec, cache, tmp_path, file, caplog):
+    def looked(name: str, content: bytes) -> dict:
+        (tmp_path / name).write_bytes(content)
+        data = Local(path=file, decontaminate_with=str(tmp_path / name))
+        return run(tmp_path / name.replace(".", "-"), spec, cache, data, Full())["contamination"]
+
+    assert looked("latin.txt", f"{QUESTIONS[0]}\n\nUn café".encode("cp1252"))["against"] == {"file": 2}
+    assert "latin.txt: read as cp1252" in caplog.text
+    for name, content, says in (
+        ("blank.txt", b" \n\n", r"data\.decontaminate_with=.*blank\.txt: there is no text in it"),
+        ("empty.jsonl", b"", r"data\.decontaminate_with: no usable example in .*empty\.jsonl"),
+        ("other.jsonl", b'{"foo": 1}', r"no instruction format has the columns foo; known are [^;]*$"),
+    ):
+        with pytest.raises(ConfigError, match=says):
+            looked(name, content)
+
+
+def test_what_was_taken_out_is_said_where_too_little_is_left(spec, cache, tmp_path, file, caplog):
+    caplog.set_level(logging.INFO)
+    data = Local(path=file, decontaminate="remove", decontaminate_with=str(written(tmp_path / "more.jsonl", QUESTIONS)))
+    with pytest.raises(ConfigError, match="budget=31 is larger than the pool"):
+        run(tmp_path / "a", spec, cache, data, Random(), budget=31)
+    assert caplog.text.count("taken out of the pool: 3 of 33 examples, which have what is evaluated on") == 1

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +27,26 @@ log = logging.getLogger(__name__)
 VERSION = 1  # of what rows become
 
 Paths = File | Sequence[File]
+
+
+@contextmanager
+def reworded(say: Callable[[str], str]) -> Iterator[None]:
+    """Inside, errors and what the log says of files are put by `say`: for files that are not those of `data`."""
+
+    def put(record: logging.LogRecord) -> bool:
+        record.msg, record.args = say(record.getMessage()), ()
+        return True
+
+    loggers = [log, logging.getLogger(Gathering.__module__)]
+    for logger in loggers:
+        logger.addFilter(put)
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(say(str(error))) from error
+    finally:
+        for logger in loggers:
+            logger.removeFilter(put)
 
 
 @dataclass

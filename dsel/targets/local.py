@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from dsel.cache import Cache
 from dsel.constraints import Count, File, Text
-from dsel.data.local import Local
-from dsel.errors import ConfigError, need
+from dsel.data.local import Local, reworded
+from dsel.errors import need
 from dsel.pool import Pool
 from dsel.targets.base import Target
 
 
-@contextmanager
-def _of_targets() -> Iterator[None]:
-    """What is wrong is said of the options of `targets`, not of `data`."""
-    try:
-        yield
-    except ConfigError as error:
-        raise ConfigError(re.sub(r"\bdata(?=\.[a-z_]+|: )", "targets", str(error))) from error
+def _of_targets(text: str) -> str:
+    """What is said of the options of `data` is said of those of `targets`."""
+    return re.sub(r"\bdata(?=\.[a-z_]+|: )", "targets", text)
 
 
 @dataclass
@@ -42,7 +37,7 @@ class LocalTargets:
     subtask: Text | None = None
 
     def check(self) -> None:
-        with _of_targets():
+        with reworded(_of_targets):
             self._data().check_options()
             need(self.path is not None, "targets.path is not set: name a file of examples of what is wanted")
             self._data().check()
@@ -51,7 +46,7 @@ class LocalTargets:
         return self._data().extra_identity()
 
     def take(self, pool: Pool, cache: Cache) -> tuple[Pool, Target | None]:
-        with _of_targets():
+        with reworded(_of_targets):
             return pool, Target.of(self._data().load(cache), task=self.task, subtask=self.subtask)
 
     def _data(self) -> Local:

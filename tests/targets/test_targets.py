@@ -54,7 +54,7 @@ def test_a_split_says_what_it_cannot_take(cache, options, says):
         SplitTargets(**options).take(made_pool(30), cache)
 
 
-def test_files_have_tasks_and_subtasks_in_columns(tmp_path, cache):
+def test_files_have_tasks_and_subtasks_in_columns(tmp_path, cache, caplog):
     path = tmp_path / "wanted.jsonl"
     rows = [{"instruction": f"Say {i}", "output": str(i), "kind": "ab"[i % 2], "part": "xyz"[i % 3]} for i in range(6)]
     path.write_text("\n".join(map(json.dumps, rows)))
@@ -67,6 +67,7 @@ def test_files_have_tasks_and_subtasks_in_columns(tmp_path, cache):
     assert plain is not None and [group.tolist() for group in plain.by_task()] == [[0, 1, 2, 3, 4, 5]]
     with pytest.raises(ConfigError, match=r"targets\.task=topic: 6 rows have no such column"):
         LocalTargets(path=str(path), task="topic").take(pool, cache)
+    assert "targets.columns={input: kind} would read" in caplog.text and "data.columns" not in caplog.text
     with pytest.raises(ConfigError, match=r"targets\.path=.*: no such file"):
         LocalTargets(path=str(tmp_path / "none.jsonl")).check()
 
