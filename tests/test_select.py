@@ -213,6 +213,7 @@ def test_what_does_not_fit_is_one_line(rows: list[Row]) -> None:
         (["--budget", "7", "--picture", "seen.bmp"], "ends in .png, .svg, .pdf"),
         (["--budget", "700"], "larger than the pool"),
         (["--budget", "7", "--target", "like.json"], "--target=like.json: no such file"),
+        (["--budget", "7", "--target", "my.jsonl", "--set", "targets=none"], "the target is given: targets= has"),
         (["--budget", "7", "--columns", "prompt"], "our name and yours"),
         (["--budget", "7", "--columns", "prompt=question"], "data.columns names question"),
         (["--budget", "7", "--set", "selector.drow=1"], "did you mean"),

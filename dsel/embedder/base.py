@@ -120,7 +120,7 @@ class Limited(Embedder):
 
     long: Literal["cut", "mean"] = "cut"
 
-    advice = "embedder.long=mean reads all"
+    advice = "a system prompt is left out first, then earlier turns; embedder.long=mean reads all"
 
 
 @dataclass(kw_only=True)

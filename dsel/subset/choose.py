@@ -110,9 +110,12 @@ def choose(
     from dsel import cache
 
     start = time.monotonic()
-    config, choices = _composed(asked, for_target=bool(target_files) or target_rows is not None)
+    for_target = bool(target_files) or target_rows is not None
+    config, choices = _composed(asked, for_target=for_target)
     if files:
         config.data.path = list(files) if len(files) > 1 else files[0]
+    words = "the target is given: targets= has nothing to choose, targets.task and such have"
+    need(not for_target or choices["targets"] == "local", words)
     if target_files:
         config.targets.path = list(target_files) if len(target_files) > 1 else target_files[0]
     given, components = settings(config), {group: component(config, group) for group in GROUPS}
@@ -121,7 +124,6 @@ def choose(
         components["data"] = _with_rows(Given, Local, components["data"], rows, words)
     if target_rows is not None:
         need(len(target_rows) > 0, "the target has no rows: give some examples of what is wanted")
-        words = "the target is given: targets= has nothing to choose, targets.task and such have"
         components["targets"] = _with_rows(GivenTargets, LocalTargets, components["targets"], target_rows, words)
     vectors = None if embeddings is None else _checked(embeddings, rows, "embeddings", 2)
     scores = None if quality is None else _checked(quality, rows, "quality", 1)
