@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -99,7 +99,8 @@ class Study:
         found = RESOURCES["embeddings"]
         here = self.cache.path(found.kind, self.key("embeddings"))
         if here.is_dir():
-            return int(found.load(here).shape[1])
+            with suppress(OSError, ValueError, EOFError, IndexError):  # damaged: who reads it makes it again
+                return int(found.load(here).shape[1])
         return getattr(self.embedder, "dimensions", None) or DIMENSIONS
 
     def resource(self, name: str) -> Any:

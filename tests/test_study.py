@@ -169,6 +169,18 @@ def test_embeddings_are_in_the_pools_order_and_read_only(bench: Bench) -> None:
         study.embeddings[0, 0] = 1
 
 
+def test_damaged_embeddings_have_no_width_and_are_made_again(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    study = bench.study()
+    expected = np.array(study.embeddings)
+    file = study.cache.path("embeddings", study.key("embeddings")) / "embeddings.npy"
+    for damaged in (file.read_bytes()[:-8], b"", b"[]"):
+        file.write_bytes(damaged)
+        assert bench.study().dimensions == 1024
+        np.testing.assert_array_equal(bench.study().embeddings, expected)
+        assert "is damaged" in caplog.text and bench.study().dimensions == 2
+        caplog.clear()
+
+
 def test_shards_are_cleared_away(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base, "SHARD", 4)
     assert len(bench.study().embeddings) == 10
