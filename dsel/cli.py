@@ -19,8 +19,8 @@ from dsel.verbosity import without_flags
 
 def main() -> None:
     """The entry point: gives the arguments to the command that they name."""
-    name, *rest = sys.argv[1:] or ["help"]
     try:
+        name, *rest = without_flags(sys.argv[1:]) or ["help"]
         if name in ("help", "-h", "--help"):
             usage.say(usage.help_on(rest[0]) if rest else usage.screen())
         elif name == "--version":
@@ -38,7 +38,7 @@ def main() -> None:
 
 def _start(name: str, rest: Sequence[str]) -> None:
     module = import_module(COMMANDS[name].module)
-    sys.argv[1:] = [*COMMANDS[name].given, *without_flags(rest)]
+    sys.argv[1:] = [*COMMANDS[name].given, *rest]
     module.main()
 
 

@@ -41,7 +41,7 @@ def test_help_is_one_screen_with_every_command_and_what_every_group_is_for() -> 
 
 
 def test_the_version_is_ours() -> None:
-    for arguments in (["--version"], ["run", "--version"]):
+    for arguments in (["--version"], ["run", "--version"], ["-q", "run", "--version"]):
         assert cli(*arguments).stdout == f"dsel {dsel.__version__}\n"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import subprocess
 import sys
@@ -654,6 +655,17 @@ def test_a_pool_of_files_by_their_labels(tmp_path: Path, capsys: pytest.CaptureF
     for wrong in ("{web: [", "{}", "{web: 3}"):
         with pytest.raises(ConfigError, match=r"not a mapping such as '\{label: file\}'"):
             command.run([str(a), str(b), "--pool", wrong])
+
+
+def test_rows_that_are_no_part_of_it_are_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(tmp_path / "a.jsonl", "a")
+    file.write_text(file.read_text() + '{"else": "c"}\n')
+    monkeypatch.setattr("sys.argv", ["dsel compare", "-q", str(file), str(file)])
+    monkeypatch.setenv("DSEL_LOG", "INFO")  # put back afterwards
+    command.main()
+    assert "skipped 1 rows" in caplog.text and not logging.getLogger("dsel").isEnabledFor(logging.INFO)
 
 
 def test_tables_are_as_wide_as_columns_says_when_piped(

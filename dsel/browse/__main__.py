@@ -16,6 +16,7 @@ from typing import NoReturn
 from dsel.errors import ConfigError, need, need_package, need_path, world
 from dsel.remote_runs import need_here
 from dsel.secrets import cover
+from dsel.verbosity import to_stderr, without_flags
 
 NAME = "show.html"
 
@@ -75,6 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = list(sys.argv[1:] if arguments is None else arguments)
     cover()
     try:
+        given = without_flags(given)
+        to_stderr()  # which rows of a pool are no part of it
         page = run(given)
     except ConfigError as error:
         sys.stderr.write(f"dsel: {error}\n")

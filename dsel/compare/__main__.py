@@ -13,16 +13,17 @@ from typing import NoReturn
 from dsel.errors import ConfigError, need, need_path
 from dsel.remote_runs import need_here
 from dsel.secrets import cover
+from dsel.verbosity import to_stderr, without_flags
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{message} (python -m dsel.compare --help shows the options)")
+        raise ConfigError(f"{message} (dsel compare --help shows the options)")
 
 
 def _parser() -> argparse.ArgumentParser:
     kinds = "a run folder or its URL, its selected.jsonl or selection.parquet, or any data file that data=local reads"
-    parser = _Parser(prog="python -m dsel.compare", description="What two subsets share, and how they differ.")
+    parser = _Parser(prog="dsel compare", description="What two subsets share, and how they differ.")
     parser.add_argument("a", metavar="A", help=kinds)
     parser.add_argument("b", metavar="B", help="the same")
     parser.add_argument(
@@ -89,7 +90,9 @@ def _pool(given: str | None) -> str | dict[str, str] | None:
 def main() -> None:
     cover()
     try:
-        run(sys.argv[1:])
+        arguments = without_flags(sys.argv[1:])
+        to_stderr()  # which rows of a file are no part of it
+        run(arguments)
     except ConfigError as error:
         sys.stderr.write(f"dsel: {error}\n")
         sys.exit(2)
