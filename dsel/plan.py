@@ -165,7 +165,7 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
             if units:
                 tasks.append(Task(name, f"{units:,} {what}", units, measured(stage), workers=workers))
     if evaluator.evaluates:
-        what = ", ".join(getattr(evaluator, "tasks", [])) or type(evaluator).__name__
+        what = ", ".join(getattr(evaluator, "asked", [])) or type(evaluator).__name__
         tasks.append(Task("evaluation", what, 1, measured("evaluate"), workers=workers))
     gpus = experiment.engine.processes if here["gpus"] else 0
     larger = None

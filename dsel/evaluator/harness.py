@@ -84,7 +84,7 @@ class Harness:
         lm = asking(learner, batch_size=self.batch_size, seed=self.seed, folder=folder, by=self.engine)
         metrics: dict[str, Metric] = {}
         full: dict[str, Any] = {}
-        for name, spec in self._allowed().items():
+        for name, spec in self.asked.items():
             log.info("evaluating %s (%d-shot)", name, spec["shots"])
             confined = in_place_of_code_eval() if spec.get("unsafe") else nullcontext()
             with confined, _git_unasked():
@@ -109,16 +109,25 @@ class Harness:
             metrics.update(self.read(name, spec, results))
         return self.average(metrics)
 
+    @property
+    def asked(self) -> dict[str, Mapping[str, Any]]:
+        """The tasks, without those that run the model's code where that is not allowed."""
+        return {n: s for n, s in self.tasks.items() if self.allow_code_execution or not s.get("unsafe")}
+
     def need_tasks(self, cache: Cache) -> None:
         """Raise `ConfigError` for a task that there is not, or whose data cannot be had: before anything is trained."""
         if not self.uses_builtin_tasks:
             return  # what they read is here
         from huggingface_hub import constants
 
+        if unsafe := [name for name in self.tasks if name not in self.asked]:
+            log.warning(
+                "left out %s: it runs code written by the model on this machine; "
+                "evaluator.allow_code_execution=true runs it, best inside a container",
+                ", ".join(unsafe),
+            )
         manager = self._manager(cache)
-        for name, spec in self.tasks.items():
-            if spec.get("unsafe") and not self.allow_code_execution:
-                continue
+        for name, spec in self.asked.items():
             if name not in manager.all_tasks:
                 near = difflib.get_close_matches(name, manager.all_tasks, n=3)
                 like = f" (there are {', '.join(near)})" if near else ""
@@ -140,9 +149,7 @@ class Harness:
     def texts(self, heldout: Pool, cache: Cache) -> Asked:
         """What its tasks ask of all their documents, of the tasks whose data are on this machine."""
         texts, missing = dict[str, str](), list[str]()
-        for name, spec in self.tasks.items():
-            if spec.get("unsafe") and not self.allow_code_execution:
-                continue
+        for name, spec in self.asked.items():
             with in_place_of_code_eval() if spec.get("unsafe") else nullcontext():
                 found = texts_of_task(name, lambda: self._manager(cache), cache)
             texts |= found or {}
@@ -164,16 +171,6 @@ class Harness:
         """`metrics` with their mean in front, where there are several. That of accuracies and perplexities is none."""
         kinds = {(metric.unit, metric.higher_is_better) for metric in metrics.values()}
         return {"average": average(metrics), **metrics} if len(metrics) > 1 and len(kinds) == 1 else metrics
-
-    def _allowed(self) -> dict[str, Mapping[str, Any]]:
-        unsafe = [name for name, spec in self.tasks.items() if spec.get("unsafe")]
-        if unsafe and not self.allow_code_execution:
-            log.warning(
-                "left out %s: it runs code written by the model on this machine; "
-                "evaluator.allow_code_execution=true runs it, best inside a container",
-                ", ".join(unsafe),
-            )
-        return {n: s for n, s in self.tasks.items() if self.allow_code_execution or not s.get("unsafe")}
 
 
 def metric_of(name: str, spec: Mapping[str, Any], results: Mapping[str, Any]) -> Metric:

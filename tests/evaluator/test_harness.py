@@ -68,11 +68,10 @@ def test_paper_has_the_published_shots() -> None:
     }  # fmt: skip
 
 
-def test_code_is_run_only_with_consent(caplog: pytest.LogCaptureFixture) -> None:
+def test_code_is_run_only_with_consent() -> None:
     tasks = {"a": {"shots": 0, "metric": "m"}, "b": {"shots": 0, "metric": "m", "unsafe": True}}
-    assert list(Harness(tasks=tasks)._allowed()) == ["a"]
-    assert "left out b: it runs code written by the model" in caplog.text
-    assert list(Harness(tasks=tasks, allow_code_execution=True)._allowed()) == ["a", "b"]
+    assert list(Harness(tasks=tasks).asked) == ["a"]
+    assert list(Harness(tasks=tasks, allow_code_execution=True).asked) == ["a", "b"]
     assert "HF_ALLOW_CODE_EVAL" not in os.environ
 
 
@@ -348,7 +347,9 @@ class Manager:
             raise ConnectionError(f"Couldn't reach {names[0]!r} on the Hub (OfflineModeIsEnabled)")
 
 
-def test_tasks_are_asked_for_before_anything_is_trained(monkeypatch: pytest.MonkeyPatch, cache: Cache) -> None:
+def test_tasks_are_asked_for_before_anything_is_trained(
+    monkeypatch: pytest.MonkeyPatch, cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr("dsel.evaluator.harness.index_of_tasks", lambda folders, builtin: Manager())
 
     def asked(**tasks: Any) -> str:
@@ -358,6 +359,7 @@ def test_tasks_are_asked_for_before_anything_is_trained(monkeypatch: pytest.Monk
         return str(caught.value)
 
     Harness(tasks={"gsm8k": SPEC, "humaneval": {**SPEC, "unsafe": True}}).need_tasks(cache)
+    assert "left out humaneval: it runs code written by the model" in caplog.text
     assert "has no such task (there are mmlu, mmlu_pro)" in asked(mmluu=SPEC)
     found = asked(gsm8k=SPEC, mmlu=SPEC)
     assert found.startswith("evaluator.tasks.mmlu: what it needs cannot be had (Couldn't reach 'mmlu'")
