@@ -52,7 +52,8 @@ class Shown:
 def shown(spec: TableSpec, metric: str, runs: Sequence[RunFolder]) -> Shown:
     """How `metric` of `runs` is shown: as they say it is counted, or as `spec` wants it."""
     measured = [run for run in runs if run.unit(metric) is not None]
-    unit = str(measured[-1].unit(metric)) if measured else "" if "." in metric and metric not in SHARES else SHARE
+    recorded = "." in metric or any(run.value(metric) is not None for run in runs)  # a number beside the metrics
+    unit = str(measured[-1].unit(metric)) if measured else "" if recorded and metric not in SHARES else SHARE
     better = measured[-1].higher_is_better(metric) if measured else None
     usual = 100.0 if unit == SHARE else 1.0
     factor = spec.factor(metric, usual)

@@ -84,6 +84,7 @@ def test_numbers_that_are_no_metrics_are_as_they_are(tmp_path: Path) -> None:
     columns = {"accuracy": "procedural", "chosen": "budget", "size": "pool.examples"}
     table = built(tmp_path, columns=columns)
     assert table.show_value(table.cells["random", "size"]) == "6000 ± 0"
+    assert table.show_value(table.cells["random", "chosen"]) == "600 ± 0"
     assert "size" in table.heading("size") and "↓" not in table.heading("size")
 
 
