@@ -67,7 +67,7 @@ def test_a_row_of_no_format_is_skipped_wherever_it_stands(loaded: Loaded) -> Non
 
 def test_a_file_without_a_row_of_any_format_is_an_error(loaded: Loaded) -> None:
     for rows in ([{"text": "a"}], [{"text": "a"}] * 1000):
-        with pytest.raises(ConfigError, match="no instruction format has the columns text; known are a list of turns"):
+        with pytest.raises(ConfigError, match="no instruction format has the columns text; name yours with"):
             loaded(*rows)
 
 
