@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from dsel.config_groups import register
+from dsel.config_groups import FOLDERS, register
 from tests.conftest import ROOT
 
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -100,8 +100,9 @@ def overlaid(folder: Path) -> Iterator[Path]:
     packages: dict[ModuleType, Path] = {}
     for part in (part for page in PAGES for part in parts(page) if not part.where):
         assert not (ROOT / part.file).exists(), f"{part.file} is there: a recipe would overwrite it"
-        (folder / part.file).parent.mkdir(parents=True, exist_ok=True)
-        (folder / part.file).write_text(part.text, encoding="utf-8")
+        for place in [folder, folder / "conf"] if part.file.split("/")[0] in FOLDERS else [folder]:
+            (place / part.file).parent.mkdir(parents=True, exist_ok=True)
+            (place / part.file).write_text(part.text, encoding="utf-8")
         if part.file.endswith(".py"):
             parent = Path(part.file).parent
             packages[importlib.import_module(".".join(parent.parts))] = folder / parent

@@ -14,7 +14,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from dsel import housekeeping
+from dsel import config_groups, housekeeping
 from dsel.config_groups import GROUPS
 from dsel.report.spec import read
 from dsel.usage import COMMANDS, help_on
@@ -121,6 +121,15 @@ def test_the_sections_of_a_report_to_copy_are_ones() -> None:
     ]
     found = [read(OmegaConf.to_container(section.report)) for section in sections if "report" in section]
     assert [len(spec.tables) for spec in found] == [1, 1]  # in the README, and with all keys in docs/
+
+
+def test_every_choice_is_on_the_pages() -> None:
+    index, methods = (ROOT.joinpath("docs", name).read_text(encoding="utf-8") for name in ("index.md", "methods.md"))
+    for group in (*GROUPS, *config_groups.FOLDERS):
+        (row,) = re.findall(rf"^\| `{group}` \|.*", index, flags=re.M)
+        page = methods if group == "selector" else row
+        missing = [choice for choice in config_groups.options(group) if not re.search(rf"\b{choice}`", page)]
+        assert not missing, (group, missing)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)
