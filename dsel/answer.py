@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 
+from dsel.config_groups import NO_RESULT
 from dsel.record.reader import RunFolder
 from dsel.remote_runs import original
 from dsel.report.statistics import CONFIDENCE, difference, over_items
 
 BASELINE = "random"
+UNASKED = {"experiments", "sweeps", "runs", "cache", "scratch", "rerun", *NO_RESULT}
+"""What is typed for a run and changes nothing of what a report counts, or has its own place in the command."""
 OWN = "python -m dsel select my.jsonl --budget 1000"
 
 
@@ -33,7 +37,7 @@ def onward(*runs: RunFolder) -> list[str]:
     """Where the examples are that the last of some runs chose, and the commands that come next."""
     run = runs[-1]
     lines = [] if run.folder is None else [f"chosen: {run.folder / 'selected.jsonl'}", *closer(runs)]
-    lines += _report(run)
+    lines += _report(*runs)
     if run.choice("data") == "procedural":
         lines.append(f"your own data: {OWN}")
     return lines
@@ -59,13 +63,19 @@ def beyond(a: RunFolder | None, b: RunFolder | None) -> list[str]:
     return list(dict.fromkeys(line for part in (closer(runs)[:1], *map(_report, runs)) for line in part))
 
 
-def _report(run: RunFolder) -> list[str]:
-    """The command for the tables of a run's experiment, where it has measured something for them."""
-    experiment, runs = run.choice("experiments"), run.setting("runs")
+def _report(*runs: RunFolder) -> list[str]:
+    """The command for the tables of the last run's experiment, where it has measured something for them.
+
+    With what was typed for all of `runs`: a report counts those that were made so.
+    """
+    run = runs[-1]
+    experiment, folder = run.choice("experiments"), run.setting("runs")
     if not experiment or not run.facts["metrics"]:
         return []
-    where = "" if runs in (None, "runs") else f" runs={shlex.quote(str(runs))}"
-    return [f"report: python -m dsel.report experiments={experiment}{where}"]
+    typed = sorted(frozenset.intersection(*map(_asked, runs)))
+    given = [f"experiments={experiment}", *(o for o in typed if re.split("[.=]", o)[0] not in UNASKED)]
+    where = [] if folder in (None, "runs") else [f"runs={folder}"]
+    return [f"report: {shlex.join(['python', '-m', 'dsel.report', *given, *where])}"]
 
 
 def _asked(run: RunFolder) -> frozenset[str]:

@@ -68,7 +68,12 @@ def test_where_to_go_from_a_run(tmp_path: Path) -> None:
         f"your own data: {OWN}",
     ]
     elsewhere = {**found.facts, "config": {"seed": 0, "runs": "my runs"}}
-    assert onward(RunFolder(elsewhere, where=""))[0].endswith("experiments=quickstart runs='my runs'")
+    assert onward(RunFolder(elsewhere, where=""))[0].endswith("experiments=quickstart 'runs=my runs'")
+    runs = [
+        run("random", 0.5, asked=["budget=9", "clusterer.k=2"]),
+        run("kmq", 0.5, asked=["budget=9", "tracker=none"]),
+    ]
+    assert onward(*runs)[0].endswith("dsel.report experiments=quickstart budget=9")
     chosen_alone = {**found.facts, "metrics": {}, "choices": {"selector": "kmq", "data": "local"}}
     assert [line.split(":")[0] for line in onward(RunFolder(chosen_alone, where="", folder=tmp_path))] == [
         "chosen",
