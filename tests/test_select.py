@@ -76,7 +76,7 @@ def test_a_file_becomes_a_smaller_one_beside_it(select: Select, file: Path, rows
     chosen = read(file.with_name("my.selected.jsonl"))
     assert len(chosen) == 30 and all(row in rows for row in chosen)
     assert len({json.dumps(row) for row in chosen}) == 30  # near-duplicates are gone
-    assert "written: my.selected.jsonl" in done.stdout and "written: seen.svg" in done.stdout
+    assert "written: my.selected.jsonl\n" in done.stdout and "written: seen.svg" in done.stdout
     for said in ("semdedup, then kmeans_uniform, of my.jsonl", "rivers", "words in response", "distinct words",
                  "clusters", "near-duplicates", "2 rows skipped"):  # fmt: skip
         assert said in done.stdout, said
@@ -125,8 +125,10 @@ def test_for_a_target(select: Select, file: Path, rows: list[Row]) -> None:
         {"prompt": f"Tell me about violins, number {i}, and violins.", "completion": "All violins."} for i in range(4)
     ]
     file.with_name("like.jsonl").write_text("".join(json.dumps(row) + "\n" for row in like))
+    file.with_name("close.jsonl").write_text("an earlier choice")
     done = select("--budget", "10", "--target", "like.jsonl", "--set", FEW[0], "-o", "close.jsonl")
     assert done.returncode == 0, done.stderr
+    assert "written: close.jsonl (in place of the file that was there)" in done.stdout
     wanted = read(file.with_name("close.jsonl"))
     assert sum("violins" in row["instruction"] for row in wanted) >= 9  # words have numbers too
     for said in ("semdedup, then nearest, of my.jsonl", "cosine to the nearest target", "4 targets"):

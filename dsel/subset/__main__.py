@@ -73,13 +73,14 @@ def run(arguments: list[str]) -> None:
     own = [*chosen_from, *options.overrides]
     asked = Asked(options.budget, options.seed, own, _columns(options.columns))
     chosen = choose(asked, files=options.files, target_files=options.target)
+    replaced = " (in place of the file that was there)" if out.exists() else ""
     rows.write(chosen.problem.pool.take(chosen.indices).originals["json"], out)
     if picture is not None:
         figure.draw(chosen, picture)
     console = to_terminal()
     show_table(table(chosen, ", ".join(Path(file).name for file in options.files)), console)
     say(circumstances(chosen), console)
-    say(f"written: {out}", console)
+    say(f"written: {out}{replaced}", console)
     if picture is not None:
         say(f"written: {picture}", console)
 
