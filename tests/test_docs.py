@@ -129,7 +129,8 @@ def test_every_choice_is_on_the_pages() -> None:
         (row,) = re.findall(rf"^\| `{group}` \|.*", index, flags=re.M)
         page = methods if group == "selector" else row
         missing = [choice for choice in config_groups.options(group) if not re.search(rf"\b{choice}`", page)]
-        assert not missing, (group, missing)
+        where = "docs/methods.md" if group == "selector" else f"its row of {group} in docs/index.md"
+        assert not missing, f"{', '.join(missing)}: wanted in {where}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: p.name)

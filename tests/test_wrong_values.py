@@ -355,7 +355,7 @@ def test_the_table_has_every_class_and_every_option() -> None:
     missing = classes - {module for _, _, module, _ in SECTIONS} - {"none"}
     assert not missing, f"add to CHOICES a choice that is of the class in {', '.join(missing)}"
     unknown = [what for *_, what in CASES if what not in SORTS]
-    assert not unknown, f"add to MAY_BE what each may be: {', '.join(unknown)}"
+    assert not unknown, f"add to OPTIONS what each may be: {', '.join(unknown)}"
     used = {(group, option.rpartition(".")[2]) for group, _, option, _ in CASES}
     assert used == {(group, option.rpartition(".")[2]) for group, known in MAY_BE.items() for option in known}
     assert sum(len(VALUES) - len(SORTS[what].split()) for *_, what in CASES) >= 275
