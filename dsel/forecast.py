@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dsel.engine.local import sharers
 from dsel.experiment import Experiment
 from dsel.model.flops import passed
 from dsel.model.hosted import Hosted
@@ -125,6 +126,12 @@ def reading(maker: Any, device: Device, measured: Pace | None, tokens: Callable[
     if not operations:
         return None
     return Pace(operations / (SHARE * device.peak.bfloat16), " + ".join(says))
+
+
+def sharing(experiment: Experiment, stage: str, units: float, workers: int) -> int:
+    """How many of so many workers have a part in a stage of so many units."""
+    makers = (getattr(experiment, found.groups[0]) for found in RESOURCES.values() if found.stage == stage)
+    return next((sharers(maker, units, workers) for maker in makers), workers)
 
 
 def hosted(maker: Any) -> list[Any]:

@@ -24,7 +24,7 @@ from dsel.cache import Cache
 from dsel.cost import speed, warnings
 from dsel.errors import ConfigError
 from dsel.experiment import Experiment
-from dsel.forecast import Device, Forecast, Pace, duration, files, forecast, table
+from dsel.forecast import Device, Forecast, Pace, duration, files, forecast, sharing, table
 from dsel.model.causal_lm import CausalLM
 from dsel.model.chat import encode
 from dsel.model.flops import forward_and_back
@@ -123,7 +123,8 @@ def plan(experiment: Experiment, config: Mapping[str, Any]) -> Plan:
     pool, study, budget = problem.pool, problem.study, problem.study.budget
     here = environment()
     earlier = [r for r in _measured(config) if hardware(r["environment"]) == hardware(here)]
-    measured, place, workers = partial(pace, earlier, config), capacity(here), workers_of(config, here)
+    measured, place = partial(pace, earlier, config, shares=partial(sharing, experiment)), capacity(here)
+    workers = workers_of(config, here) or experiment.engine.processes
     peak = peaks.peak(place[0])
     tasks: list[Task] = []
     tokens: Tokens | None = None
@@ -180,8 +181,9 @@ def resources(experiment: Experiment, study: Study, workers: int, measured: Meas
     n = len(study.pool)
     for name in closure(experiment.selector.needs):
         if name != "clustering" and RESOURCES[name].exists(study):
-            known = measured(RESOURCES[name].stage)
-            yield Task(name, f"{n:,} examples", n, known, study.is_cached(name), workers)
+            stage = RESOURCES[name].stage
+            among = sharing(experiment, stage, n, workers)
+            yield Task(name, f"{n:,} examples", n, measured(stage), study.is_cached(name), among)
 
 
 def choosing(experiment: Experiment, study: Study, measured: Measured) -> Iterator[Task]:
@@ -218,10 +220,15 @@ def computed(counts: memory.Shape, trainer: SFT, peak: peaks.Peak) -> Pace:
     return Pace(each / (peaks.SHARE * peak.bfloat16), says)
 
 
-def workers_of(config: Mapping[str, Any], here: Mapping[str, Any]) -> int:
-    """How many workers share a map, by a run's configuration and its environment: one for each GPU where none says."""
-    workers = (config.get("engine") or {}).get("workers", "auto")
-    return workers if isinstance(workers, int) else max(1, len(here["gpus"]))
+def workers_of(config: Mapping[str, Any], here: Mapping[str, Any]) -> int | None:
+    """How many workers a run had, by its configuration and its environment: one for each GPU where neither says.
+
+    None where that is not known: all that a Ray cluster had room for.
+    """
+    engine = config.get("engine") or {}
+    if isinstance(workers := engine.get("workers", "auto"), int):
+        return workers
+    return None if ".ray." in engine.get("_target_", "") else max(1, len(here["gpus"]))
 
 
 class Look(Cache):
@@ -339,16 +346,23 @@ def observed(record: Mapping[str, Any]) -> Iterator[tuple[str, float, float]]:
         yield {"feedback": "scoring", "ifd": "scoring", "warm up": "train"}.get(name, name), units, stage["seconds"]
 
 
-def pace(records: Records, config: Mapping[str, Any], stage: str) -> Pace | None:
+def pace(
+    records: Records,
+    config: Mapping[str, Any],
+    stage: str,
+    shares: Callable[[str, float, int], int] = lambda stage, units, workers: workers,
+) -> Pace | None:
     """The median seconds a unit of a stage in the runs that share what is `relevant` to it.
 
-    They are a worker's: a map by eight that took a second took each of them a second.
+    They are a worker's: a map by eight that took a second took each of them a second. shares: as `sharing`.
     """
     same = [record for record in records if relevant(record["config"], stage) == relevant(config, stage)]
     found = []
     for record in same:
         workers = workers_of(record["config"], record["environment"]) if stage in MAPS else 1
-        found += [workers * seconds / units for name, units, seconds in observed(record) if name == stage]
+        if workers is not None:
+            took = [(units, seconds) for name, units, seconds in observed(record) if name == stage]
+            found += [shares(stage, units, workers) * seconds / units for units, seconds in took]
     return Pace(statistics.median(found), f"{len(found)} measured") if found else None
 
 
@@ -379,8 +393,9 @@ def show(plan: Plan, console: Console | None = None) -> None:
         rows.append(("memory", f"not known: {plan.memory}"))
     elif plan.memory:
         parts = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in plan.memory.items())
-        there = f"{plan.place[1] / 1e9:.0f} GB are there ({plan.place[0]})"
         workers, strategy = plan.shared
+        of_all = "" if plan.gpus or workers == 1 else ", for all of them"
+        there = f"{plan.place[1] / 1e9:.0f} GB are there ({plan.place[0]}{of_all})"
         where = "" if strategy == "single" else f" on each of {workers} devices ({strategy})"
         whole = f"{sum(plan.memory.values()) / 1e9:.3g} GB in training{where}: {parts}"
         rows.append(("memory", whole, f"by formula; {there}"))

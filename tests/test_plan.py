@@ -303,7 +303,9 @@ def test_what_a_map_measured_is_a_workers_and_workers_share_it() -> None:
     assert pace([eight], one["config"], "evaluate") == Pace(72, "1 measured")
     gpus = {"gpus": ["H, 80 MiB, 1", "H, 80 MiB, 1"]}
     configs: list[dict[str, Any]] = [{}, {"engine": {"workers": "auto"}}, {"engine": {"workers": 3}}]
-    assert [planning.workers_of(config, gpus) for config in configs] == [2, 2, 3]
+    configs.append({"engine": {"_target_": "dsel.engine.ray.Ray", "workers": "auto"}})
+    assert [planning.workers_of(config, gpus) for config in configs] == [2, 2, 3, None]
+    assert pace([record(10, engine=configs[-1]["engine"])], one["config"], "score") is None
     task = Task("embeddings", "all", 100, Pace(8, "1 measured"), workers=8)
     assert task.seconds == 100
     assert planning.timing(task) == "100.0 s on 8 workers (1 a second, 1 measured)"
@@ -340,7 +342,7 @@ def test_a_plan_on_eight_gpus(spec: CausalLM, cache: Cache, tmp_path: Path, monk
     found = planning.plan(whole, config)
     assert found.shared == (8, "ddp") and list(found.others) == ["single", "fsdp2", "zero3"]
     tasks = {task.name: task for task in found.tasks}
-    assert (tasks["embeddings"].workers, tasks["embeddings"].seconds) == (8, None)
+    assert (tasks["embeddings"].workers, tasks["embeddings"].seconds) == (1, None)  # TF-IDF is one process's
     training = tasks["training 1"]
     by = r" on 8 workers \(.* a second, .* operations a token, 30% of the peak of 9.89e\+14 a second\)"
     assert re.search(by, planning.timing(training))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,3 +80,10 @@ class Local(InProcess, Engine):
 def stays(worker: Worker) -> bool:
     """Whether other processes would be no help to it, or it names a device of this one."""
     return getattr(worker, "in_process", False) or ":" in str(getattr(worker, "device", None))
+
+
+def sharers(worker: Any, rows: float, workers: int) -> int:
+    """How many of so many workers have a part in a map of so many rows: one, where nothing is cut into shards."""
+    if stays(worker) or not hasattr(worker, "shard_size"):
+        return 1
+    return max(1, min(workers // getattr(worker, "devices", 1), math.ceil(rows / worker.shard_size)))
