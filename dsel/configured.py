@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -76,8 +77,11 @@ def settings(config: DictConfig) -> Settings:
     found = Settings(**{name: _plain(config[name]) for name in known})
     check_types(found)
     for name in ("runs", "cache"):
-        if is_url(getattr(found, name)):
-            parts(getattr(found, name), name)
+        given = getattr(found, name)
+        advice = f"a URL has two slashes, and a folder of this name would be ./{given}"  # a Path has eaten one
+        need(re.match(r"[a-z0-9]{2,}:/(?!/)", given) is None, f"{name}={given}: {advice}")
+        if is_url(given):
+            parts(given, name)
     return found
 
 

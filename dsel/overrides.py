@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import partial
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +13,11 @@ from dsel.errors import ConfigError
 
 TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,\[\]{}'"]+""")
 KEY = re.compile(r"\s*\w+:\s*", re.ASCII)  # of an entry of a mapping
+
+
+def multirun_first(arguments: Iterable[str]) -> list[str]:
+    """The arguments with `-m` before all others: among overrides Hydra's parser takes those after it for unknown."""
+    return sorted(arguments, key=lambda argument: argument not in ("-m", "--multirun"))
 
 
 def readable(argument: str) -> str:

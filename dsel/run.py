@@ -28,7 +28,7 @@ from dsel.errors import ConfigError, world
 from dsel.explain import one_line
 from dsel.interrupt import ending, heed, told, wait_for_logging
 from dsel.leftovers import discard, no_empty_sweep
-from dsel.overrides import readable
+from dsel.overrides import multirun_first, readable
 from dsel.references import refuse, refuse_overrides
 from dsel.remote_runs import Runs, here
 from dsel.secrets import cover
@@ -226,7 +226,7 @@ def main() -> None:
     sweep.begin()
     with in_one_line():
         refuse_launcher()
-        sys.argv[1:] = map(readable, without_flags(sys.argv[1:]))
+        sys.argv[1:] = multirun_first(map(readable, without_flags(sys.argv[1:])))
         refuse_overrides(sys.argv[1:])
         need_names(sys.argv[1:])
         with no_empty_sweep():

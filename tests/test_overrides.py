@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dsel.errors import ConfigError
-from dsel.overrides import readable
+from dsel.overrides import multirun_first, readable
 
 PARSER = OverridesParser.create()
 
@@ -78,3 +78,8 @@ def test_any_text_is_read_or_named(value: str) -> None:
         PARSER.parse_override(readable(f"data.path={value}"))
     except ConfigError as error:
         assert "quote the value" in str(error)
+
+
+def test_overrides_may_stand_on_both_sides_of_multirun() -> None:
+    given = ["experiments=laptop", "-m", "seed=0,1", "--cfg", "job"]
+    assert multirun_first(given) == ["-m", "experiments=laptop", "seed=0,1", "--cfg", "job"]

@@ -450,6 +450,7 @@ WHOLE = [  # overrides of a whole group, of the top, and of what is inside of op
     (["scratch=null"], "scratch=null: wants text, not empty"),
     (["scratch=5"], "scratch=5: wants text, not empty"),
     (["runs='s3://'"], "runs=s3://: wants a bucket, or a folder in it, as in s3://bucket/folder"),
+    (["runs='s3:/b/c'"], "runs=s3:/b/c: a URL has two slashes, and a folder of this name would be ./s3:/b/c"),
     (["rerun=null"], "rerun=null: wants true or false"),
     (["rerun=maybe"], "rerun=maybe: wants true or false"),
     (["rerun=1"], "rerun=1: wants true or false"),
