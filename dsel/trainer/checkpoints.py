@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from dsel.distributed import is_main_process
 from dsel.files import DIGESTS as DIGESTS
 from dsel.files import damage, read_json, remove, seal, write_json
 from dsel.interrupt import heed, told
+from dsel.spent import Spent, keep, kept
 from dsel.trainer.strategy import Parameters, optimizer_state, set_optimizer_state, state
 
 if TYPE_CHECKING:
@@ -54,6 +55,7 @@ def resumable_trainer(*, sharded: bool = False) -> Any:
         ):
             self._work, self._part, self._earlier = work, part, earlier
             super().__init__(*args, **kwargs)
+            self._begun = time.monotonic() - seconds_before(Path(self.args.output_dir))
             if self.is_fsdp_enabled and self.args.bf16:  # products in bfloat16, sums of gradients not
                 policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
                 self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
@@ -113,6 +115,7 @@ def resumable_trainer(*, sharded: bool = False) -> Any:
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
                 saved = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+                keep(Spent(time.monotonic() - self._begun), saved)
                 write_json(saved / DIGESTS, seal(saved))
                 for older in set(saved.parent.glob("checkpoint-*")) - {saved}:
                     remove(older)
@@ -214,6 +217,16 @@ def last_checkpoint(folder: Path) -> str | None:
             return str(checkpoint)
         log.warning("%s is not used: %s", checkpoint, wrong)
     return None
+
+
+def seconds_before(folder: Path) -> float:
+    """How long the training whose checkpoints `folder` has had taken by the newest of them."""
+    found = [0.0]
+    for checkpoint in folder.glob("checkpoint-*"):
+        with suppress(OSError, ValueError, TypeError):  # damaged: it is not gone on from either
+            spent = kept(checkpoint)
+            found.append(0.0 if spent is None else spent.seconds)
+    return max(found)
 
 
 def saver(minutes: float) -> TrainerCallback:

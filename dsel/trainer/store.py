@@ -15,7 +15,7 @@ from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
 from dsel.spent import Spent, counted, keep, kept
 from dsel.trainer.base import Training
-from dsel.trainer.checkpoints import MOMENTS, moments, why_without_moments
+from dsel.trainer.checkpoints import CHECKPOINTS, MOMENTS, moments, seconds_before, why_without_moments
 from dsel.trainer.job import Job, outcome_of
 from dsel.trainer.sft import SFT
 
@@ -102,9 +102,11 @@ class Trainings:
     def _build(self, fit: Fit, folder: Path) -> None:
         if fit.before is not None:
             self.folder(fit.before, needs=(MOMENTS,) if fit.training.part[0] > 1 else ())
+        before = seconds_before(folder / CHECKPOINTS)
         with counted() as spent:
             self._train(self.job(fit), fit.pool, folder)
         outcome = outcome_of(folder)
+        spent.seconds += before
         spent.add(outcome.get("flops"), int(outcome.get("tokens_in_all", 0)))
         keep(spent, folder)
 

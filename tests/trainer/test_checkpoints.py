@@ -17,8 +17,17 @@ from dsel.interrupt import SIGNALS, Ended, ending
 from dsel.learner import Learner
 from dsel.model.causal_lm import CausalLM
 from dsel.pool import Pool
+from dsel.spent import Spent, keep
 from dsel.trainer.base import Training
-from dsel.trainer.checkpoints import BY_NUMBER, DIGESTS, MOMENTS, last_checkpoint, load_state, save_state
+from dsel.trainer.checkpoints import (
+    BY_NUMBER,
+    DIGESTS,
+    MOMENTS,
+    last_checkpoint,
+    load_state,
+    save_state,
+    seconds_before,
+)
 from dsel.trainer.sft import SFT
 from tests.conftest import make_pool
 
@@ -368,9 +377,26 @@ def test_the_files_of_a_checkpoint(spec: CausalLM, cache: Cache) -> None:
             "model.safetensors",
             "moments.json",
             "moments.safetensors",
+            "spent.json",
             "trainer_state.json",
         )
     ]
+
+
+def test_a_training_has_cost_what_it_took_before_it_was_killed_too(spec: CausalLM, cache: Cache) -> None:
+    folder = killed(new_learner(spec, cache, Curve(dies_at=5)), make_pool(32)) / "checkpoints"
+    first = seconds_before(folder)
+    assert first > 0
+    (checkpoint,) = folder.iterdir()
+    keep(Spent(first + 1000), checkpoint)
+    (checkpoint / DIGESTS).unlink()
+    write_json(checkpoint / DIGESTS, seal(checkpoint))
+    killed(new_learner(spec, cache, Curve(dies_at=7)), make_pool(32))
+    assert seconds_before(folder) > first + 1000
+    learner = new_learner(spec, cache)
+    learner.fit(make_pool(32))
+    spent = learner.account[1]
+    assert spent is not None and first + 1000 < spent.seconds < first + 1900
 
 
 def test_checkpoints_come_by_the_clock(spec: CausalLM, cache: Cache) -> None:
