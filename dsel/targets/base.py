@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -60,6 +61,12 @@ class Targets(Protocol):
     def take(self, pool: Pool, cache: Cache) -> tuple[Pool, Target | None]:
         """The pool to choose from, without what are targets now, and these; None where nothing is a target."""
         ...
+
+
+def need_once(names: Sequence[str], option: str) -> None:
+    """Raise `ConfigError` for a name that stands there twice, whose examples would be targets twice."""
+    twice = [name for name, count in Counter(names).items() if count > 1]
+    need(not twice, f"{option}: named more than once: {', '.join(twice)}")
 
 
 def _members(names: Sequence[Hashable]) -> list[npt.NDArray[np.int64]]:

@@ -13,7 +13,7 @@ from dsel.constraints import Count, Seed, Text
 from dsel.errors import ConfigError, need
 from dsel.hub import reason
 from dsel.pool import Example, Pool
-from dsel.targets.base import Target
+from dsel.targets.base import Target, need_once
 from dsel.tasks import TASKS, index_of_tasks
 
 
@@ -32,6 +32,7 @@ class LmEvalTargets:
 
     def check(self) -> None:
         need(bool(self.tasks), "targets.tasks is empty: name tasks of lm-evaluation-harness, as targets.tasks=[gsm8k]")
+        need_once(self.tasks, "targets.tasks")
 
     def take(self, pool: Pool, cache: Cache) -> tuple[Pool, Target | None]:
         manager = index_of_tasks((str(TASKS),), True)

@@ -13,7 +13,7 @@ from dsel.data.kinds import draw_item
 from dsel.data.procedural import KINDS, need_kinds
 from dsel.errors import need
 from dsel.pool import Example, Message, Pool
-from dsel.targets.base import Target
+from dsel.targets.base import Target, need_once
 
 
 @dataclass
@@ -29,6 +29,7 @@ class ProceduralTargets:
 
     def check(self) -> None:
         need(bool(self.kinds), "targets.kinds is empty: name kinds of task, as targets.kinds=[capital,count]")
+        need_once(self.kinds, "targets.kinds")
         need_kinds(self.kinds, "targets.kinds")
 
     def take(self, pool: Pool, cache: Cache) -> tuple[Pool, Target | None]:

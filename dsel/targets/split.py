@@ -12,7 +12,7 @@ from dsel.cache import Cache
 from dsel.constraints import Seed, ShareOrCount, Text
 from dsel.errors import need
 from dsel.pool import Pool
-from dsel.targets.base import Target
+from dsel.targets.base import Target, need_once
 
 
 @dataclass
@@ -30,6 +30,7 @@ class SplitTargets:
 
     def check(self) -> None:
         need(bool(self.sources), "targets.sources is empty: name sources of the pool, as targets.sources=[gsm8k]")
+        need_once(self.sources, "targets.sources")
         need(self.examples > 0, f"targets.examples={self.examples}: wants a fraction or a count above 0")
 
     def take(self, pool: Pool, cache: Cache) -> tuple[Pool, Target | None]:

@@ -54,6 +54,15 @@ def test_a_split_says_what_it_cannot_take(cache, options, says):
         SplitTargets(**options).take(made_pool(30), cache)
 
 
+@pytest.mark.parametrize(
+    "targets",
+    [SplitTargets(sources=["a", "b", "a"]), ProceduralTargets(kinds=["a", "a"]), LmEvalTargets(tasks=["a", "a"])],
+)
+def test_nothing_is_a_target_twice(targets):
+    with pytest.raises(ConfigError, match=r"targets\.(sources|kinds|tasks): named more than once: a"):
+        targets.check()
+
+
 def test_files_have_tasks_and_subtasks_in_columns(tmp_path, cache, caplog):
     path = tmp_path / "wanted.jsonl"
     rows = [{"instruction": f"Say {i}", "output": str(i), "kind": "ab"[i % 2], "part": "xyz"[i % 3]} for i in range(6)]
