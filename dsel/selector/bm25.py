@@ -12,11 +12,14 @@ import numpy as np
 
 from dsel.arrays import Floats
 from dsel.constraints import Positive, Share
+from dsel.errors import need
 from dsel.progress import progress, tracked
 from dsel.retrieval import CELLS, Blocks
 from dsel.selector.nearest import MostSimilar
 from dsel.study import Study
 from dsel.words import words
+
+log = logging.getLogger(__name__)
 
 
 class Index:
@@ -78,4 +81,9 @@ class Bm25(MostSimilar):
     def similarities(self, study: Study) -> Callable[[], Blocks]:
         index = Index(study.pool.texts, k1=self.k1, b=self.b)
         queries = list(study.target_or_fail().pool.texts)
+        strange = sum(not any(word in index.vocabulary for word in words(query.lower())) for query in queries)
+        need(strange < len(queries), "selector=bm25: no target has a word that the pool has")
+        if strange:
+            text = "%d of %d targets have no word that the pool has: they take what comes first in it"
+            log.warning(text, strange, len(queries))
         return lambda: index.scores(queries)

@@ -1,10 +1,13 @@
 """BM25 against its formula (Lucene's, as Kamphuis et al. 2020 give it)."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from dsel import retrieval
+from dsel.errors import ConfigError
 from dsel.selector import bm25
 from dsel.words import words
 
@@ -38,3 +41,15 @@ def test_scores_are_those_of_the_formula(monkeypatch):
 def test_the_best_come_first():
     ranked, _ = retrieval.top(bm25.Index(POOL).scores(QUERIES[:1]), 2)
     assert ranked[0].tolist() == [1, 2]
+
+
+def test_targets_without_a_word_of_the_pool_are_said(caplog):
+    def similarities(*texts):
+        target = SimpleNamespace(pool=SimpleNamespace(texts=texts))
+        study = SimpleNamespace(pool=SimpleNamespace(texts=POOL), target_or_fail=lambda: target)
+        return bm25.Bm25().similarities(study)
+
+    similarities("two dogs", "🙂", "nothing here")
+    assert "2 of 3 targets have no word that the pool has" in caplog.text
+    with pytest.raises(ConfigError, match="no target has a word that the pool has"):
+        similarities("🙂")
