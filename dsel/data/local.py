@@ -37,7 +37,7 @@ def reworded(say: Callable[[str], str]) -> Iterator[None]:
         record.msg, record.args = say(record.getMessage()), ()
         return True
 
-    loggers = [log, logging.getLogger(Gathering.__module__)]
+    loggers = [log, *(logging.getLogger(maker.__module__) for maker in (Gathering, stored))]
     for logger in loggers:
         logger.addFilter(put)
     try:

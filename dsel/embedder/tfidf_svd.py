@@ -62,7 +62,10 @@ class TfidfSvd(Embedder):
             tfidf = vectorizer.set_params(min_df=1).fit_transform(again)
         rank = min(self.dimensions, *tfidf.shape)
         with progress(f"SVD of TF-IDF to {rank} dimensions", total=None, unit=""):
-            vectors = TruncatedSVD(n_components=rank, random_state=self.seed).fit_transform(tfidf)
+            if tfidf.shape[1] > 1:
+                vectors = TruncatedSVD(n_components=rank, random_state=self.seed).fit_transform(tfidf)
+            else:  # which scikit-learn refuses, though it is its own decomposition
+                vectors = tfidf.toarray()
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
         mean = vectors.mean(0)
         vectors = np.where(norms > 1e-6, vectors, mean)

@@ -59,6 +59,10 @@ def test_fewer_texts_than_dimensions_are_fine(n: int) -> None:
     assert_unit_rows(TfidfSvd(dimensions=128).encode(TEXTS[::4][:n]), n)
 
 
+def test_texts_that_share_one_word_are_fine() -> None:
+    assert_unit_rows(TfidfSvd().encode(["sun moon", "sun", "leaf"]), 3)
+
+
 def test_texts_that_share_no_word_are_fine() -> None:
     assert_unit_rows(TfidfSvd().encode(["sun", "moon", "star"]), 3)
 
