@@ -191,7 +191,7 @@ def _of_file(path: Path, cache: Cache) -> tuple[Sequence[str], Sequence[str]]:
 
 def _of_texts(text: str) -> str:
     """What is said of files of `data`, without the advice to set options that this one has not."""
-    return re.sub(r"^data(?=: )", OPTION, re.sub(r"; [^;]*\bdata\.[a-z].*", "", text))
+    return re.sub(r"^data(?=: )", OPTION, re.sub(r"; [^;]*\bdata\.[a-z][^;]*", "", text))
 
 
 def _found(of: Texts, words: int, pool: Pool, cache: Cache) -> tuple[Found, bool]:
