@@ -63,7 +63,8 @@ class TfidfSvd(Embedder):
         rank = min(self.dimensions, *tfidf.shape)
         with progress(f"SVD of TF-IDF to {rank} dimensions", total=None, unit=""):
             if tfidf.shape[1] > 1:
-                vectors = TruncatedSVD(n_components=rank, random_state=self.seed).fit_transform(tfidf)
+                with np.errstate(invalid="ignore"):  # in the variance explained, where texts do not differ
+                    vectors = TruncatedSVD(n_components=rank, random_state=self.seed).fit_transform(tfidf)
             else:  # which scikit-learn refuses, though it is its own decomposition
                 vectors = tfidf.toarray()
         norms = np.linalg.norm(vectors, axis=1, keepdims=True)
