@@ -60,7 +60,9 @@ def need_path(path: str | Path, *, option: str) -> Path:
     except (OSError, RuntimeError, ValueError) as error:  # no permission, no such user, no such name on any disk
         raise ConfigError(f"{option}={path}: cannot be looked at ({error})") from error
     if not exists:
-        raise ConfigError(f"{option}={path}: no such file or folder (looked in {Path.cwd()})")
+        meant = found.absolute()
+        looked = "" if str(meant) == str(path) else f" (looked for {meant})"
+        raise ConfigError(f"{option}={path}: no such file or folder{looked}")
     return found
 
 

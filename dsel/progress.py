@@ -84,7 +84,7 @@ def _bar(console: Console, title: str, total: int | None, unit: str) -> Iterator
             nonlocal done
             done += count
             rate = done / max(time.monotonic() - start, 1e-9)
-            bars.update(task, advance=count, rate=f"{rate:,.1f} {unit}/s")
+            bars.update(task, advance=count, rate=speed(rate, unit))
 
         try:
             yield advance
@@ -146,4 +146,9 @@ def said(title: str, done: int, total: int | None, unit: str, seconds: float) ->
         return f"{title}: {f'0{of} {unit}, ' if total else ''}{seconds:,.0f} s so far"
     rate = done / max(seconds, 1e-9)
     left = f", {max(total - done, 0) / rate:,.0f} s left" if total else ""
-    return f"{title}: {done:,}{of} {unit}, {rate:,.1f} {unit}/s{left}"
+    return f"{title}: {done:,}{of} {unit}, {speed(rate, unit)}{left}"
+
+
+def speed(rate: float, unit: str) -> str:
+    """So many units a second in three digits: what takes minutes each, as a large model's answers do, is not 0."""
+    return f"{f'{rate:,.0f}' if rate >= 10 else f'{rate:.3g}'} {unit}/s"

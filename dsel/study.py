@@ -23,6 +23,7 @@ from dsel.engine.base import Engine
 from dsel.engine.local import Local
 from dsel.errors import ConfigError
 from dsel.pool import Pool
+from dsel.progress import speed
 from dsel.reading import cuts, sentence
 from dsel.resources import POOL, RESOURCES, clear, closure, score, target_of
 from dsel.scorer.base import Scorer
@@ -188,7 +189,7 @@ class Study:
         if stage.cached:
             log.info("%s: reused from the cache (%s)", kind, folder.name)
         else:
-            log.info("%s: computed in %.1f s (%.0f examples/s)", kind, stage.seconds, stage.per_second)
+            log.info("%s: computed in %.1f s (%s)", kind, stage.seconds, speed(stage.per_second, "examples"))
         for cut in stage.cut:
             log.warning("%s", sentence(cut))
         return folder

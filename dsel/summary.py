@@ -11,6 +11,7 @@ from rich.console import Console
 
 from dsel.answer import answers, onward
 from dsel.contamination import shared
+from dsel.progress import speed
 from dsel.record.reader import RunFolder
 from dsel.show import Table, say, show_table, to_terminal
 from dsel.stage import Stage
@@ -100,8 +101,7 @@ def table(run: RunFolder) -> Table:
     for name, stages in _by_name(run.stages).items():
         seconds, items = sum(s.seconds for s in stages), sum(s.items or 0 for s in stages)
         note = "  (from the cache)" if all(s.cached for s in stages) else ""
-        speed = items / seconds if seconds else 0.0  # a record has milliseconds
-        rate = f"  {speed:,.{0 if speed >= 10 else 2}f} examples/s" if speed and not note else ""
+        rate = f"  {speed(items / seconds, 'examples')}" if items and seconds and not note else ""  # in milliseconds
         rows.append((name, f"{seconds:.1f} s{rate}{note}"))
     rows.append(("total", f"{facts['seconds']:.1f} s"))
     rows += [(f"cost of {what}", text) for what, text in run.cost.told.items()]

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dsel.errors import WORLD, world
+from dsel.errors import WORLD, ConfigError, need_path, world
 
 
 @pytest.mark.parametrize("number", WORLD)
@@ -60,3 +60,16 @@ def test_what_submitit_says_is_one_line(said: str, line: str) -> None:
 
     found = world(FailedJobError(said))
     assert found is not None and line in found and "\n" not in found
+
+
+@pytest.mark.parametrize(("path", "looked"), [("gone", "{cwd}/gone"), ("~/gone", "{home}/gone"), ("/gone/x", None)])
+def test_a_path_with_nothing_there_is_said_as_it_was_looked_for(
+    path: str, looked: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home := tmp_path / "home").mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    told = "" if looked is None else f" (looked for {looked.format(cwd=tmp_path, home=home)})"
+    with pytest.raises(ConfigError) as said:
+        need_path(path, option="data.path")
+    assert str(said.value) == f"data.path={path}: no such file or folder{told}"

@@ -103,8 +103,9 @@ def test_what_is_gone_through_is_counted(count: int, monkeypatch: pytest.MonkeyP
     [
         (0, None, "SVD: 35 s so far"),
         (0, 100, "SVD: 0/100 texts, 35 s so far"),
-        (70, 100, "SVD: 70/100 texts, 2.0 texts/s, 15 s left"),
-        (7_000, None, "SVD: 7,000 texts, 200.0 texts/s"),
+        (70, 100, "SVD: 70/100 texts, 2 texts/s, 15 s left"),
+        (7_000, None, "SVD: 7,000 texts, 200 texts/s"),
+        (1, 2, "SVD: 1/2 texts, 0.0286 texts/s, 35 s left"),
     ],
 )
 def test_a_line_says_how_far_how_fast_and_how_long_still(done: int, total: int | None, line: str) -> None:
