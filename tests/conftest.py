@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -53,6 +54,15 @@ def until(holds: Callable[[], bool], seconds: float = 600) -> None:
     while not holds():
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+@pytest.fixture(autouse=True)
+def as_loud_as_before() -> Iterator[None]:
+    """A command that a test calls in this process says how much is said from there on, to the tests after it too."""
+    log = logging.getLogger("dsel")
+    level = log.level
+    yield
+    log.setLevel(level)
 
 
 @pytest.fixture

@@ -663,8 +663,7 @@ def test_rows_that_are_no_part_of_it_are_said(
     file = written(tmp_path / "a.jsonl", "a")
     file.write_text(file.read_text() + '{"else": "c"}\n')
     monkeypatch.setattr("sys.argv", ["dsel compare", "-q", str(file), str(file)])
-    monkeypatch.setenv("DSEL_LOG", "INFO")
-    caplog.set_level(logging.INFO, logger="dsel")  # both are put back afterwards
+    monkeypatch.setenv("DSEL_LOG", "INFO")  # put back afterwards
     command.main()
     assert "skipped 1 rows" in caplog.text and not logging.getLogger("dsel").isEnabledFor(logging.INFO)
 

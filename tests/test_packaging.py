@@ -60,7 +60,7 @@ def test_a_wheel_works_from_any_folder(wheel: Path, tmp_path: Path) -> None:
     assert f"{where}/conf/<group>/" in shown
     assert "what would run" in start("dsel", "experiments=quickstart", "plan=true")
     assert "python -m dsel.report " in start("python", "-m", "dsel.report", "--help")
-    assert "python -m dsel.compare " in start("python", "-m", "dsel.compare", "--help")
+    assert "dsel compare " in start("python", "-m", "dsel.compare", "--help")
 
 
 def test_a_wheel_holds_every_file_of_the_checkout(wheel: Path, tmp_path: Path) -> None:
