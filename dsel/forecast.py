@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,9 +130,11 @@ def reading(maker: Any, device: Device, measured: Pace | None, tokens: Callable[
 
 
 def sharing(experiment: Experiment, stage: str, units: float, workers: int) -> int:
-    """How many of so many workers have a part in a stage of so many units."""
-    makers = (getattr(experiment, found.groups[0]) for found in RESOURCES.values() if found.stage == stage)
-    return next((sharers(maker, units, workers) for maker in makers), workers)
+    """How many of so many workers have a part in a stage of so many units: one, where nothing is cut into shards."""
+    for maker in (getattr(experiment, found.groups[0]) for found in RESOURCES.values() if found.stage == stage):
+        shards = math.ceil(units / maker.shard_size) if hasattr(maker, "shard_size") else 1
+        return max(1, sharers(maker, shards, workers))
+    return workers
 
 
 def hosted(maker: Any) -> list[Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,8 +55,7 @@ class Local(InProcess, Engine):
     def _compute(
         self, worker: Worker, shards: Sequence[Shard], rows: Sequence[Any], advance: Callable[[int], None]
     ) -> None:
-        each = getattr(worker, "devices", 1)
-        processes = 1 if stays(worker) else min(self.processes // each, len(shards))
+        processes = sharers(worker, len(shards), self.processes)
         if processes > 1:
             waiting = Shards(shards, rows)
             try:
@@ -67,7 +65,7 @@ class Local(InProcess, Engine):
                 log.warning("%s: %s, so that this process computes it alone", type(worker).__name__, error)
             else:
                 log.info("%s: %d workers", shards[0].title, processes)
-                return spread(described, waiting, advance, processes, each)
+                return spread(described, waiting, advance, processes, devices_of(worker))
         super()._compute(worker, shards, rows, advance)
 
     @staticmethod
@@ -82,8 +80,11 @@ def stays(worker: Worker) -> bool:
     return getattr(worker, "in_process", False) or ":" in str(getattr(worker, "device", None))
 
 
-def sharers(worker: Any, rows: float, workers: int) -> int:
-    """How many of so many workers have a part in a map of so many rows: one, where nothing is cut into shards."""
-    if stays(worker) or not hasattr(worker, "shard_size"):
-        return 1
-    return max(1, min(workers // getattr(worker, "devices", 1), math.ceil(rows / worker.shard_size)))
+def sharers(worker: Worker, shards: int, processes: int) -> int:
+    """How many of so many processes have a part in a map of so many shards."""
+    return 1 if stays(worker) else min(processes // devices_of(worker), shards)
+
+
+def devices_of(worker: Worker) -> int:
+    """How many devices a process takes that computes this."""
+    return int(getattr(worker, "devices", 1))

@@ -29,7 +29,7 @@ from dsel.described import Indescribable, describe
 from dsel.engine import node
 from dsel.engine.base import Engine
 from dsel.engine.launch import POLL, blame, heard
-from dsel.engine.local import stays
+from dsel.engine.local import devices_of, stays
 from dsel.engine.node import Answer
 from dsel.engine.saying import raised
 from dsel.errors import ConfigError, LostWorker, need, need_package
@@ -91,7 +91,7 @@ class Ray(Engine):
         except Indescribable as error:
             log.warning("%s: %s, so that this process computes it alone", type(worker).__name__, error)
             return HERE._compute(worker, shards, rows, advance)
-        ray, each = connected(self.address), getattr(worker, "devices", 1)
+        ray, each = connected(self.address), devices_of(worker)
         workers, gpus = self._room(each)
         if len(shards) == 1 and (not gpus or torch.cuda.device_count() >= each):  # less work than starting somebody
             return HERE._compute(worker, shards, rows, advance)
