@@ -240,7 +240,7 @@ def test_what_is_no_subset_is_one_line(name: str, honest: Path, tmp_path: Path) 
     with pytest.raises(ConfigError) as error:
         compared(odd, honest, tmp_path / "out")
     assert "odd" in str(error.value)
-    assert "\n" not in str(error.value) and len(str(error.value)) < 700
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 @pytest.mark.parametrize("name", LEFT_OUT)

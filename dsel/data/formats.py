@@ -137,10 +137,10 @@ def recognise(row: Row, where: str, named: str | None = None, mapped: Collection
             f"name them with data.columns={{{example}}}"
         )
     lists = [name for name, value in row.items() if isinstance(value, list) and value and has_turns(value)]
-    ours = f"messages: {printable(lists[0])}" if lists else "prompt: …, completion: …"
+    example = f"{{messages: {printable(lists[0])}}}" if lists else "{prompt: …, completion: …}"
     raise ConfigError(
-        f"{where}: no instruction format has the columns {has}; name yours with e.g. data.columns={{{ours}}} "
-        f"(dsel select: --columns {ours.replace(': ', '=').replace(', ', ',')}); known are {KNOWN}"
+        f"{where}: no instruction format has the columns {has}; "
+        f"name yours with data.columns={example} or --columns; known are {KNOWN}"
     )
 
 
