@@ -85,8 +85,9 @@ def probabilities(
     nearest, far = _nearest(x, wanted, k)
     known, place = np.unique(nearest, return_inverse=True)
     place = place.reshape(nearest.shape)
-    candidates = copied(x, known, np.float32) if sigma else x[:0]
+    candidates = x[:0]
     if sigma:
+        candidates = copied(x, known, np.float32)
         turn(candidates)
     density, unseen = np.ones(len(known)), np.full(len(known), sigma > 0)
     estimate = kde if neighbours == "exact" else kde_by_lists
